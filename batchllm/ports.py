@@ -1,0 +1,95 @@
+"""The doors to the world. What decides never opens one; what waits is handed one.
+
+Each has a fake in `batchllm.testing`, so that users can test their jobs the way that this project tests itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from batchllm.records import (
+    AnswerValue,
+    BadRow,
+    Failure,
+    JournalRecord,
+    Reading,
+    Request,
+    Response,
+    Row,
+)
+
+
+class Source(Protocol):
+    """Rows in, streamed."""
+
+    def scan(self) -> "Scan":
+        """Read everything once: count, digest, key faults. Raises InputDataError, InputMissingError."""
+
+    def batches(self) -> Iterator[Sequence[Row | BadRow]]:
+        """All rows in input order, in batches of bounded bytes; ordinals count from 0 over all files."""
+
+    def peek(self, rows: int) -> Sequence[Row]:
+        """The first readable rows, for checks before anything is spent."""
+
+    @property
+    def column_names(self) -> tuple[str, ...] | None:
+        """All columns where the format tells (Parquet, CSV, frames); None for JSONL."""
+
+    @property
+    def shape(self) -> "Shape": ...
+
+
+class Shape(Protocol):
+    """The pinned types of what travels from the input to the output."""
+
+    @property
+    def key(self) -> pa.Field | None: ...
+    @property
+    def carry(self) -> tuple[pa.Field, ...]: ...
+
+
+class Scan(Protocol):
+    @property
+    def rows(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+
+
+class Task(Protocol):
+    """Row → content of a request; reply → answers; answers → columns."""
+
+    kind: str
+    path: str  # under the lane's base_url, such as "/chat/completions"
+    content_field: str  # of the body: "messages", "prompt", "input"
+    is_packed: bool  # several rows a request
+    answer_fields: tuple[pa.Field, ...]
+
+    def content(self, row: Row) -> object:
+        """What to send for this row. Raises RowError."""
+
+    def texts(self, content: object) -> Sequence[str]:
+        """The texts in it that count as prompt tokens."""
+
+    def read(self, reply: object, request: Request) -> Reading | Failure:
+        """Judge a parsed reply of status 200: nothing is an answer until shape, count and order are right."""
+
+    def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
+        """Kept answers → one array for each of `answer_fields`."""
+
+
+class Provider(Protocol):
+    """One lane's wire."""
+
+    async def send(self, path: str, body: bytes, deadline_s: float) -> Response | Failure:
+        """POST `body`; whatever happens below HTTP comes back as a Failure. Ends within `deadline_s`."""
+
+    async def close(self) -> None: ...
+
+
+class Recorder(Protocol):
+    """Where records go. Bounded: when `room` does not return, nothing more may be dispatched."""
+
+    def put(self, records: Sequence[JournalRecord]) -> None: ...
+
+    async def room(self) -> None: ...

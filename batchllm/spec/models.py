@@ -1,0 +1,240 @@
+"""The job file as types. What a key means stands in its description, which `batchllm schema` prints.
+
+Strict and closed: no coercion (a port is not a string), no unknown key, nothing mutable. Text of the form
+`${NAME}` is read from the environment in `api_key`, `base_url`, `headers` and paths only.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+ColumnType = Literal["string", "int64", "float64", "bool"]
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class Input(Strict):
+    path: Text | Annotated[list[Text], Field(min_length=1)] = Field(
+        description="File, glob or folder, relative to the job file; several are read one after the other."
+    )
+    format: Literal["jsonl", "csv", "parquet"] | None = Field(
+        None, description="Only when the file's ending does not tell."
+    )
+    key: Text | None = Field(
+        None, description="Column that names a row, unique. Without it a row is known by its position."
+    )
+    columns: dict[str, ColumnType] = Field(
+        default_factory=dict,
+        description="Types of carried JSONL and CSV columns in the output (default: string). Parquet has its own.",
+    )
+
+
+class Params(Strict):
+    """Sampling parameters, in OpenAI's names; each provider's dialect is spoken for you."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(gt=0)] | None = Field(None, description="Most tokens of an answer.")
+    stop: Text | Annotated[list[Text], Field(min_length=1, max_length=16)] | None = None
+    seed: int | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, float] | None = None
+    reasoning_effort: Text | None = None
+    verbosity: Text | None = None
+    service_tier: Text | None = None
+    user: Text | None = None
+
+
+class Message(Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str = Field(description="A template: {{ column }}")
+
+
+class ChatTask(Strict):
+    type: Literal["chat"]
+    system: Text | None = Field(None, description="A template, sent as the system message.")
+    prompt: Text | None = Field(None, description="A template, sent as the user message.")
+    messages: Annotated[list[Message], Field(min_length=1)] | None = Field(
+        None, description="Templates, in place of prompt."
+    )
+    messages_column: Text | None = Field(
+        None, description="A column that holds the list of messages (a list, or its JSON text)."
+    )
+    params: Params = Params()
+    answer_schema: dict[str, JsonValue] | None = Field(
+        None,
+        alias="schema",
+        description="JSON Schema (an object) of the answer; each property becomes a column.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_ask(self) -> "ChatTask":
+        given = [
+            name for name in ("prompt", "messages", "messages_column") if getattr(self, name) is not None
+        ]
+        if len(given) != 1:
+            said = " and ".join(given) or "none of them"
+            raise ValueError(f"give one of prompt, messages, messages_column (here: {said})")
+        if self.system is not None and self.prompt is None:
+            raise ValueError(f"system goes with prompt; put a system message into {given[0]}")
+        return self
+
+
+class CompletionTask(Strict):
+    type: Literal["completion"]
+    prompt: Text = Field(description="A template.")
+    params: Params = Params()
+
+
+class EmbeddingTask(Strict):
+    type: Literal["embedding"]
+    text: Text = Field(description='A template, such as "{{ title }}\\n{{ body }}".')
+    dimensions: Annotated[int, Field(gt=0, le=65536)] | None = Field(
+        None, description="Width of the vectors; needed when the model's own is not in the catalogue."
+    )
+    inputs_per_request: Annotated[int, Field(gt=0, le=2048)] | None = Field(
+        None, description="Most rows packed into one request (default: what all lanes take, at most 64)."
+    )
+
+
+class ModerationTask(Strict):
+    type: Literal["moderation"]
+    text: Text = Field(description="A template.")
+    inputs_per_request: Annotated[int, Field(gt=0, le=2048)] | None = Field(
+        None, description="Most rows packed into one request (default: what all lanes take, at most 32)."
+    )
+
+
+TaskSpec = Annotated[ChatTask | CompletionTask | EmbeddingTask | ModerationTask, Field(discriminator="type")]
+
+
+class Limits(Strict):
+    rpm: Positive | None = Field(None, description="Requests a minute.")
+    tpm: Positive | None = Field(None, description="Tokens a minute, prompt and answer together.")
+    concurrency: Annotated[int, Field(gt=0, le=100_000)] | None = Field(
+        None, description="Most requests in flight at once."
+    )
+
+
+class Price(Strict):
+    """USD for a million tokens."""
+
+    input: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    output: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class Latency(Strict):
+    """Log-normal: half of the answers come within `median_s`, all but one in a hundred within `p99_s`."""
+
+    median_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.1
+    p99_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = Field(
+        None, description="Default: always the median."
+    )
+
+
+class Faults(Strict):
+    """Shares of requests that go wrong. Drawn by seed, request and attempt, so a rerun meets the same ones."""
+
+    error_rate: Share = Field(0.0, description="HTTP 500.")
+    overload_rate: Share = Field(0.0, description="HTTP 503 with Retry-After.")
+    stall_rate: Share = Field(0.0, description="Accepted and never answered.")
+    cut_rate: Share = Field(0.0, description="The connection is cut inside the body.")
+    html_rate: Share = Field(0.0, description="A web page with status 200.")
+    empty_rate: Share = Field(0.0, description="Status 200 with no choices (or vectors) in it.")
+    die_after: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="After so many requests every further one gets HTTP 500."
+    )
+
+
+class AnswerRule(Strict):
+    pattern: Text = Field(description="Regular expression, searched in the text of the request.")
+    reply: str | dict[str, JsonValue] = Field(description="The answer; a mapping is sent as JSON text.")
+
+
+class Simulation(Strict):
+    """A simulated provider: real HTTP on loopback, with limits, latency, faults and answers of your choice."""
+
+    seed: int = 0
+    limits: Limits = Limits()
+    latency: Latency = Latency()
+    faults: Faults = Faults()
+    answers: list[AnswerRule] = Field(
+        default_factory=list,
+        description="First match answers; else the request's JSON Schema, else text made from its hash.",
+    )
+    dimensions: Annotated[int, Field(gt=0, le=65536)] = Field(8, description="Width of simulated vectors.")
+
+
+class LaneSpec(Strict):
+    """One lane: a provider, an account, a model, and its limits."""
+
+    provider: Text = Field(description="A name from `batchllm providers`, `custom`, or `simulator`.")
+    model: Text
+    name: Text | None = Field(None, description="How the lane is called in the output (default: provider).")
+    api_key: Text | None = Field(None, description="Usually ${NAME}; default: the provider's own variable.")
+    base_url: Text | None = Field(None, description="Needed for custom; overrides the catalogue's elsewhere.")
+    headers: dict[str, str] = Field(default_factory=dict, description="Sent with each request.")
+    extra_body: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Fields added to each request body, as they are."
+    )
+    omit: list[Text] = Field(
+        default_factory=list, description="Body fields that this server does not take, such as seed."
+    )
+    limits: Limits = Limits()
+    price: Price | None = Field(
+        None, description="Wins over the catalogue's price; USD for a million tokens."
+    )
+    timeout_s: Positive = Field(600.0, description="One call from first byte sent to last byte read.")
+    connect_timeout_s: Positive = 10.0
+    simulate: Simulation | None = Field(None, description="Only with provider: simulator.")
+
+    @model_validator(mode="after")
+    def _simulation_fits(self) -> "LaneSpec":
+        if self.simulate is not None and self.provider != "simulator":
+            raise ValueError("simulate goes with provider: simulator only")
+        return self
+
+
+class Retry(Strict):
+    max_attempts: Annotated[int, Field(gt=0, le=100)] = Field(
+        5, description="Most calls for one row; refusals by a rate limit do not count."
+    )
+    backoff_s: Positive = Field(0.5, description="First wait; doubles with each attempt, with jitter.")
+    max_backoff_s: Positive = 60.0
+    patience_s: Positive = Field(
+        21_600.0, description="How long a provider that has answered before may be down until it is given up."
+    )
+
+
+class Budget(Strict):
+    usd: Positive = Field(
+        description="Never exceeded, over all runs of this output; reserved before each call."
+    )
+
+
+class Output(Strict):
+    path: Text | None = Field(None, description="Folder (default: out/<name> beside the job file).")
+    carry: Literal["all"] | list[Text] = Field(
+        default_factory=list, description="Input columns that travel to the output; the key always does."
+    )
+
+
+class Job(Strict):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    input: Input
+    task: TaskSpec
+    providers: Annotated[list[LaneSpec], Field(min_length=1, max_length=64)]
+    routing: Literal["spread", "fallback", "all"] = Field(
+        "spread",
+        description="spread: each row to the lane with room; fallback: in order; all: each row to every lane.",
+    )
+    retry: Retry = Retry()
+    budget: Budget | None = None
+    output: Output = Output()
+    drain_timeout_s: Positive = Field(60.0, description="How long a stop waits for calls in flight.")

@@ -1,0 +1,1 @@
+"""Where a job is carried out: here, in this process."""

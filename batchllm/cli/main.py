@@ -1,0 +1,115 @@
+"""The entry point: which commands there are, and how whatever happens becomes an exit code and a line on stderr.
+
+Commands are imported when they are called: `batchllm --help` loads click and nothing heavy.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from batchllm.errors import BatchllmError, ExitCode
+
+_COMMANDS = {
+    "run": "batchllm.cli.run:run_command",
+    "providers": "batchllm.cli.providers:providers_command",
+    "schema": "batchllm.cli.schema:schema_command",
+    "simulate": "batchllm.cli.simulate:simulate_command",
+}
+_ABOUT = {
+    "run": "Run a job: rows in, answers out as Parquet.",
+    "providers": "Show the providers that are known, or one in detail.",
+    "schema": "Print the JSON Schema of job files.",
+    "simulate": "Serve a simulated provider for rehearsals and tests.",
+}
+
+
+class LazyCommands(click.Group):
+    """Lists commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        target = _COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, attribute = target.split(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{target} is no command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], _COMMANDS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_ABOUT.items()))
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batchllm")
+def cli() -> None:
+    """Run a table of prompts through LLM providers."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Never returns; never shows a traceback unless BATCHLLM_TRACEBACK is set."""
+    sys.exit(invoke(args))
+
+
+def invoke(args: list[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    try:
+        result = cli.main(args, prog_name="batchllm", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        return ExitCode.INTERRUPTED
+    except BatchllmError as error:
+        _say(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        _leave_quietly()
+        return ExitCode.OK
+    except Exception as error:  # noqa: BLE001 - the last door: a user gets a line, not a traceback
+        return _report_bug(error)
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _report_bug(error: Exception) -> int:
+    if os.environ.get("BATCHLLM_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+    else:
+        _say(
+            f"bug in batchllm: {type(error).__name__}: {error}\n"
+            "  set BATCHLLM_TRACEBACK=1 and run again to see where; what was paid for is kept"
+        )
+    return ExitCode.BUG
+
+
+def _say(text: str) -> None:
+    click.echo(f"batchllm: {text}", err=True)
+
+
+def _leave_quietly() -> None:
+    """The reader of our output has gone (`| head`): nothing more can be written, and that is no error."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

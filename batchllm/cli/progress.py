@@ -1,0 +1,129 @@
+"""The live panel: one bar for the run, one line a lane. It polls the counters four times a second."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from batchllm.events import LaneStats, RunStats
+from batchllm.report.summary import money
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_REFRESH_S = 0.25
+_RATE_WINDOW_S = 10.0
+
+
+class Rates:
+    """Answers a second over the last few seconds, from counters seen at known times. Pure."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int]] = []
+
+    def note(self, now_s: float, count: int) -> float:
+        self._seen.append((now_s, count))
+        while len(self._seen) > 2 and now_s - self._seen[0][0] > _RATE_WINDOW_S:
+            self._seen.pop(0)
+        (then_s, before), (now, after) = self._seen[0], self._seen[-1]
+        return (after - before) / (now - then_s) if now > then_s else 0.0
+
+
+@contextmanager
+def panel(stats: RunStats, title: str) -> Iterator[None]:
+    """Show `stats` on stderr until the block ends."""
+    from rich.console import Console
+    from rich.live import Live
+
+    view = _View(stats, title)
+    done = threading.Event()
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+
+        def refresh() -> None:
+            while not done.wait(_REFRESH_S):
+                live.update(view.draw(time.monotonic()), refresh=True)
+
+        thread = threading.Thread(target=refresh, name="batchllm-panel", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+class _View:
+    def __init__(self, stats: RunStats, title: str) -> None:
+        self._stats = stats
+        self._title = title
+        self._total = Rates()
+        self._lanes = [Rates() for _ in range(64)]
+
+    def draw(self, now_s: float) -> "RenderableType":
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        stats = self._stats
+        rate = self._total.note(now_s, stats.ok + stats.failed)
+        left = max(0, stats.total - stats.finished)
+        head = Text.assemble(
+            (self._title, "bold"),
+            f"  {stats.phase}  {stats.finished:,} of {stats.total:,}  {rate:,.1f}/s",
+            f"  {remaining_time(left, rate)}  {money(_cost(stats.lanes))}",
+            (f"  {stats.failed:,} failed" if stats.failed else "", "red"),
+        )
+        table = Table(box=None, pad_edge=False)
+        for name, justify in (
+            ("lane", "left"),
+            ("model", "left"),
+            ("rate/min", "right"),
+            ("limit", "right"),
+            ("in flight", "right"),
+            ("answered", "right"),
+            ("refused", "right"),
+            ("failed", "right"),
+            ("state", "left"),
+        ):
+            table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type] # rich's literal
+        for lane, rates in zip(stats.lanes, self._lanes, strict=False):
+            table.add_row(*(Text(cell) for cell in _lane_cells(lane, rates.note(now_s, lane.answered))))
+        bar = ProgressBar(total=max(1, stats.total), completed=stats.finished)
+        rows: list[RenderableType] = [head, bar, table]
+        rows += [Text(f"  {text}"[:200], style="dim", overflow="ellipsis") for text in stats.last_failures[-2:]]
+        return Group(*rows)
+
+
+def remaining_time(left: int, rate: float) -> str:
+    """How long `left` answers take at `rate` a second, as people say it."""
+    if left == 0:
+        return "done"
+    if rate <= 0:
+        return "waiting"
+    seconds = left / rate
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
+
+
+def _lane_cells(lane: LaneStats, rate: float) -> list[str]:
+    limit = "-" if lane.rpm is None else f"{lane.rpm:,.0f}"
+    state = lane.state if not lane.reason else f"{lane.state}: {lane.reason}"
+    return [
+        lane.name,
+        lane.model,
+        f"{rate * 60:,.0f}",
+        limit,
+        f"{lane.in_flight:,}",
+        f"{lane.answered:,}",
+        f"{lane.refused:,}",
+        f"{lane.failed:,}",
+        state[:60],
+    ]
+
+
+def _cost(lanes: list[LaneStats]) -> float | None:
+    costs = [lane.cost_usd for lane in lanes]
+    return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)

@@ -1,0 +1,249 @@
+"""What follows a failed attempt: the lane's health, the request's next way, the record of rows given up.
+
+No waiting happens here; a backoff is a timer that puts the request back on the board.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from batchllm.dispatch.lane import Lane
+from batchllm.dispatch.outcomes import failed_records
+from batchllm.dispatch.work import Board, Work
+from batchllm.errors import ExitCode
+from batchllm.events import RunStats
+from batchllm.fallback import LaneState, is_credentials, remaining
+from batchllm.plan import halves
+from batchllm.ports import Recorder
+from batchllm.records import Action, Failure, FailureCode, JournalRecord, Request, RowFailed
+from batchllm.retry import LANE_TROUBLE, Next, RetryPolicy, decide
+
+#: The first so many rows all refused the same way: the job is wrong, not the rows.
+SAME_FAULT_ROWS = 20
+#: After a failure another lane is preferred for this long.
+PREFER_OTHER_S = 1.0
+_LAST_FAILURES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why dispatch ended. `code` OK: everything fed to it has its outcome."""
+
+    code: ExitCode
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """One attempt that failed, with what is known of it."""
+
+    lane: Lane
+    work: Work
+    failure: Failure
+    sent_s: float
+    now_s: float
+    was_probe: bool
+
+
+class Aftermath:
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        board: Board,
+        *,
+        recorder: Recorder,
+        policy: RetryPolicy,
+        stats: RunStats,
+        dice: random.Random,
+        stop: Callable[[Ending], None],
+    ) -> None:
+        self._lanes = lanes
+        self._board = board
+        self._recorder = recorder
+        self._policy = policy
+        self._stats = stats
+        self._dice = dice
+        self._stop = stop
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._same_fault = 0
+
+    def close(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def follow(self, call: FailedCall) -> None:
+        """Decide what becomes of the request, and do it."""
+        lane, work, failure = call.lane, call.work, call.failure
+        work.last_failure = failure
+        work.last_lane = lane.index
+        work.causes[lane.info.name] = f"{lane.info.name}: {failure.message}"
+        work.tries.note(failure, was_probe=call.was_probe)
+        self._note_health(call)
+        decision = decide(failure, work.tries, len(work.request.rows), self._policy, self._dice.random())
+        match decision.next:
+            case Next.SPLIT:
+                self._split(work)
+            case Next.GIVE_UP:
+                self._give_up(work, lane)
+            case Next.ELSEWHERE:
+                self._elsewhere(work, lane)
+            case Next.AGAIN:
+                self._again(work, decision.after_s)
+        if lane.health.state is LaneState.DEAD:
+            self._bury(lane)
+
+    def pass_on(self, lane: Lane, work: Work, tokens: int) -> None:
+        """The request is larger than a whole minute of this lane: nothing is sent, another lane may take it."""
+        limit = lane.limits.tpm or 0
+        message = f"about {tokens:,} tokens, and the lane's limit is {limit:,.0f} a minute"
+        work.last_failure = Failure(Action.ELSEWHERE, FailureCode.TOO_LARGE, message)
+        work.causes[lane.info.name] = f"{lane.info.name}: {message}"
+        if len(work.request.rows) > 1:
+            self._split(work)
+        else:
+            self._elsewhere(work, lane)
+
+    def record_failed(self, records: Sequence[JournalRecord]) -> None:
+        self._recorder.put(records)
+        for record in records:
+            if isinstance(record, RowFailed):
+                by_class = self._stats.failures_by_class
+                self._stats.failed += 1
+                by_class[record.code] = by_class.get(record.code, 0) + 1
+                self._stats.last_failures.append(f"row {record.row.ordinal}: {record.message}")
+        del self._stats.last_failures[:-_LAST_FAILURES]
+
+    def refuse_for_dead_lane(self, lane: Lane, request: Request) -> None:
+        """With `routing: all`: a dead lane leaves a gap, not a hole in the run."""
+        self.record_failed(failed_records(request, _dead_lane(lane), lane=lane.index, attempts=0))
+
+    def _note_health(self, call: FailedCall) -> None:
+        lane, failure = call.lane, call.failure
+        if failure.code is FailureCode.RATE_LIMIT:
+            lane.stats.refused += 1
+            quiet_s = lane.health.note_refusal(failure, sent_s=call.sent_s, now_s=call.now_s)
+            if quiet_s:
+                lane.limits.quiet(quiet_s)
+        else:
+            lane.stats.failed += 1
+            if failure.retry_after_s and failure.code is FailureCode.SERVER:
+                lane.limits.quiet(failure.retry_after_s)
+        if failure.code in LANE_TROUBLE or failure.lane_is_dead:
+            lane.health.note_failure(failure, sent_s=call.sent_s, now_s=call.now_s)
+        else:
+            lane.health.note_answer()
+        self._board.wake()
+
+    def _split(self, work: Work) -> None:
+        parts = [Work(half, work.pinned) for half in halves(work.request)]
+        for part in parts:
+            part.excluded = work.excluded
+            part.tries.sent = work.tries.sent
+        self._board.replace(work, parts)
+
+    def _elsewhere(self, work: Work, lane: Lane) -> None:
+        work.excluded |= {lane.index}
+        if not remaining(self._lanes, frozenset()):
+            self._board.give_back(work)  # the run is about to stop; the row stays pending
+        elif work.pinned is not None or not remaining(self._lanes, work.excluded):
+            self._give_up(work, lane)
+        else:
+            self._board.return_failed(work)
+
+    def _again(self, work: Work, after_s: float) -> None:
+        def back() -> None:
+            self._board.return_failed(work)
+            self._later(PREFER_OTHER_S, forget)
+
+        def forget() -> None:
+            work.last_lane = None
+            self._board.wake()
+
+        self._later(after_s, back)
+
+    def _later(self, after_s: float, action: Callable[[], None]) -> None:
+        def act() -> None:
+            self._timers.discard(timer)
+            action()
+
+        timer = asyncio.get_running_loop().call_later(after_s, act)
+        self._timers.add(timer)
+
+    def _give_up(self, work: Work, lane: Lane | None) -> None:
+        failure = work.last_failure
+        if failure is None:
+            raise ValueError("a request is given up only after a failure")
+        self.record_failed(
+            failed_records(
+                work.request,
+                failure,
+                lane=None if lane is None else lane.index,
+                attempts=work.tries.sent,
+                causes=list(work.causes.values()),
+            )
+        )
+        self._board.finish()
+        self._note_same_fault(failure, len(work.request.rows))
+
+    def _note_same_fault(self, failure: Failure, rows: int) -> None:
+        if self._stats.ok or failure.code not in (FailureCode.INVALID_REQUEST, FailureCode.INTERNAL):
+            return
+        self._same_fault += rows
+        if self._same_fault < SAME_FAULT_ROWS:
+            return
+        if failure.code is FailureCode.INTERNAL:
+            self._stop(Ending(ExitCode.SOFTWARE, f"{self._same_fault} rows in a row: {failure.message}"))
+        else:
+            self._stop(
+                Ending(
+                    ExitCode.CONFIG,
+                    f"the first {self._same_fault} rows were all refused as invalid: {failure.message}",
+                    "correct the job's model or params",
+                )
+            )
+
+    def _bury(self, lane: Lane) -> None:
+        """A lane is dead: rows that only it could answer fail; with no lane left the run stops."""
+        lane.stats.state, lane.stats.reason = "dead", lane.health.reason
+        if not remaining(self._lanes, frozenset()):
+            self._stop(_no_lane_left(self._lanes))
+            return
+        failure = _dead_lane(lane)
+        for work in self._board.sweep(self._is_hopeless):
+            work.last_failure = work.last_failure or failure
+            work.causes.setdefault(lane.info.name, f"{lane.info.name}: {failure.message}")
+            self._give_up(work, lane if work.pinned == lane.index else None)
+        self._board.wake()
+
+    def _is_hopeless(self, work: Work) -> bool:
+        if work.pinned is not None:
+            return self._lanes[work.pinned].health.state is LaneState.DEAD
+        return not remaining(self._lanes, work.excluded)
+
+
+def _dead_lane(lane: Lane) -> Failure:
+    killer = lane.health.killer
+    return Failure(
+        Action.GIVE_UP,
+        FailureCode.LANE_DEAD,
+        f"the lane {lane.info.name} was given up: {lane.health.reason}",
+        status=None if killer is None else killer.status,
+    )
+
+
+def _no_lane_left(lanes: Sequence[Lane]) -> Ending:
+    reasons = "; ".join(f"{lane.info.name}: {lane.health.reason}" for lane in lanes)
+    if all(is_credentials(lane.health.killer) for lane in lanes):
+        return Ending(
+            ExitCode.NO_PERMISSION,
+            f"every lane rejected its key ({reasons})",
+            "check the api_key of the lanes; finished rows are kept",
+        )
+    return Ending(
+        ExitCode.UNAVAILABLE,
+        f"no lane is left that could answer ({reasons})",
+        "start again when a provider is back; finished rows are kept and not paid again",
+    )

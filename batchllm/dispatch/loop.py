@@ -1,0 +1,321 @@
+"""The loop that moves requests.
+
+Each lane has one pump. It waits, in this order, for room in the window, for the lane to be fit and not silenced,
+for its turn under the requests limit, for a request, and for the request's tokens; then it starts the call as a
+task of its own and looks for the next one. A request is chosen only after the lane has been admitted, so that no
+lane sits on a request that another could send. Everything that decides is called with values; this module waits.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from batchllm.budget import Budget
+from batchllm.clock import Clock
+from batchllm.dispatch.aftermath import Aftermath, Ending, FailedCall
+from batchllm.dispatch.lane import Lane
+from batchllm.dispatch.outcomes import attempt_record, done_records
+from batchllm.dispatch.work import Board, Work
+from batchllm.errors import BatchllmError, ExitCode
+from batchllm.events import RunStats
+from batchllm.fallback import LaneState
+from batchllm.ports import Recorder
+from batchllm.pricing import cost_usd, worst_case_usd
+from batchllm.records import Action, Billed, Failure, FailureCode, Reading, Request, RowFailed
+from batchllm.retry import RetryPolicy
+
+#: No wait is longer than this without a look at what has changed.
+_LONGEST_NAP_S = 5.0
+
+FeedBatch = Sequence[Request | RowFailed]
+#: For a request, the lanes that get it as their own, each with the part of it that it still has to answer.
+Spreading = Callable[[Request], Sequence[tuple[int, Request]]]
+
+
+class Dispatcher:
+    """Moves what `run` is fed through `lanes` into `recorder`.
+
+    `spreading` is given with routing `all`; without it any one lane answers a request, the first fit one when
+    `in_order`.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        *,
+        recorder: Recorder,
+        policy: RetryPolicy,
+        stats: RunStats,
+        clock: Clock,
+        in_order: bool = False,
+        budget: Budget | None = None,
+        spreading: Spreading | None = None,
+        dice: random.Random | None = None,
+    ) -> None:
+        self._lanes = lanes
+        self._recorder = recorder
+        self._stats = stats
+        self._clock = clock
+        self._budget = budget
+        self._spreading = spreading
+        self._board = Board(lanes, in_order=in_order)
+        self._aftermath = Aftermath(
+            lanes,
+            self._board,
+            recorder=recorder,
+            policy=policy,
+            stats=stats,
+            dice=dice or random.Random(),  # noqa: S311 - jitter, not secrets
+            stop=self.stop,
+        )
+        self._calls: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Future[Ending] | None = None
+        self._settled = asyncio.Event()
+
+    async def run(self, feed: AsyncIterator[FeedBatch]) -> Ending:
+        """Until all that `feed` yields has its outcome, or nothing more can be done, or `stop` is called."""
+        self._ended = asyncio.get_running_loop().create_future()
+        tasks = [asyncio.create_task(self._feed(feed))]
+        tasks += [asyncio.create_task(self._pump(lane)) for lane in self._lanes]
+        for task in tasks:
+            task.add_done_callback(self._note_crash)
+        try:
+            return await self._ended
+        finally:
+            self._board.close()
+            self._aftermath.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def stop(self, ending: Ending) -> None:
+        """Send nothing more. Calls in flight go on: wait for them with `drain`."""
+        self._board.close()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(ending)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait for the calls in flight; returns how many were left and have been abandoned."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=timeout_s)
+        return await self.abandon()
+
+    async def abandon(self) -> int:
+        """Cancel the calls in flight. They may have been paid for: the record says unknown."""
+        left = list(self._calls)
+        for call in left:
+            call.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        return len(left)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._calls)
+
+    async def _feed(self, feed: AsyncIterator[FeedBatch]) -> None:
+        bound = max(512, 2 * sum(lane.window.size for lane in self._lanes))
+        async for batch in feed:
+            for item in batch:
+                if isinstance(item, RowFailed):
+                    self._aftermath.record_failed([item])
+                else:
+                    self._add(item)
+            await self._recorder.room()
+            await self._board.below(bound)
+        await self._board.below(1)
+        self.stop(Ending(ExitCode.OK))
+
+    def _add(self, request: Request) -> None:
+        if self._spreading is None:
+            self._board.add(Work(request))
+            return
+        for lane, part in self._spreading(request):
+            if self._lanes[lane].health.state is LaneState.DEAD:
+                self._aftermath.refuse_for_dead_lane(self._lanes[lane], part)
+            else:
+                self._board.add(Work(part, pinned=lane))
+
+    async def _pump(self, lane: Lane) -> None:
+        while await self._is_fit(lane):
+            await lane.limits.admit()
+            await self._recorder.room()
+            work = await self._board.take(lane.index)
+            if work is None:
+                return
+            tokens = work.request.prompt_tokens + lane.output_size.estimate()
+            if lane.limits.tpm is not None and tokens > lane.limits.tpm:
+                self._aftermath.pass_on(lane, work, tokens)
+                continue
+            if not await self._is_paid_for(lane, work, tokens):
+                continue
+            lane.window.enter()
+            lane.stats.in_flight = lane.window.in_flight
+            call = asyncio.create_task(self._call(lane, work, tokens))
+            self._calls.add(call)
+            call.add_done_callback(self._end_call)
+
+    async def _is_fit(self, lane: Lane) -> bool:
+        """Wait until the lane may send one more request; False when it never will again."""
+        while not self._board.is_closed:
+            now_s = self._clock.monotonic_s()
+            lane.health.wake(now_s)
+            state = lane.health.state
+            size = 1 if state is LaneState.PROBING else lane.window.size
+            if state is LaneState.DEAD:
+                break
+            if state is LaneState.RESTING or lane.quiet_s:
+                await self._rest(lane, now_s)
+            elif lane.window.in_flight >= size:
+                await lane.window.room(size)
+            else:
+                lane.stats.state, lane.stats.reason = "running", ""
+                return True
+        return False
+
+    async def _rest(self, lane: Lane, now_s: float) -> None:
+        rest_s, quiet_s = lane.health.rest_s(now_s), lane.quiet_s
+        if rest_s >= quiet_s:
+            lane.stats.state = "resting"
+            lane.stats.reason = f"next probe in {rest_s:.0f} s: {lane.health.reason}"
+        else:
+            lane.stats.state = "waiting"
+            lane.stats.reason = f"the provider asked for {quiet_s:.0f} s of silence"
+        await asyncio.sleep(min(max(rest_s, quiet_s), _LONGEST_NAP_S))
+
+    async def _is_paid_for(self, lane: Lane, work: Work, tokens: int) -> bool:
+        """Reserve tokens and money for a request; when it cannot go now it is given back."""
+        wait_s = lane.limits.reserve(tokens)
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        is_unfit = lane.health.state in (LaneState.RESTING, LaneState.DEAD) or lane.quiet_s > 0
+        worst_usd = _worst_usd(lane, work)
+        if not is_unfit and (self._budget is None or self._budget.reserve(worst_usd)):
+            return True
+        lane.limits.settle(tokens, 0)
+        self._board.give_back(work)
+        if not is_unfit and self._budget is not None:
+            await self._money_back(self._budget, worst_usd)
+        return False
+
+    async def _money_back(self, budget: Budget, worst_usd: float) -> None:
+        """Calls in flight may cost less than was reserved for them; when even that is no use the budget is spent."""
+        if self._calls and budget.could_reserve(worst_usd):
+            self._settled.clear()
+            await self._settled.wait()
+            return
+        self.stop(
+            Ending(
+                ExitCode.LIMIT_STOPPED,
+                f"the budget of {budget.limit_usd:g} USD is spent: the next call could exceed it",
+                "raise budget.usd and start again; finished rows are kept and not paid again",
+            )
+        )
+
+    async def _call(self, lane: Lane, work: Work, tokens: int) -> None:
+        request = work.request
+        started_at = self._clock.wall_s()
+        sent_s = self._clock.monotonic_s()
+        was_probe = lane.health.state is LaneState.PROBING
+        lane.stats.sent += 1
+        work.tries.sent += 1
+        verdict: Reading | Failure = _ABANDONED
+        try:
+            verdict = await self._exchange(lane, request)
+        finally:
+            now_s = self._clock.monotonic_s()
+            lane.window.leave()
+            self._settle(lane, work, verdict, tokens, latency_s=now_s - sent_s)
+            if isinstance(verdict, Failure):
+                record = attempt_record(
+                    lane, request, verdict, started_at=started_at, latency_s=now_s - sent_s
+                )
+                self._recorder.put([record])
+        if isinstance(verdict, Failure):
+            self._aftermath.follow(FailedCall(lane, work, verdict, sent_s, now_s, was_probe))
+            return
+        self._recorder.put(
+            done_records(
+                lane,
+                request,
+                verdict,
+                started_at=started_at,
+                latency_s=now_s - sent_s,
+                attempts=work.tries.sent,
+            )
+        )
+        lane.health.note_success()
+        lane.stats.answered += 1
+        self._stats.ok += len(request.rows)
+        self._board.finish()
+
+    async def _exchange(self, lane: Lane, request: Request) -> Reading | Failure:
+        try:
+            reply = await lane.provider.send(lane.path, lane.encode(request), lane.deadline_s)
+            return reply if isinstance(reply, Failure) else lane.judge(reply, request)
+        except BatchllmError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug costs one row and is counted; it must not cost the run
+            return Failure(
+                Action.GIVE_UP,
+                FailureCode.INTERNAL,
+                f"bug in batchllm: {type(error).__name__}: {error}",
+                billed=Billed.UNKNOWN,
+            )
+
+    def _settle(
+        self, lane: Lane, work: Work, verdict: Reading | Failure, tokens: int, *, latency_s: float
+    ) -> None:
+        """Bring the reservations of tokens and money to what the call really took."""
+        stats, usage = lane.stats, verdict.usage
+        stats.in_flight = lane.window.in_flight
+        stats.latency_total_s += latency_s
+        if usage is not None and usage.prompt_tokens is not None:
+            completion = usage.completion_tokens or 0
+            lane.limits.settle(tokens, usage.prompt_tokens + completion)
+            lane.output_size.learn(completion)
+            stats.prompt_tokens += usage.prompt_tokens
+            stats.completion_tokens += completion
+        elif isinstance(verdict, Failure) and verdict.billed is Billed.NO:
+            lane.limits.settle(tokens, 0)
+        cost = _cost_of(lane, verdict, self._clock.wall_s())
+        if cost is not None:
+            stats.cost_usd = None if stats.cost_usd is None else stats.cost_usd + cost
+        elif isinstance(verdict, Reading):
+            stats.cost_usd = None
+        if self._budget is not None:
+            self._budget.settle(_worst_usd(lane, work), cost)
+            self._settled.set()
+
+    def _end_call(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        self._note_crash(call)
+
+    def _note_crash(self, task: asyncio.Task[None]) -> None:
+        """An exception in a pump, the feed or a call is a bug or a full disk: it ends the run, never silently."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+
+def _worst_usd(lane: Lane, work: Work) -> float:
+    if lane.price is None:
+        return 0.0
+    prompt_tokens = math.ceil(work.request.prompt_tokens * lane.prompt_margin)
+    return worst_case_usd(lane.price, prompt_tokens, lane.max_output_tokens * len(work.request.rows))
+
+
+def _cost_of(lane: Lane, verdict: Reading | Failure, wall_s: float) -> float | None:
+    if isinstance(verdict, Failure) and verdict.billed is Billed.NO:
+        return 0.0
+    return None if verdict.usage is None else cost_usd(lane.price, verdict.usage, wall_s=wall_s)
+
+
+_ABANDONED = Failure(
+    Action.AGAIN,
+    FailureCode.TIMEOUT,
+    "abandoned when the run was stopped; it may have been paid for",
+    billed=Billed.UNKNOWN,
+)

@@ -1,0 +1,154 @@
+"""Requests that wait for a lane.
+
+Waiting costs an entry in a queue and nothing else: no task, no slot, no timer but that of a backoff. Lanes come
+and take; nobody pushes. That is what lets each lane take what it can without being told weights, and what gives
+the rows of a resting lane to the others at once.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from batchllm.fallback import Candidate, is_available, is_open_to, remaining
+from batchllm.records import Failure, Request
+from batchllm.retry import RetryShare, Tries
+
+
+class Work:
+    """One request on its way, with what it has been through."""
+
+    __slots__ = ("causes", "excluded", "last_failure", "last_lane", "pinned", "request", "tries")
+
+    def __init__(self, request: Request, pinned: int | None = None) -> None:
+        self.request = request
+        self.pinned = pinned
+        self.tries = Tries()
+        self.excluded: frozenset[int] = frozenset()
+        self.last_lane: int | None = None
+        self.last_failure: Failure | None = None
+        self.causes: dict[str, str] = {}  # lane name → its last message
+
+
+class Board:
+    """Everything that waits, in three kinds of queue: fresh, pinned to a lane, and returned after a failure."""
+
+    def __init__(self, lanes: Sequence[Candidate], *, in_order: bool) -> None:
+        self._lanes = lanes
+        self._in_order = in_order
+        self._fresh: deque[Work] = deque()
+        self._pinned: list[deque[Work]] = [deque() for _ in lanes]
+        self._returned: deque[Work] = deque()
+        self._shares = [RetryShare() for _ in lanes]
+        self._wakers = [asyncio.Event() for _ in lanes]
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self.outstanding = 0  # added and not finished, wherever it is
+        self.is_closed = False
+
+    def add(self, work: Work) -> None:
+        self.outstanding += 1
+        if work.pinned is None:
+            self._fresh.append(work)
+        else:
+            self._pinned[work.pinned].append(work)
+        self.wake()
+
+    def give_back(self, work: Work) -> None:
+        """A lane took it and cannot send it now: first in line again."""
+        if work.tries.sent:
+            self._returned.appendleft(work)
+        elif work.pinned is None:
+            self._fresh.appendleft(work)
+        else:
+            self._pinned[work.pinned].appendleft(work)
+        self.wake()
+
+    def return_failed(self, work: Work) -> None:
+        """It failed and may be tried again."""
+        self._returned.append(work)
+        self.wake()
+
+    def replace(self, work: Work, parts: Sequence[Work]) -> None:
+        """A request was split."""
+        self.outstanding += len(parts) - 1
+        self._returned.extendleft(reversed(parts))
+        self.wake()
+
+    def finish(self) -> None:
+        """One request has its outcome."""
+        self.outstanding -= 1
+        self._drained.set()
+
+    def close(self) -> None:
+        """Nothing more will be taken."""
+        self.is_closed = True
+        self.wake()
+        self._drained.set()
+
+    def wake(self) -> None:
+        for waker in self._wakers:
+            waker.set()
+
+    async def below(self, bound: int) -> None:
+        """Return when fewer than `bound` requests are outstanding, or the board is closed."""
+        while self.outstanding >= bound and not self.is_closed:
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def take(self, lane: int) -> Work | None:
+        """The next request for this lane; None when the board is closed."""
+        while not self.is_closed:
+            work = self._next(lane)
+            if work is not None:
+                return work
+            waker = self._wakers[lane]
+            waker.clear()
+            await waker.wait()
+        return None
+
+    def sweep(self, is_hopeless: Callable[[Work], bool]) -> list[Work]:
+        """Take out every waiting request for which no lane is left."""
+        out: list[Work] = []
+        for queue in (self._fresh, self._returned, *self._pinned):
+            hopeless = [work for work in queue if is_hopeless(work)]
+            if hopeless:
+                kept = [work for work in queue if not is_hopeless(work)]
+                queue.clear()
+                queue.extend(kept)
+                out.extend(hopeless)
+        return out
+
+    def _next(self, lane: int) -> Work | None:
+        share = self._shares[lane]
+        fresh = self._pinned[lane] or (self._fresh if self._takes_fresh(lane) else None)
+        if self._returned and (share.allows_retry or not fresh):
+            work = self._next_returned(lane)
+            if work is not None:
+                share.note_retry()
+                return work
+        if fresh:
+            share.note_fresh()
+            return fresh.popleft()
+        return None
+
+    def _takes_fresh(self, lane: int) -> bool:
+        return not self._in_order or is_open_to(lane, self._lanes, excluded=frozenset(), in_order=True)
+
+    def _next_returned(self, lane: int) -> Work | None:
+        for position, work in enumerate(self._returned):
+            if self._may_take(lane, work):
+                del self._returned[position]
+                return work
+        return None
+
+    def _may_take(self, lane: int, work: Work) -> bool:
+        if work.pinned is not None:
+            return work.pinned == lane
+        if not is_open_to(lane, self._lanes, excluded=work.excluded, in_order=self._in_order):
+            return False
+        return self._in_order or work.last_lane != lane or not self._has_other(lane, work)
+
+    def _has_other(self, lane: int, work: Work) -> bool:
+        """After a failure another lane is the better bet, when there is one that runs."""
+        others = remaining(self._lanes, work.excluded | {lane})
+        return any(is_available(self._lanes[other]) for other in others)

@@ -1,0 +1,144 @@
+"""Which lanes may take a request, and whether a lane is fit to be asked.
+
+A lane that fails several times in a row rests; then one request at a time probes it, and the first success
+revives it. Failures of calls that were sent before the rest began say nothing new and are ignored, so that a
+thousand calls in flight make one rest and not a thousand. Pure: the time is an argument.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from batchllm.records import Failure, FailureCode
+from batchllm.retry import LANE_TROUBLE
+
+#: Failures in a row that open the breaker. At 5 % of errors that happens by chance once in three million calls.
+TRIP_AFTER = 5
+FIRST_REST_S = 1.0
+LONGEST_REST_S = 60.0
+#: A lane that never answered is given up this long after its first failure: a wrong URL should not wait for hours.
+FIRST_CONTACT_S = 30.0
+#: A fallback lane steps in when the one before it is silenced for longer than this.
+PATIENT_QUIET_S = 5.0
+
+
+class LaneState(StrEnum):
+    RUNNING = "running"
+    RESTING = "resting"
+    PROBING = "probing"
+    DEAD = "dead"
+
+
+@dataclass(slots=True)
+class Health:
+    """One lane's breaker."""
+
+    patience_s: float
+    state: LaneState = LaneState.RUNNING
+    reason: str = ""
+    killer: Failure | None = None
+    rest_until_s: float = 0.0
+    _in_a_row: int = 0
+    _rests: int = 0
+    _refusals: int = 0
+    _down_since_s: float | None = None
+    _changed_s: float = float("-inf")
+    _has_answered: bool = False
+
+    def note_success(self) -> None:
+        self._refusals = 0
+        self.note_answer()
+
+    def note_answer(self) -> None:
+        """The lane answers, be it with a refusal of this one request."""
+        self._has_answered = True
+        self._in_a_row = self._rests = 0
+        self._down_since_s = None
+        if self.state is not LaneState.DEAD:
+            self.state = LaneState.RUNNING
+            self.reason = ""
+
+    def note_failure(self, failure: Failure, *, sent_s: float, now_s: float) -> None:
+        if self.state is LaneState.DEAD:
+            return
+        if failure.lane_is_dead:
+            self._die(failure)
+        elif failure.code in LANE_TROUBLE and sent_s >= self._changed_s:
+            self._note_trouble(failure, now_s)
+
+    def note_refusal(self, failure: Failure, *, sent_s: float, now_s: float) -> float:
+        """A refusal by a rate limit. Returns the seconds of silence that it asks for (0: it is an old one)."""
+        if sent_s < self._changed_s:
+            return 0.0
+        self._changed_s = now_s
+        self._refusals += 1
+        grown_s = min(LONGEST_REST_S, 0.5 * 2.0 ** min(self._refusals - 1, 10))
+        return failure.retry_after_s if failure.retry_after_s is not None else grown_s
+
+    def wake(self, now_s: float) -> None:
+        """When the rest is over the lane is probed."""
+        if self.state is LaneState.RESTING and now_s >= self.rest_until_s:
+            self.state = LaneState.PROBING
+            self._changed_s = now_s
+
+    def rest_s(self, now_s: float) -> float:
+        return max(0.0, self.rest_until_s - now_s) if self.state is LaneState.RESTING else 0.0
+
+    def _note_trouble(self, failure: Failure, now_s: float) -> None:
+        self._in_a_row += 1
+        if self._down_since_s is None:
+            self._down_since_s = now_s
+        patience_s = self.patience_s if self._has_answered else min(FIRST_CONTACT_S, self.patience_s)
+        if self.state is LaneState.PROBING or self._in_a_row >= TRIP_AFTER:
+            if now_s - self._down_since_s >= patience_s:
+                self._die(failure)
+                return
+            self.state = LaneState.RESTING
+            self.reason = failure.message
+            self.rest_until_s = now_s + min(LONGEST_REST_S, FIRST_REST_S * 2.0 ** min(self._rests, 10))
+            self._rests += 1
+            self._changed_s = self.rest_until_s
+
+    def _die(self, failure: Failure) -> None:
+        self.state = LaneState.DEAD
+        self.reason = failure.message
+        self.killer = failure
+
+
+class Candidate(Protocol):
+    """What choosing needs to know of a lane."""
+
+    @property
+    def health(self) -> Health: ...
+    @property
+    def quiet_s(self) -> float: ...
+
+
+def is_available(lane: Candidate) -> bool:
+    """Could this lane take a request within a few seconds?"""
+    return (
+        lane.health.state in (LaneState.RUNNING, LaneState.PROBING) and lane.quiet_s <= PATIENT_QUIET_S
+    )
+
+
+def is_open_to(lane: int, lanes: Sequence[Candidate], *, excluded: frozenset[int], in_order: bool) -> bool:
+    """May `lane` take a request that is not for the `excluded` ones? With `in_order`, only when none before it can."""
+    if lane in excluded or lanes[lane].health.state is LaneState.DEAD:
+        return False
+    if not in_order:
+        return True
+    return not any(is_available(lanes[other]) for other in range(lane) if other not in excluded)
+
+
+def remaining(lanes: Sequence[Candidate], excluded: frozenset[int]) -> list[int]:
+    """Lanes that could still answer a request, now or later."""
+    return [
+        index
+        for index, lane in enumerate(lanes)
+        if index not in excluded and lane.health.state is not LaneState.DEAD
+    ]
+
+
+def is_credentials(failure: Failure | None) -> bool:
+    return failure is not None and failure.code is FailureCode.CREDENTIALS

@@ -1,0 +1,241 @@
+"""Where the record lies, and the few file operations that its durability rests on.
+
+    OUT/output, failures, usage     part-*.parquet: immutable, for readers
+    OUT/manifest.json               replaced atomically, last
+    OUT/.batchllm                   0700: lock, journal.db, parts that are being written
+
+Parts are written in `.batchllm` and then linked, so that a folder of parts never shows a half-written file to
+those who read it while the run goes on. Nothing here follows a symbolic link inside OUT: one that somebody planted
+would let a run write elsewhere.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from batchllm.errors import OutputError, StorageError
+
+Kind: TypeAlias = Literal["output", "failures", "usage"]
+KINDS: tuple[Kind, ...] = ("output", "failures", "usage")
+Fault: TypeAlias = Callable[[str], None]
+
+STATE_FOLDER = ".batchllm"
+PROBE = ".batchllm-probe"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+#: Where several hosts may map one file: SQLite's shared memory does not work across them.
+_NETWORK_FILE_SYSTEMS = frozenset(
+    "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs afs 9p glusterfs ocfs2 gfs2".split()
+)
+
+
+def no_fault(point: str) -> None:
+    """Nothing happens at `point`; tests pass a function that dies there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one output folder."""
+
+    out: Path
+
+    @property
+    def state(self) -> Path:
+        return self.out / STATE_FOLDER
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "lock"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "journal.db"
+
+    @property
+    def manifest(self) -> Path:
+        return self.out / "manifest.json"
+
+    def folder(self, kind: Kind) -> Path:
+        return self.out / kind
+
+    def part(self, kind: Kind, name: str) -> Path:
+        return self.out / kind / name
+
+    def draft(self, name: str) -> Path:
+        """Where a part is written until it is whole."""
+        return self.state / f"{name}.tmp"
+
+    def has_results(self) -> bool:
+        """Whether parts or a manifest are there, whoever wrote them."""
+        return self.manifest.exists() or any(
+            any(self.folder(kind).glob("part-*.parquet")) for kind in KINDS
+        )
+
+
+def make_folders(layout: Layout) -> None:
+    """Create what is missing. Raises OutputError, also when something else stands in the way."""
+    try:
+        layout.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_create(layout.out, error) from error
+    _make_folder(layout.state, 0o700)
+    os.chmod(layout.state, 0o700)  # noqa: PTH101 - the mode that mkdir gave went through the umask
+    for kind in KINDS:
+        _make_folder(layout.folder(kind), 0o777)
+    sync_folder(layout.out)
+
+
+def _make_folder(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode=mode, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise cannot_create(path, error) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise OutputError(
+            f"{path} is a symbolic link, not a folder of its own",
+            remedy="remove it, or choose another output path",
+        )
+
+
+def probe(layout: Layout) -> None:
+    """Write, fsync, link and remove a file: permissions alone tell nothing to root or on a read-only mount."""
+    source = layout.state / PROBE
+    try:
+        source.unlink(missing_ok=True)
+        write_new(source, b"batchllm", 0o600)
+        for kind in KINDS:
+            target = layout.folder(kind) / PROBE
+            target.unlink(missing_ok=True)
+            os.link(source, target)
+            target.unlink()
+        source.unlink()
+        write_new(layout.out / PROBE, b"batchllm", 0o600)
+        (layout.out / PROBE).unlink()
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise storage_fault("try the output folder", layout.out, error) from error
+        raise cannot_create(Path(error.filename or layout.out), error) from error
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """A new file, on disk when this returns. An existing one, or a link, is an error."""
+    with os.fdopen(open_new(path, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        sync(file.fileno())
+
+
+def open_new(path: Path, mode: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, mode)
+
+
+def sync(descriptor: int) -> None:
+    """To the medium. Darwin's fsync stops at the drive's cache; it has an own call for the rest."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is None:
+        os.fsync(descriptor)
+    else:
+        fcntl.fcntl(descriptor, full)
+
+
+def sync_folder(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_fault("write", path, error) from error
+
+
+def remove_files(paths: list[Path]) -> None:
+    """Remove what is there of `paths` (all in one folder or another of ours), durably."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_fault("remove", path, error) from error
+    for folder in {path.parent for path in paths}:
+        if folder.is_dir():
+            sync_folder(folder)
+
+
+def cannot_create(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot create {path}: {error.strerror or error}",
+        remedy="choose an output path on a disk that can be written and that knows hard links",
+    )
+
+
+def storage_fault(action: str, path: Path, error: OSError) -> StorageError:
+    if error.errno in _NO_SPACE:
+        return full_disk(path, f"cannot {action} {path}: {error.strerror}")
+    return StorageError(
+        f"cannot {action} {path}: {error.strerror or error}",
+        remedy="check the disk; what was committed is kept, and the next start goes on from there",
+    )
+
+
+def full_disk(path: Path, message: str, needed_bytes: int = 0) -> StorageError:
+    free = free_bytes(path)
+    has = "" if free is None else f" ({_mib(free)} MiB are free)"
+    return StorageError(
+        f"{message}{has}",
+        remedy=f"free at least {_mib(max(needed_bytes, 256 << 20))} MiB there (or raise the quota) and start again:"
+        " what was committed is kept and not paid again",
+    )
+
+
+def free_bytes(path: Path) -> int | None:
+    """What this user may still write on the disk of `path`, or of the nearest folder above it that is there."""
+    for folder in (path, *path.parents):
+        try:
+            found = os.statvfs(folder)
+        except OSError:
+            continue  # not there (any more): the folder above tells as well
+        return found.f_bavail * found.f_frsize
+    return None
+
+
+def floor_bytes(path: Path) -> int:
+    """Below this much free space nothing new is asked: what is in flight must still find room.
+
+    64 MiB hold the fullest queue and the calls in flight; a small disk keeps a twentieth of itself.
+    """
+    found = os.statvfs(path)
+    return min(64 << 20, found.f_blocks * found.f_frsize // 20)
+
+
+def _mib(size: int) -> int:
+    return -(-size // (1 << 20))
+
+
+def is_network_folder(path: Path, mounts: str) -> bool:
+    """Whether `path` (resolved) lies on a network file system, by the text of /proc/self/mountinfo."""
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, rest = left.split(" "), right.split(" ")
+        if len(fields) < 5 or not rest[0]:
+            continue
+        point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4]))
+        if path.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), rest[0]
+    return kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse.")
+
+
+def read_mounts() -> str:
+    """Empty where the system has no such list."""
+    try:
+        return Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    except OSError:
+        return ""

@@ -1,0 +1,200 @@
+"""Whose record this is: the job's sections, the routing's slots, the lanes, the columns.
+
+What was paid for under one job must never be handed out as the answer to another one, so a journal belongs to one
+set of sections for good. Only an empty record, one that nothing has been asked for yet, takes a new identity.
+"""
+
+import base64
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+
+from batchllm.errors import ChangedJobError, InvariantError
+from batchllm.journal.database import Database, open_database, store_meta
+from batchllm.journal.files import Kind, Layout
+from batchllm.records import LaneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`sections` maps the name of each section that changes answers to its canonical text or digest."""
+
+    job_name: str
+    sections: Mapping[str, str]
+    fingerprint: str
+    version: str
+
+
+def stored_sections(out: Path) -> Mapping[str, str] | None:
+    """The sections that the record in `out` was made with; None when there is none, or nothing worth keeping.
+
+    To be called with the lock held. Raises StorageError for a damaged or foreign journal.
+    """
+    layout = Layout(out)
+    if not layout.database.exists():
+        return None
+    database = open_database(layout)
+    try:
+        text = database.meta("sections")
+        return _sections(text) if text is not None and holds_value(database) else None
+    finally:
+        database.close()
+
+
+def holds_value(database: Database) -> bool:
+    """Whether anything was answered, paid for, or may have been paid for."""
+    counts = database.counts()
+    return bool(counts.ok or counts.cost_usd or counts.unpriced or counts.uncertain)
+
+
+def changed_sections(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Names of the sections that differ, come or go."""
+    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+
+def adopt(
+    database: Database,
+    identity: Identity,
+    *,
+    lanes: Sequence[LaneInfo],
+    slots: int,
+    schemas: Mapping[Kind, pa.Schema],
+    created_s: float,
+) -> None:
+    """Make the record this job's, or prove that it is. Raises ChangedJobError."""
+    _check_slots(lanes, slots)
+    slot_lanes = orjson.dumps([lane.name for lane in lanes] if slots > 1 else []).decode()
+    changed = _change(database, identity, (str(slots), slot_lanes), schemas)
+    if changed is not None and holds_value(database):
+        raise changed
+    values = {
+        "job_name": identity.job_name,
+        "sections": orjson.dumps(dict(identity.sections), option=orjson.OPT_SORT_KEYS).decode(),
+        "fingerprint": identity.fingerprint,
+        "version": identity.version,
+        "slots": str(slots),
+        "slot_lanes": slot_lanes,
+        "created": database.meta("created") or repr(created_s),
+    }
+    for kind, schema in schemas.items():
+        values[f"columns_{kind}"] = base64.b64encode(schema.serialize()).decode()
+    with database.transaction() as connection:
+        if changed is not None:
+            _start_afresh(connection)
+        for name, value in values.items():
+            store_meta(connection, name, value)
+
+
+def _start_afresh(connection: sqlite3.Connection) -> None:
+    """Forget the failures of another job; recovery removes the files of retired parts."""
+    connection.execute("UPDATE parts SET state = 'retired' WHERE state = 'committed'")
+    for table in ("failures", "attempts", "lanes"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+    connection.execute("UPDATE totals SET failed = 0, attempts = 0, prompt_tokens = 0, completion_tokens = 0")
+    store_meta(connection, "complete", "0")
+
+
+def register_lanes(database: Database, lanes: Sequence[LaneInfo]) -> tuple[list[int], list[LaneInfo]]:
+    """The journal's number of each of `lanes`, and all lanes that it knows by number.
+
+    Numbers are for good: a lane whose model or provider changed is another lane.
+    """
+    known = [
+        LaneInfo(name, provider, model, bool(simulated))
+        for name, provider, model, simulated in database.rows(
+            "SELECT name, provider, model, simulated FROM lanes ORDER BY lane"
+        )
+    ]
+    numbers: list[int] = []
+    with database.transaction() as connection:
+        for lane in lanes:
+            if lane not in known:
+                connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?)", (len(known), *lane))
+                known.append(lane)
+            numbers.append(known.index(lane))
+    return numbers, known
+
+
+def _check_slots(lanes: Sequence[LaneInfo], slots: int) -> None:
+    if slots not in (1, len(lanes)):
+        raise InvariantError(f"{slots} slots for {len(lanes)} lanes: neither one nor one for each lane")
+    if slots > 1 and len({lane.name for lane in lanes}) != slots:
+        raise InvariantError("with an answer of each lane for each row, lanes need names of their own")
+
+
+def _change(
+    database: Database, identity: Identity, routing: tuple[str, str], schemas: Mapping[Kind, pa.Schema]
+) -> ChangedJobError | None:
+    text = database.meta("sections")
+    if text is None:
+        return None
+    return (
+        _section_change(database, identity, _sections(text))
+        or _routing_change(database, routing)
+        or _column_change(database, schemas)
+    )
+
+
+def _section_change(
+    database: Database, identity: Identity, old: Mapping[str, str]
+) -> ChangedJobError | None:
+    changed = changed_sections(old, identity.sections)
+    if not changed and database.meta("fingerprint") == identity.fingerprint:
+        return None
+    return ChangedJobError(
+        f"the answers in {_out(database)} were made with another job:"
+        f" {', '.join(changed) or 'its fingerprint'} changed",
+        remedy="choose another output path for the changed job, or undo the change",
+    )
+
+
+def _routing_change(database: Database, routing: tuple[str, str]) -> ChangedJobError | None:
+    before = (database.meta("slots"), database.meta("slot_lanes"))
+    if before == routing:
+        return None
+    return ChangedJobError(
+        f"the answers in {_out(database)} were made with another routing"
+        f" ({before[0]} a row, lanes {before[1]}; now {routing[0]} a row, lanes {routing[1]})",
+        remedy="with routing: all, lanes keep their names, number and order; or choose another output path",
+    )
+
+
+def _column_change(database: Database, schemas: Mapping[Kind, pa.Schema]) -> ChangedJobError | None:
+    for kind, schema in schemas.items():
+        text = database.meta(f"columns_{kind}") or ""
+        old = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+        changes = column_changes(old, schema)
+        if changes:
+            return ChangedJobError(
+                f"the columns of {_out(database) / kind} would change: {'; '.join(changes)}",
+                remedy="choose another output path, or undo the change of key, carry, schema or input columns",
+            )
+    return None
+
+
+def column_changes(old: pa.Schema, new: pa.Schema) -> list[str]:
+    """In words; empty when both have the same names and types in the same order."""
+    was = {field.name: field.type for field in old}
+    now = {field.name: field.type for field in new}
+    changes = [f"{name} goes" for name in was if name not in now]
+    changes += [f"{name} ({now[name]}) comes" for name in now if name not in was]
+    changes += [
+        f"{name} was {was[name]}, would be {now[name]}"
+        for name in was
+        if name in now and was[name] != now[name]
+    ]
+    if not changes and old.names != new.names:
+        changes = ["their order"]
+    return changes
+
+
+def _sections(text: str) -> Mapping[str, str]:
+    return {str(name): str(value) for name, value in orjson.loads(text).items()}
+
+
+def _out(database: Database) -> Path:
+    return database.path.parent.parent

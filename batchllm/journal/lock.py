@@ -1,0 +1,123 @@
+"""One run an output folder: a lock that dies with its process and is never a file's mere existence.
+
+`flock` is dropped by the kernel however the holder ends, so no age or process number has to be guessed at. The file
+is never removed: a second process could then lock a new file of the same name while the first still holds the old
+one. Should somebody else remove it, the comparison of inodes after locking finds that out.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import orjson
+
+from batchllm.errors import LockedError, OutputError
+from batchllm.journal.files import Layout, cannot_create, make_folders, probe
+
+_TRIES = 10
+
+
+class OutputLock:
+    """Held until `release` or the end of the process. Not inherited by child processes."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor: int | None = descriptor
+        self.path = path
+
+    @classmethod
+    def acquire(cls, out: Path, *, about: Mapping[str, object]) -> "OutputLock":
+        """Create the folder where it is missing, prove that it can be written, and lock it.
+
+        `about` (such as `started`) is written into the lock file, for humans only. Raises LockedError,
+        OutputError, and StorageError when the disk is full.
+        """
+        layout = Layout(out)
+        make_folders(layout)
+        descriptor = _lock(layout.lock)
+        try:
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), **about}
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, orjson.dumps(holder, default=str), 0)
+            probe(layout)
+        except OSError as error:
+            os.close(descriptor)
+            raise cannot_create(layout.lock, error) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor, layout.lock)
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> "OutputLock":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _lock(path: Path) -> int:
+    for _ in range(_TRIES):
+        descriptor = _open(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_current(descriptor, path):
+                os.fchmod(descriptor, 0o600)
+                return descriptor
+        except BlockingIOError as error:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise LockedError(
+                f"{path.parent.parent} is in use: held by {holder}",
+                remedy="wait for that run to end, or choose another output path",
+            ) from error
+        except OSError as error:
+            os.close(descriptor)
+            raise cannot_create(path, error) from error
+        os.close(descriptor)
+    raise LockedError(
+        f"{path} is replaced again and again by somebody else",
+        remedy="find the program that removes files in this folder",
+    )
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OutputError(
+                f"{path} is a symbolic link", remedy="remove it; the lock is a file of its own"
+            ) from error
+        raise cannot_create(path, error) from error
+
+
+def _is_current(descriptor: int, path: Path) -> bool:
+    held = os.fstat(descriptor)
+    try:
+        found = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - beside fstat
+    except FileNotFoundError:
+        return False
+    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
+
+
+def _holder(descriptor: int) -> str:
+    """What the lock file says; a holder that has locked but not yet written is not an error."""
+    try:
+        said = orjson.loads(os.pread(descriptor, 4096, 0))
+    except (OSError, orjson.JSONDecodeError):
+        return "another process"
+    if not isinstance(said, dict):
+        return "another process"
+    since = f" since {said['started']}" if "started" in said else ""
+    return f"pid {said.get('pid', 'unknown')} on {said.get('host', 'this host')}{since}"

@@ -1,0 +1,340 @@
+"""Parts: immutable Parquet files, each made by one protocol that may be cut off anywhere.
+
+    1  the intent, a line in `parts`, is committed
+    2  a temporary file is made (never over another one), written, fsynced
+    3  the file is linked under its final name (a link never replaces), the temporary name goes, the folder is fsynced
+    4  one transaction: the part is committed, and the journal lines that it holds are deleted
+
+Before 4 the lines are in the journal and the file is nobody's; after 4 it is the other way round. A start therefore
+only has to look at `parts`: it removes the two files of each intent, and a committed part must be there.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchllm.errors import InvariantError, StorageError
+from batchllm.journal.database import Database
+from batchllm.journal.files import (
+    KINDS,
+    Fault,
+    Kind,
+    Layout,
+    open_new,
+    remove_files,
+    storage_fault,
+    sync,
+    sync_folder,
+)
+from batchllm.journal.tables import Tables
+
+SOURCE_TABLE: dict[Kind, str] = {"output": "results", "failures": "failures", "usage": "attempts"}
+
+
+class PartInfo(NamedTuple):
+    """A committed part. `min_row` and `max_row` are None when it has no rows."""
+
+    part: int
+    kind: Kind
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    min_row: int | None
+    max_row: int | None
+
+
+class Intent(NamedTuple):
+    """A part that is to be written, or is being written. Lines up to `hi_seq` go into it."""
+
+    part: int
+    kind: Kind
+    name: str
+    hi_seq: int
+
+
+class Sealed(NamedTuple):
+    """A whole file, on disk under its temporary name."""
+
+    intent: Intent
+    rows: int
+    bytes: int
+    sha256: str
+    min_row: int | None
+    max_row: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bounds of what is held in memory and of what a file may become."""
+
+    slice_rows: int = 2048  # journal lines read between two commits
+    slice_bytes: int = 4 << 20
+    group_rows: int = 16_384
+    group_bytes: int = 16 << 20
+    part_rows: int = 1_000_000
+    part_bytes: int = 512 << 20
+    drain_rows: int = 65_536
+    drain_bytes: int = 64 << 20
+    merge_bytes: int = 32 << 20  # read ahead over all parts that are merged at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What drains and merges work on."""
+
+    database: Database
+    layout: Layout
+    tables: Tables
+    sizes: Sizes
+    fault: Fault
+
+    def intend(self, kind: Kind, hi_seq: int) -> Intent:
+        """Step 1. The number orders the parts of a folder by name; the random half keeps a name from coming back."""
+        name = uuid.uuid4().hex
+        with self.database.transaction() as connection:
+            part = connection.execute(
+                "INSERT INTO parts (kind, name, state, hi_seq) VALUES (?, ?, 'intent', ?)", (kind, name, hi_seq)
+            ).lastrowid
+            name = f"part-{part or 0:08d}-{name}.parquet"
+            connection.execute("UPDATE parts SET name = ? WHERE part = ?", (name, part))
+        self.fault("after_intent")
+        return Intent(part or 0, kind, name, hi_seq)
+
+    def commit(
+        self, sealed: Sequence[Sealed], *, retired: Sequence[PartInfo] = (), is_complete: bool = False
+    ) -> None:
+        """Step 4, for parts that are linked. `retired` parts are replaced by them."""
+        self.fault("before_part_commit")
+        with self.database.transaction() as connection:
+            for part in sealed:
+                connection.execute(
+                    "UPDATE parts SET state = 'committed', rows = ?, bytes = ?, sha256 = ?, min_row = ?, max_row = ?"
+                    " WHERE part = ?",
+                    (part.rows, part.bytes, part.sha256, part.min_row, part.max_row, part.intent.part),
+                )
+                table = SOURCE_TABLE[part.intent.kind]
+                connection.execute(f"DELETE FROM {table} WHERE seq <= ?", (part.intent.hi_seq,))  # noqa: S608
+            for old in retired:
+                connection.execute("UPDATE parts SET state = 'retired' WHERE part = ?", (old.part,))
+            if is_complete:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '1')")
+        self.fault("after_part_commit")
+
+    def abandon(self, intent: Intent) -> None:
+        """Undo steps 1 to 3, as a start would."""
+        remove_files([self.layout.draft(intent.name), self.layout.part(intent.kind, intent.name)])
+        with self.database.transaction() as connection:
+            connection.execute("DELETE FROM parts WHERE part = ? AND state = 'intent'", (intent.part,))
+
+    def parts(self, kind: Kind) -> list[PartInfo]:
+        """Committed parts, in the order of their names."""
+        found = self.database.rows(
+            "SELECT part, kind, name, rows, bytes, sha256, min_row, max_row FROM parts"
+            " WHERE state = 'committed' AND kind = ? ORDER BY part",
+            (kind,),
+        )
+        return [PartInfo(*line) for line in found]
+
+
+class HashingFile:
+    """A file for Arrow to write to, whose SHA-256 is known at its end without reading it again."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "wb")
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def sync(self) -> None:
+        self._file.flush()
+        sync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+@dataclass(slots=True)
+class Draft:
+    """Step 2 and 3 of one part. Rows come in order."""
+
+    store: Store
+    intent: Intent
+    rows: int = 0
+    min_row: int | None = None
+    max_row: int | None = None
+    _waiting: list[pa.RecordBatch] = field(default_factory=list)
+    _waiting_rows: int = 0
+    _waiting_bytes: int = 0
+    _last: int = -1
+    _file: HashingFile = field(init=False)
+    _writer: pq.ParquetWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        kind, tables = self.intent.kind, self.store.tables
+        path = self.store.layout.draft(self.intent.name)
+        try:
+            self._file = HashingFile(open_new(path, 0o644))
+        except OSError as error:
+            raise storage_fault("create", path, error) from error
+        self.store.fault("after_tmp")
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._file, mode="w"),
+            tables.schemas[kind],
+            compression="zstd",
+            use_dictionary=tables.dictionary_columns(kind),
+            write_page_checksum=True,
+        )
+
+    @property
+    def bytes(self) -> int:
+        return self._file.bytes
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Rows that follow all the earlier ones; written when a row group is full."""
+        if not batch.num_rows:
+            return
+        self._check_order(batch)
+        self._waiting.append(batch)
+        self._waiting_rows += batch.num_rows
+        self._waiting_bytes += batch.nbytes
+        sizes = self.store.sizes
+        if self._waiting_rows >= sizes.group_rows or self._waiting_bytes >= sizes.group_bytes:
+            self._write_group()
+
+    def seal(self) -> Sealed:
+        """Write the rest, and fsync."""
+        self._write_group()
+        try:
+            self._writer.close()
+            self._file.sync()
+            self._file.close()
+        except OSError as error:
+            raise self._fault(error) from error
+        self.store.fault("after_fsync")
+        return Sealed(
+            self.intent, self.rows, self._file.bytes, self._file.sha256(), self.min_row, self.max_row
+        )
+
+    def close(self) -> None:
+        """Let go of a draft that will not be sealed."""
+        self._waiting.clear()
+        self._file.close()
+
+    def _write_group(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.Table.from_batches(self._waiting)
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        try:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def _check_order(self, batch: pa.RecordBatch) -> None:
+        """Each unit once and in order in output/, rows in order elsewhere: proven for each part, not assumed."""
+        rows = batch.column("row")
+        is_output = self.intent.kind == "output"
+        ranks = self.store.tables.units(batch) if is_output else rows
+        first, last = ranks[0].as_py(), ranks[-1].as_py()
+        steps = pc.subtract(ranks.slice(1), ranks.slice(0, len(ranks) - 1))
+        least = 1 if is_output else 0
+        if first - self._last < least or pc.any(pc.less(steps, least)).as_py():
+            raise InvariantError(f"rows of {self.intent.kind} are twice or out of order in {self.intent.name}")
+        self._last = last
+        self.rows += batch.num_rows
+        self.min_row = rows[0].as_py() if self.min_row is None else self.min_row
+        self.max_row = rows[-1].as_py()
+
+    def _fault(self, error: OSError) -> StorageError:
+        return storage_fault("write", self.store.layout.draft(self.intent.name), error)
+
+
+def publish(store: Store, sealed: Sequence[Sealed]) -> None:
+    """Step 3. A name that is taken is an error: nothing is ever replaced."""
+    for part in sealed:
+        draft = store.layout.draft(part.intent.name)
+        target = store.layout.part(part.intent.kind, part.intent.name)
+        try:
+            os.link(draft, target, follow_symlinks=False)
+        except FileExistsError as error:
+            raise InvariantError(f"{target} exists already; it was left as it is") from error
+        except OSError as error:
+            raise storage_fault("create", target, error) from error
+        store.fault("after_link")
+        remove_files([draft])
+    for folder in {store.layout.folder(part.intent.kind) for part in sealed}:
+        sync_folder(folder)
+
+
+def recover(store: Store, write_manifest: Callable[[], None]) -> list[Path]:
+    """Finish or undo what an earlier run left half done; returns files that nobody knows of.
+
+    Raises StorageError when a committed part is missing or has another size.
+    """
+    for line in store.database.rows("SELECT part, kind, name, hi_seq FROM parts WHERE state = 'intent'"):
+        store.abandon(Intent(*line))
+    committed = [part for kind in KINDS for part in store.parts(kind)]
+    for part in committed:
+        _check_present(store.layout.part(part.kind, part.name), part)
+    remove_files(
+        [draft for part in committed if (draft := store.layout.draft(part.name)).is_file()],
+    )
+    if store.database.rows("SELECT 1 FROM parts WHERE state = 'retired' LIMIT 1"):
+        write_manifest()
+        purge(store)
+    known = {store.layout.part(part.kind, part.name) for part in committed}
+    return _unknown(store.layout, known)
+
+
+def purge(store: Store) -> None:
+    """Remove the files of retired parts. The manifest that no longer names them is durable before this."""
+    retired = store.database.rows("SELECT kind, name FROM parts WHERE state = 'retired'")
+    for kind, name in retired:
+        store.fault("before_unlink")
+        remove_files([store.layout.part(kind, name)])
+    if retired:
+        with store.database.transaction() as connection:
+            connection.execute("DELETE FROM parts WHERE state = 'retired'")
+
+
+def _check_present(path: Path, part: PartInfo) -> None:
+    size = path.stat().st_size if path.is_file() and not path.is_symlink() else None
+    if size != part.bytes:
+        how = "is missing" if size is None else f"has {size} bytes instead of {part.bytes}"
+        raise StorageError(
+            f"{path} {how}: {part.rows} finished rows ({part.min_row} to {part.max_row}) were in it",
+            remedy="put the file back from a copy; or move the whole output folder away and start afresh,"
+            " which pays for its rows again",
+        )
+
+
+def _unknown(layout: Layout, known: set[Path]) -> list[Path]:
+    found = [path for kind in KINDS for path in layout.folder(kind).iterdir()]
+    found += layout.state.glob("part-*.tmp")
+    return sorted(path for path in found if path not in known)

@@ -1,0 +1,283 @@
+"""The three tables as readers see them: pinned Arrow schemas, and journal lines turned into their columns.
+
+A schema comes from the job (key, carried columns, task) and never from data, so every part of a table has the same
+one, also a part without rows. Strings of few values are dictionary-encoded inside Parquet and plain strings to
+readers. A line whose checksum no longer fits is never handed out.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchllm.carry import CarryCodec, plain_field
+from batchllm.errors import BatchllmError, InvariantError, StorageError
+from batchllm.journal.files import Kind
+from batchllm.ports import Shape, Task
+from batchllm.records import AnswerValue, LaneInfo
+
+Line: TypeAlias = tuple[Any, ...]
+
+_OUTPUT_TAIL = (
+    pa.field("finish_reason", pa.string()),
+    pa.field("lane", pa.string()),
+    pa.field("provider", pa.string()),
+    pa.field("model", pa.string()),
+    pa.field("prompt_tokens", pa.int64()),
+    pa.field("completion_tokens", pa.int64()),
+    pa.field("cost_usd", pa.float64()),
+    pa.field("latency_ms", pa.float64()),
+    pa.field("attempts", pa.int32()),
+    pa.field("request_id", pa.string()),
+    pa.field("request_hash", pa.string()),
+    pa.field("simulated", pa.bool_()),
+)
+_FAILURES_TAIL = (
+    pa.field("class", pa.string()),
+    pa.field("message", pa.string()),
+    pa.field("lane", pa.string()),
+    pa.field("status", pa.int32()),
+    pa.field("attempts", pa.int32()),
+    pa.field("request_hash", pa.string()),
+    pa.field("content", pa.string()),
+)
+_ROW = pa.field("row", pa.int64())
+_USAGE = pa.schema(
+    [
+        _ROW,
+        pa.field("rows", pa.int32()),
+        pa.field("lane", pa.string()),
+        pa.field("provider", pa.string()),
+        pa.field("model_asked", pa.string()),
+        pa.field("model", pa.string()),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("cached_tokens", pa.int64()),
+        pa.field("reasoning_tokens", pa.int64()),
+        pa.field("cost_usd", pa.float64()),
+        pa.field("billed", pa.string()),
+        pa.field("status", pa.int32()),
+        pa.field("class", pa.string()),
+        pa.field("latency_ms", pa.float64()),
+        pa.field("ttft_ms", pa.float64()),
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        pa.field("request_id", pa.string()),
+    ]
+)
+#: Text that differs on each line: a dictionary of it is only hashed, filled and thrown away.
+_UNIQUE_TEXT = frozenset({"content", "tool_calls", "message", "request_id", "request_hash"})
+
+#: What each table reads of its journal table, in the order that `Tables` takes it. Seq, row and slot lead.
+SELECTED: Mapping[Kind, str] = {
+    "output": "seq, row, slot, lane, key, carry, answer, finish_reason, model, prompt_tokens, completion_tokens,"
+    " cost_usd, latency_ms, attempts, request_id, digest, crc",
+    "failures": "seq, row, slot, lane, key, class, message, status, attempts, digest, content",
+    "usage": "seq, row, rows, lane, model, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
+    " cost_usd, billed, status, class, latency_ms, started_at, request_id",
+}
+
+
+def check_names(key: str | None, carry: Sequence[str], answers: Sequence[str]) -> list[str]:
+    """What is wrong with the names of the columns of output/ and failures/; empty when all differ.
+
+    Case does not count: Spark and DuckDB take `Model` and `model` for the same column.
+    """
+    faults: list[str] = []
+    ours = {field.name: "a column of batchllm's own" for field in (_ROW, *_OUTPUT_TAIL)}
+    if key is not None:
+        failures = {field.name: "a column of failures/" for field in _FAILURES_TAIL}
+        if key.casefold() in {**failures, **ours}:
+            faults.append(f"the key column {key!r} has the name of {({**failures, **ours})[key.casefold()]}")
+        ours[key.casefold()] = "the key"
+    for role, names in (("answer", answers), ("carried", carry)):
+        for name in names:
+            if name.casefold() in ours:
+                faults.append(f"the {role} column {name!r} has the name of {ours[name.casefold()]}")
+            else:
+                ours[name.casefold()] = f"another {role} column"
+    return faults
+
+
+def checksum(carry: bytes, answer: AnswerValue) -> int:
+    """Over what was paid for. SQLite's pages carry no checksum of their own."""
+    data = answer.encode() if isinstance(answer, str) else answer
+    return zlib.crc32(data, zlib.crc32(carry))
+
+
+class Tables:
+    """Journal lines → record batches of the pinned schemas.
+
+    `lanes` are all that the journal knows, by number; `slot_lanes` the names of the lanes that each answer each row
+    (empty with one answer a row).
+    """
+
+    def __init__(
+        self, task: Task, shape: Shape, lanes: Sequence[LaneInfo], slot_lanes: Sequence[str] = ()
+    ) -> None:
+        self._task = task
+        self._key = None if shape.key is None else plain_field(shape.key)
+        self._codec = CarryCodec(shape.carry)
+        self.schemas = table_schemas(task, shape)
+        self.slots = len(slot_lanes) or 1
+        self._slot_lanes = pa.array(slot_lanes, pa.string())
+        self._names = pa.array([lane.name for lane in lanes], pa.string())
+        self._providers = pa.array([lane.provider for lane in lanes], pa.string())
+        self._models = pa.array([lane.model for lane in lanes], pa.string())
+        self._simulated = pa.array([lane.is_simulated for lane in lanes], pa.bool_())
+
+    def batch(self, kind: Kind, lines: Sequence[Line]) -> pa.RecordBatch:
+        """`lines` as selected by `SELECTED[kind]`. Raises StorageError, InvariantError."""
+        schema = self.schemas[kind]
+        if not lines:
+            return pa.RecordBatch.from_pylist([], schema=schema)
+        columns = list(zip(*lines, strict=True))
+        try:
+            match kind:
+                case "output":
+                    arrays = self._output(columns)
+                case "failures":
+                    arrays = self._failures(columns)
+                case "usage":
+                    arrays = self._usage(columns)
+        except BatchllmError:
+            raise
+        except Exception as error:
+            raise InvariantError(f"lines of {kind} do not fit their columns: {error}") from error
+        return pa.RecordBatch.from_arrays(
+            [_fitted(array, field, len(lines)) for array, field in zip(arrays, schema, strict=True)],
+            schema=schema,
+        )
+
+    def units(self, table: pa.Table | pa.RecordBatch) -> pa.Array:
+        """Row × slot of each line of output/ or failures/; null where a failure speaks for the whole row."""
+        rows = table.column("row")
+        if self.slots == 1:
+            return _flat(rows)
+        slots = pc.index_in(table.column("lane"), self._slot_lanes).cast(pa.int64())
+        return _flat(pc.add(pc.multiply(rows, self.slots), slots))
+
+    def dictionary_columns(self, kind: Kind) -> list[str]:
+        """Columns that are worth a dictionary. Vectors are not: no two are the same."""
+        return [
+            field.name
+            for field in self.schemas[kind]
+            if field.name not in _UNIQUE_TEXT and not pa.types.is_nested(field.type) and field.name != "row"
+        ]
+
+    def _output(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
+        _, row, _, lane, key, carry, answer, finish, model, *numbers, request_id, digest, crc = columns
+        for number, kept, value, expected in zip(row, carry, answer, crc, strict=True):
+            if checksum(kept, value) != expected:
+                raise _rotten(number)
+        prompt, completion, cost, latency, attempts = numbers
+        lanes = pa.array(lane, pa.int32())
+        echoed = pa.array(model, pa.string())
+        return [
+            *self._key_column(key),
+            pa.array(row, pa.int64()),
+            *_checked(self._codec.decode(carry), self._codec.fields, "carried values"),
+            *_checked(self._task.columns(answer), self._task.answer_fields, "answers"),
+            pa.array(finish, pa.string()),
+            self._names.take(lanes),
+            self._providers.take(lanes),
+            pc.coalesce(echoed, self._models.take(lanes)),
+            pa.array(prompt, pa.int64()),
+            pa.array(completion, pa.int64()),
+            pa.array(cost, pa.float64()),
+            pa.array(latency, pa.float64()),
+            pa.array(attempts, pa.int32()),
+            pa.array(request_id, pa.string()),
+            pa.array([value.hex() for value in digest], pa.string()),
+            self._simulated.take(lanes),
+        ]
+
+    def _failures(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
+        _, row, _, lane, key, code, message, status, attempts, digest, content = columns
+        return [
+            *self._key_column(key),
+            pa.array(row, pa.int64()),
+            pa.array(code, pa.string()),
+            pa.array(message, pa.string()),
+            self._names.take(pa.array(lane, pa.int32())),
+            pa.array(status, pa.int32()),
+            pa.array(attempts, pa.int32()),
+            pa.array([value.hex() for value in digest], pa.string()),
+            pa.array(content, pa.string()),
+        ]
+
+    def _usage(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
+        _, row, rows, lane, model, *tokens, cost, billed, status, code, latency, started, request_id = columns
+        lanes = pa.array(lane, pa.int32())
+        return [
+            pa.array(row, pa.int64()),
+            pa.array(rows, pa.int32()),
+            self._names.take(lanes),
+            self._providers.take(lanes),
+            self._models.take(lanes),
+            pa.array(model, pa.string()),
+            *(pa.array(values, pa.int64()) for values in tokens),
+            pa.array(cost, pa.float64()),
+            pa.array(billed, pa.string()),
+            pa.array(status, pa.int32()),
+            pa.array(code, pa.string()),
+            pa.array(latency, pa.float64()),
+            pa.nulls(len(row), pa.float64()),
+            _instants(started),
+            pa.array(request_id, pa.string()),
+        ]
+
+    def _key_column(self, keys: Sequence[Any]) -> list[pa.Array]:
+        if self._key is None:
+            return []
+        try:
+            return [pa.array(keys, self._key.type)]
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            # Keys beyond SQLite's 64 bits are kept as text; numbers under a text column become text.
+            turn = int if pa.types.is_integer(self._key.type) else str
+            return [pa.array([None if key is None else turn(key) for key in keys], self._key.type)]
+
+
+def table_schemas(task: Task, shape: Shape) -> dict[Kind, pa.Schema]:
+    key = () if shape.key is None else (plain_field(shape.key),)
+    carry = CarryCodec(shape.carry).fields
+    return {
+        "output": pa.schema([*key, _ROW, *carry, *task.answer_fields, *_OUTPUT_TAIL]),
+        "failures": pa.schema([*key, _ROW, *_FAILURES_TAIL]),
+        "usage": _USAGE,
+    }
+
+
+def _instants(seconds: Sequence[float | None]) -> pa.Array:
+    """Seconds since 1970 as timestamps."""
+    micros = pc.round(pc.multiply(pa.array(seconds, pa.float64()), 1e6))
+    return micros.cast(pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+
+
+def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _checked(arrays: Sequence[pa.Array], fields: Sequence[pa.Field], what: str) -> Sequence[pa.Array]:
+    if len(arrays) != len(fields):
+        raise InvariantError(f"{len(arrays)} columns of {what} for {len(fields)} fields")
+    return arrays
+
+
+def _fitted(array: pa.Array, field: pa.Field, rows: int) -> pa.Array:
+    if len(array) != rows:
+        raise InvariantError(f"the column {field.name} has {len(array)} values for {rows} rows")
+    if array.type == field.type:
+        return array
+    try:
+        return array.cast(field.type)
+    except pa.ArrowException as error:
+        raise InvariantError(f"the column {field.name}: {array.type} is not {field.type}") from error
+
+
+def _rotten(row: int) -> StorageError:
+    return StorageError(
+        f"the journal's answer for row {row} is damaged: its checksum does not fit",
+        remedy="check the disk; put back a copy of the .batchllm folder, or move the output folder away",
+    )

@@ -1,0 +1,36 @@
+"""How many tokens will the next answer have? Learned from the answers so far.
+
+A reservation that is too small overruns the provider's budget, one that is too large wastes it. The estimate is
+the mean plus two deviations, both decaying (a run's rows may change in kind), and never above the cap that the
+request itself asks for.
+"""
+
+_WEIGHT = 0.05  # of the newest answer: about the last forty count
+_FIRST_GUESS = 256  # an unbounded answer before anything is known; a guess
+
+
+class OutputSize:
+    __slots__ = ("_cap", "_deviation", "_mean", "_seen")
+
+    def __init__(self, cap: int | None) -> None:
+        """`cap` is the most tokens that the request allows; 0 for tasks that answer without tokens."""
+        self._cap = cap
+        self._mean = 0.0
+        self._deviation = 0.0
+        self._seen = 0
+
+    def estimate(self) -> int:
+        if self._seen == 0:
+            return _FIRST_GUESS if self._cap is None else self._cap
+        guess = int(self._mean + 2 * self._deviation) + 1
+        return guess if self._cap is None else min(guess, self._cap)
+
+    def learn(self, tokens: int) -> None:
+        if self._seen == 0:
+            self._mean = float(tokens)
+            self._deviation = tokens / 2
+        else:
+            error = tokens - self._mean
+            self._mean += _WEIGHT * error
+            self._deviation += _WEIGHT * (abs(error) - self._deviation)
+        self._seen += 1

@@ -1,0 +1,359 @@
+"""What a job asks, in the words of one provider.
+
+A job names its parameters once, as OpenAI does. Providers differ in four ways, and each has its answer here:
+
+- another name for the same thing: renamed (seed is random_seed at Mistral);
+- a hint that does not change what an answer means (seed, user): left out, with a note;
+- a parameter that shapes the answer and that the provider refuses or ignores: the job is refused before anything is
+  spent, since silently different answers are worse than none;
+- no way to enforce a JSON Schema: the schema goes into the prompt, as an instruction.
+
+What the lane itself says wins: a name in `omit` is not sent and not judged, and `extra_body` is merged last, as it
+is. Both are the way out where this table is behind the times.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from batchllm.provider.catalogue import Dialect, ProviderEntry, TaskKind
+from batchllm.provider.strict_schema import OpenSchemaError, closed_schema
+from batchllm.spec.models import Params
+
+REMEDY = "leave it out, name it in this lane's omit, or set the lane's own value in its extra_body"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the job asks of all its lanes alike."""
+
+    task_kind: TaskKind
+    params: Params = field(default_factory=Params)
+    schema: Mapping[str, object] | None = None
+    schema_name: str = "answer"
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A part of the job that this lane cannot do; `param` is a parameter, or `task.type` for the whole task."""
+
+    param: str
+    reason: str
+    remedy: str = REMEDY
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The body fields beside model and content, the same for each request of the lane.
+
+    `instruction`, when not empty, must be added to the system message. `unsupported` refuses the job; `notes` are
+    for the user's eyes.
+    """
+
+    fields: Mapping[str, object]
+    instruction: str = ""
+    unsupported: tuple[Unsupported, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The output cap that the body really carries, wherever it came from; None when there is none."""
+        caps = [self.fields.get(name) for name in CAPS]
+        return max((cap for cap in caps if isinstance(cap, int)), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one parameter travels. Without a rule it goes as it is.
+
+    `highest` and `most` bound a number and a list; past `highest` a `note` is enough where the bound is only
+    documented. `instead` replaces single values by another field.
+    """
+
+    wire: str = ""
+    refused: str = ""
+    dropped: str = ""
+    note: str = ""
+    highest: float | None = None
+    most: int | None = None
+    allowed: tuple[str, ...] = ()
+    instead: Mapping[str, tuple[str, object]] = field(default_factory=dict)
+
+
+Rules = Mapping[str, Rule]
+
+_UNKNOWN = Rule(refused="this provider does not know it")
+_STOP_4 = Rule(most=4)
+_FOR_REASONING = Rule(refused="only reasoning models take it")
+_NOT_FOR_REASONING = Rule(refused="reasoning models refuse it")
+_WHILE_THINKING = Rule(note="ignored while the model thinks; reasoning_effort: none turns thinking off")
+
+CHAT: Mapping[Dialect, Rules] = {
+    "openai": {"max_tokens": Rule("max_completion_tokens"), "stop": _STOP_4},
+    "together": {
+        "temperature": Rule(highest=1.0, note="Together documents 0 to 1"),
+        "stop": _STOP_4,
+        "reasoning_effort": Rule(allowed=("low", "medium", "high")),
+        "verbosity": _UNKNOWN,
+        "service_tier": _UNKNOWN,
+        "user": Rule(dropped="Together does not know it"),
+    },
+    "groq": {
+        "max_tokens": Rule("max_completion_tokens"),
+        "stop": _STOP_4,
+        "presence_penalty": _UNKNOWN,
+        "frequency_penalty": _UNKNOWN,
+        "logit_bias": Rule(refused="Groq answers 400 to it"),
+        "verbosity": _UNKNOWN,
+    },
+    "mistral": {
+        "temperature": Rule(highest=1.5),
+        "seed": Rule("random_seed"),
+        "logit_bias": _UNKNOWN,
+        "reasoning_effort": Rule(allowed=("high", "none")),
+        "verbosity": _UNKNOWN,
+        "service_tier": _UNKNOWN,
+        "user": Rule(dropped="Mistral answers 422 to it"),
+    },
+    "deepseek": {
+        "stop": Rule(most=16),
+        "seed": Rule(dropped="DeepSeek has none"),
+        "logit_bias": _UNKNOWN,
+        "reasoning_effort": Rule(
+            allowed=("high", "max"), instead={"none": ("thinking", {"type": "disabled"})}
+        ),
+        "verbosity": _UNKNOWN,
+        "service_tier": _UNKNOWN,
+        "user": Rule("user_id"),
+    },
+    "xai": {"verbosity": _UNKNOWN, "service_tier": _UNKNOWN},
+    "fireworks": {"stop": _STOP_4, "verbosity": _UNKNOWN},
+    "openrouter": {"stop": _STOP_4},
+    "perplexity": {},
+    "custom": {},
+}
+PLAIN: Mapping[Dialect, Rules] = {
+    "openai": {"reasoning_effort": _FOR_REASONING, "verbosity": _FOR_REASONING},
+}
+REASONING: Mapping[Dialect, Rules] = {
+    "openai": dict.fromkeys(
+        ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias"), _NOT_FOR_REASONING
+    ),
+    "xai": dict.fromkeys(("stop", "presence_penalty", "frequency_penalty"), _NOT_FOR_REASONING),
+}
+THINKING: Rules = dict.fromkeys(
+    ("temperature", "top_p", "presence_penalty", "frequency_penalty"), _WHILE_THINKING
+)
+COMPLETION: Rules = {
+    "max_tokens": Rule(),
+    **dict.fromkeys(
+        ("reasoning_effort", "verbosity", "service_tier"),
+        Rule(refused="the completions endpoint does not take it"),
+    ),
+}
+#: Values that every provider assumes anyway: asking for them is no reason to refuse a job.
+NEUTRAL: Mapping[str, float] = {
+    "temperature": 1,
+    "top_p": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+}
+#: The two names of the output cap; no server takes both in one request.
+CAPS = frozenset({"max_tokens", "max_completion_tokens"})
+DIMENSIONS_FIELD: Mapping[Dialect, str] = {"mistral": "output_dimension"}
+#: Fields that decide what is sent and how the reply is read.
+RESERVED: Mapping[str, str] = {
+    "model": "set the lane's model",
+    "messages": "it is made from the row",
+    "prompt": "it is made from the row",
+    "input": "it is made from the row",
+}
+
+
+class _Draft:
+    """What has been decided so far, and what the lane has taken into its own hands."""
+
+    def __init__(self, omit: Sequence[str], extra_body: Mapping[str, object]) -> None:
+        self.omit = frozenset(omit)
+        self.extra_body = extra_body
+        self.fields: dict[str, object] = {}
+        self.instruction = ""
+        self.unsupported: list[Unsupported] = []
+        self.notes: list[str] = []
+
+    def is_taken(self, *names: str) -> bool:
+        return any(name in self.omit or name in self.extra_body for name in names)
+
+    def put(self, name: str, value: object) -> None:
+        if not self.is_taken(name):
+            self.fields[name] = value
+
+    def refuse(self, param: str, reason: str, remedy: str = REMEDY) -> None:
+        self.unsupported.append(Unsupported(param, reason, remedy))
+
+    def result(self) -> Translation:
+        return Translation(
+            {**self.fields, **self.extra_body},
+            self.instruction,
+            tuple(self.unsupported),
+            tuple(self.notes),
+        )
+
+
+def translate(
+    asked: Asked,
+    *,
+    entry: ProviderEntry,
+    model: str,
+    omit: Sequence[str] = (),
+    extra_body: Mapping[str, object] | None = None,
+) -> Translation:
+    """The body that one lane sends. `model` is the real one, not a tier."""
+    draft = _Draft(omit, extra_body or {})
+    if not entry.supports(asked.task_kind):
+        draft.refuse(
+            "task.type", entry.refusal(asked.task_kind), "take this lane out, or choose another provider"
+        )
+    _judge_extra_body(draft, asked.task_kind)
+    if asked.task_kind in ("chat", "completion"):
+        rules = _rules(draft, asked, entry, model)
+        for name, value in asked.params.model_dump(exclude_none=True).items():
+            _put_param(draft, name, value, rules.get(name, Rule()))
+    if asked.task_kind == "chat" and asked.schema is not None:
+        _put_schema(draft, asked, entry, model)
+    if asked.task_kind == "embedding":
+        draft.put("encoding_format", "float")
+        _put_dimensions(draft, asked.dimensions, entry, model)
+    return draft.result()
+
+
+def _judge_extra_body(draft: _Draft, kind: TaskKind) -> None:
+    for name in draft.extra_body.keys() & RESERVED.keys():
+        draft.refuse(f"extra_body.{name}", f"not here: {RESERVED[name]}", "take it out of extra_body")
+    if draft.extra_body.get("stream", False) is not False:
+        draft.refuse("extra_body.stream", "replies are read whole, not streamed", "take it out of extra_body")
+    if draft.extra_body.get("n", 1) != 1:
+        draft.refuse("extra_body.n", "a request has one answer", "take it out of extra_body")
+    if kind == "embedding" and draft.extra_body.get("encoding_format", "float") != "float":
+        draft.refuse("extra_body.encoding_format", "vectors are read as floats", "take it out of extra_body")
+
+
+def _rules(draft: _Draft, asked: Asked, entry: ProviderEntry, model: str) -> Rules:
+    dialect = entry.dialect
+    if dialect == "custom":
+        return {}
+    if asked.task_kind == "completion":
+        return {**CHAT[dialect], **COMPLETION}
+    by_model = REASONING if entry.is_reasoning(model) else PLAIN
+    rules = {**CHAT[dialect], **by_model.get(dialect, {})}
+    if dialect == "deepseek" and _is_thinking(draft, asked.params):
+        rules |= THINKING
+    return rules
+
+
+def _is_thinking(draft: _Draft, params: Params) -> bool:
+    thinking = draft.extra_body.get("thinking")
+    if isinstance(thinking, Mapping):
+        return thinking.get("type") != "disabled"
+    return params.reasoning_effort != "none" or "reasoning_effort" in draft.omit
+
+
+def _put_param(draft: _Draft, name: str, value: object, rule: Rule) -> None:
+    wire = rule.wire or name
+    if draft.is_taken(name, wire) or (name == "max_tokens" and CAPS & draft.extra_body.keys()):
+        return
+    if isinstance(value, str) and value in rule.instead:
+        draft.put(*rule.instead[value])
+        return
+    if rule.refused:
+        if value != NEUTRAL.get(name):
+            draft.refuse(name, rule.refused)
+        return
+    if rule.dropped:
+        draft.notes.append(f"{name} is not sent: {rule.dropped}")
+        return
+    fault = _fault(value, rule)
+    if fault and not rule.note:
+        draft.refuse(name, fault)
+        return
+    if rule.note and (fault or (rule.highest is None and value != NEUTRAL.get(name))):
+        draft.notes.append(f"{name}: {rule.note}")
+    draft.put(wire, _whole(value) if name == "logit_bias" else value)
+
+
+def _fault(value: object, rule: Rule) -> str:
+    if rule.highest is not None and isinstance(value, int | float) and value > rule.highest:
+        return f"at most {rule.highest:g} here"
+    if rule.most is not None and isinstance(value, list) and len(value) > rule.most:
+        return f"at most {rule.most} here"
+    if rule.allowed and value not in rule.allowed:
+        names = [*rule.allowed, *rule.instead]
+        return f"must be one of {', '.join(dict.fromkeys(names))} here"
+    return ""
+
+
+def _whole(biases: object) -> object:
+    """Biases are whole numbers in OpenAI's own description, and 5.0 is none to a strict server."""
+    if not isinstance(biases, Mapping):
+        return biases
+    return {token: int(bias) if float(bias).is_integer() else bias for token, bias in biases.items()}
+
+
+def _put_dimensions(draft: _Draft, dimensions: int | None, entry: ProviderEntry, model: str) -> None:
+    """The width is sent only when it changes something: many servers refuse the field for any value.
+
+    For a model that the catalogue does not know, the job must say the width in any case, so where the provider has
+    no such field it is a statement and not a wish.
+    """
+    wire = DIMENSIONS_FIELD.get(entry.dialect, "dimensions")
+    known = entry.embedding_model(model)
+    if dimensions is None or draft.is_taken("dimensions", wire):
+        return
+    if known is None:
+        if entry.sends_dimensions:
+            draft.put(wire, dimensions)
+            draft.notes.append(
+                f"dimensions: {dimensions} is sent, since {model} is not in the catalogue; if the server refuses the"
+                " field, add omit: [dimensions] to the lane"
+            )
+        return
+    if dimensions == known.dimensions:
+        return
+    if not known.sends_dimensions:
+        draft.refuse(
+            "dimensions", f"{model} always answers with {known.dimensions}", f"say {known.dimensions}"
+        )
+    elif dimensions > (known.max_dimensions or known.dimensions):
+        most = known.max_dimensions or known.dimensions
+        draft.refuse("dimensions", f"{model} has at most {most}", f"say {most} or less")
+    else:
+        draft.put(wire, dimensions)
+
+
+def _put_schema(draft: _Draft, asked: Asked, entry: ProviderEntry, model: str) -> None:
+    schema = dict(asked.schema or {})
+    if "response_format" in draft.extra_body:
+        return
+    mode = entry.schema_mode(model)
+    if mode == "json_object" or "response_format" in draft.omit:
+        draft.put("response_format", {"type": "json_object"})
+        draft.instruction = (
+            "Answer with one JSON object and nothing else. It must be valid under this JSON Schema:\n"
+            + json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+        )
+        return
+    shape: dict[str, object] = {"name": _schema_name(asked.schema_name)}
+    try:
+        shape |= {"schema": closed_schema(schema), "strict": True}
+    except OpenSchemaError as open_schema:
+        shape |= {"schema": schema, "strict": False}
+        draft.notes.append(f"the schema is sent with strict: false, because {open_schema}")
+    draft.put("response_format", {"type": "json_schema", "json_schema": shape})
+    if entry.dialect == "openrouter":
+        draft.put("provider", {"require_parameters": True})
+
+
+def _schema_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64] or "answer"

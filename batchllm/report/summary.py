@@ -1,0 +1,220 @@
+"""What a run says at its end: counts, tokens, money, time, and how to read what came out.
+
+Three forms of the same values: a dict for machines, one line for logs, a page for people. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSummary:
+    name: str
+    provider: str
+    model: str
+    is_simulated: bool
+    sent: int
+    answered: int
+    refused: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    mean_latency_s: float | None
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """Figures of one start of a job. `ok` and `failed` are this run's, `reused` what earlier runs had finished.
+
+    Tokens and cost are this run's; `spent_usd` is all that this output has cost so far. None: not known.
+    """
+
+    job: str
+    exit_code: int
+    ending: str
+    remedy: str
+    is_complete: bool
+    is_simulated: bool
+    rows: int
+    units: int
+    ok: int
+    failed: int
+    reused: int
+    failed_before: int
+    pending: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    spent_usd: float | None
+    seconds: float
+    output: str
+    python: str
+    lanes: tuple[LaneSummary, ...] = ()
+    failures_by_class: Mapping[str, int] = field(default_factory=dict)
+    last_failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def line(summary: RunSummary) -> str:
+    """One line, for a log or a cron mail."""
+    parts = [_counts(summary), _tokens(summary), _cost(summary)]
+    if summary.ok or summary.failed:
+        parts.append(_duration(summary.seconds))
+    parts.append(f"{summary.output}/output")
+    return f"{summary.job}: " + "; ".join(part for part in parts if part)
+
+
+def page(summary: RunSummary) -> str:
+    """The summary as a person reads it."""
+    rows = [f"{_headline(summary)}", ""]
+    rows += [f"  {name:<9} {text}" for name, text in _facts(summary) if text]
+    if summary.lanes:
+        rows += ["", *_lane_table(summary)]
+    if summary.failures_by_class:
+        rows += ["", *_failures(summary)]
+    if summary.notes:
+        rows += ["", *(f"  note: {note}" for note in summary.notes)]
+    rows += ["", *_reading(summary)]
+    return "\n".join(rows)
+
+
+def as_mapping(summary: RunSummary) -> dict[str, object]:
+    """The last line of `--json`: one object."""
+    return {
+        "type": "exit",
+        "job": summary.job,
+        "code": summary.exit_code,
+        "reason": summary.ending,
+        "complete": summary.is_complete,
+        "simulated": summary.is_simulated,
+        "resumable": not summary.is_complete and summary.exit_code != 0,
+        "rows": {
+            "input": summary.rows,
+            "units": summary.units,
+            "ok": summary.ok,
+            "failed": summary.failed,
+            "reused": summary.reused,
+            "failed_before": summary.failed_before,
+            "pending": summary.pending,
+        },
+        "tokens": {"prompt": summary.prompt_tokens, "completion": summary.completion_tokens},
+        "cost_usd": summary.cost_usd,
+        "spent_usd": summary.spent_usd,
+        "seconds": round(summary.seconds, 3),
+        "output": summary.output,
+        "failures": dict(summary.failures_by_class),
+        "lanes": [
+            {
+                "lane": lane.name,
+                "provider": lane.provider,
+                "model": lane.model,
+                "simulated": lane.is_simulated,
+                "sent": lane.sent,
+                "answered": lane.answered,
+                "refused": lane.refused,
+                "failed": lane.failed,
+                "tokens": {"prompt": lane.prompt_tokens, "completion": lane.completion_tokens},
+                "cost_usd": lane.cost_usd,
+                "mean_latency_s": lane.mean_latency_s,
+                "state": lane.state,
+            }
+            for lane in summary.lanes
+        ],
+    }
+
+
+def money(usd: float | None) -> str:
+    """Dollars with as many places as the amount needs; unknown is said, never shown as zero."""
+    if usd is None:
+        return "unknown"
+    if usd == 0:
+        return "$0.00"
+    return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}" if usd >= 0.01 else f"${usd:.6f}"
+
+
+def _headline(summary: RunSummary) -> str:
+    what = "complete" if summary.is_complete else "stopped" if summary.exit_code else "done so far"
+    mark = "  [answers of simulated providers]" if summary.is_simulated else ""
+    reason = f": {summary.ending}" if summary.ending else ""
+    return f"{summary.job}: {what}{reason}{mark}"
+
+
+def _facts(summary: RunSummary) -> list[tuple[str, str]]:
+    rate = ""
+    finished = summary.ok + summary.failed
+    if finished and summary.seconds > 0:
+        rate = f", {finished / summary.seconds:,.1f} a second"
+    return [
+        ("answers", _counts(summary)),
+        ("tokens", _tokens(summary)),
+        ("cost", _cost(summary)),
+        ("time", f"{_duration(summary.seconds)}{rate}"),
+        ("remedy", summary.remedy),
+    ]
+
+
+def _counts(summary: RunSummary) -> str:
+    parts = [f"{summary.ok + summary.reused:,} of {summary.units:,} answered"]
+    if summary.reused:
+        parts[0] += f" ({summary.reused:,} of them by an earlier run)"
+    failed = summary.failed + summary.failed_before
+    parts.append(f"{failed:,} failed")
+    if summary.pending:
+        parts.append(f"{summary.pending:,} not asked yet")
+    return ", ".join(parts)
+
+
+def _tokens(summary: RunSummary) -> str:
+    if not summary.prompt_tokens and not summary.completion_tokens:
+        return "none sent"
+    return f"{summary.prompt_tokens:,} in, {summary.completion_tokens:,} out"
+
+
+def _cost(summary: RunSummary) -> str:
+    mark = " (simulated)" if summary.is_simulated else ""
+    text = f"{money(summary.cost_usd)}{mark}"
+    if summary.cost_usd is None:
+        text += ": no price is known for a lane; set its price"
+    elif summary.spent_usd is not None and summary.spent_usd > summary.cost_usd + 1e-9:
+        text += f"; {money(summary.spent_usd)} over all runs"
+    return text
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _lane_table(summary: RunSummary) -> list[str]:
+    width = max(4, *(len(lane.name) for lane in summary.lanes))
+    model = max(5, *(min(32, len(lane.model)) for lane in summary.lanes))
+    head = f"  {'lane':<{width}}  {'model':<{model}}  {'answered':>8}  {'refused':>7}  {'failed':>6}"
+    rows = [f"{head}  {'s a call':>8}  cost"]
+    for lane in summary.lanes:
+        latency = "-" if lane.mean_latency_s is None else f"{lane.mean_latency_s:.2f}"
+        cells = f"  {lane.name:<{width}}  {lane.model[:32]:<{model}}  {lane.answered:>8,}  {lane.refused:>7,}"
+        state = f"  {lane.state}: {lane.reason}" if lane.state == "dead" else ""
+        rows.append(f"{cells}  {lane.failed:>6,}  {latency:>8}  {money(lane.cost_usd)}{state}")
+    return rows
+
+
+def _failures(summary: RunSummary) -> list[str]:
+    classes = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.failures_by_class.items()))
+    rows = [f"  failed rows: {classes}"]
+    rows += [f"    {text[:160]}" for text in summary.last_failures]
+    return rows
+
+
+def _reading(summary: RunSummary) -> list[str]:
+    answers = f"{summary.output}/output/*.parquet"
+    return [
+        f"  output    {summary.output}/output, failures/ and usage/ beside it, {summary.output}/manifest.json",
+        f"""  polars    {summary.python} -c "import polars; print(polars.read_parquet('{answers}'))\"""",
+        f"""  DuckDB    duckdb -c "FROM '{answers}'\"""",
+    ]

@@ -1,0 +1,154 @@
+"""One run, from a checked job with its parts to a sealed record.
+
+Everything is handed in. What happens here is the order: feed the dispatcher, wait for its end or for a stop, let
+the calls in flight come home, commit, seal the parts, and say how it ended. Whatever goes wrong on the way, what
+was paid for is committed before the error goes on.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from batchllm.clock import Clock
+from batchllm.dispatch import Dispatcher, Ending, FeedBatch
+from batchllm.errors import ExitCode
+from batchllm.events import RunStats
+from batchllm.journal import Journal, Manifest
+from batchllm.plan import Planner
+from batchllm.ports import Source
+from batchllm.records import BadRow, Row
+
+
+class Stop:
+    """A request to stop, from a signal or a caller. The first one drains, the second abandons the calls."""
+
+    def __init__(self) -> None:
+        self.ending: Ending | None = None
+        self._asked = asyncio.Event()
+        self._insisted = asyncio.Event()
+
+    def ask(self, ending: Ending) -> None:
+        if self.ending is None:
+            self.ending = ending
+            self._asked.set()
+        else:
+            self._insisted.set()
+
+    async def asked(self) -> Ending:
+        await self._asked.wait()
+        if self.ending is None:
+            raise ValueError("asked without an ending")
+        return self.ending
+
+    async def insisted(self) -> None:
+        await self._insisted.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class RunParts:
+    """What a run is made of; `units` is how many answers are wanted in all, `is_whole` whether that is all rows."""
+
+    source: Source
+    planner: Planner
+    journal: Journal
+    dispatcher: Dispatcher
+    stats: RunStats
+    clock: Clock
+    units: int
+    is_whole: bool
+    limit: int | None
+    drain_timeout_s: float
+
+
+async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
+    """Run to the end. Raises StorageError, InvariantError and what the source raises, with everything kept."""
+    stats, journal = parts.stats, parts.journal
+    stats.started_s = parts.clock.monotonic_s()
+    stats.phase = "running"
+    journal.start(asyncio.get_running_loop())
+    code = ExitCode.BUG
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="batchllm-read") as reader:
+            ending = await _dispatch(parts, stop, reader)
+        stats.phase = "finishing"
+        await journal.flush()
+        manifest = await asyncio.to_thread(_seal, parts, ending)
+        code = _exit_code(ending, manifest)
+        stats.phase = "done"
+        return Ending(code, ending.reason, ending.remedy), manifest
+    finally:
+        stats.ended_s = parts.clock.monotonic_s()
+        await journal.close(clean=code is not ExitCode.BUG, exit_code=code)
+
+
+async def _dispatch(parts: RunParts, stop: Stop, reader: ThreadPoolExecutor) -> Ending:
+    dispatcher = parts.dispatcher
+    running = asyncio.create_task(dispatcher.run(_feed(parts, reader)))
+    asked = asyncio.create_task(stop.asked())
+    insisted = asyncio.create_task(stop.insisted())
+    try:
+        await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            dispatcher.stop(asked.result())
+        return await running
+    finally:
+        parts.stats.phase = "draining"
+        draining = asyncio.create_task(dispatcher.drain(parts.drain_timeout_s))
+        await asyncio.wait({draining, insisted}, return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            await dispatcher.abandon()
+        await draining
+        for task in (asked, insisted):
+            task.cancel()
+        await asyncio.gather(asked, insisted, return_exceptions=True)
+
+
+async def _feed(parts: RunParts, reader: ThreadPoolExecutor) -> AsyncIterator[FeedBatch]:
+    """Read, render and count in a thread, a batch at a time, so that the loop never waits for it."""
+    loop = asyncio.get_running_loop()
+    batches = limited(parts.source.batches(), parts.limit)
+
+    def work() -> FeedBatch | None:
+        batch = next(batches, None)
+        return None if batch is None else parts.planner.requests(batch)
+
+    while (planned := await loop.run_in_executor(reader, work)) is not None:
+        yield planned
+    yield parts.planner.flush()
+
+
+def limited(
+    batches: Iterator[Sequence[Row | BadRow]], limit: int | None
+) -> Iterator[Sequence[Row | BadRow]]:
+    """The first `limit` rows."""
+    left = limit
+    for batch in batches:
+        if left is None:
+            yield batch
+        elif len(batch) < left:
+            left -= len(batch)
+            yield batch
+        else:
+            yield batch[:left]
+            return
+
+
+def _seal(parts: RunParts, ending: Ending) -> Manifest:
+    if ending.code is ExitCode.OK and parts.is_whole:
+        return parts.journal.complete(parts.units)
+    return parts.journal.seal()
+
+
+def _exit_code(ending: Ending, manifest: Manifest) -> ExitCode:
+    if ending.code is not ExitCode.OK:
+        return ending.code
+    return ExitCode.ROWS_FAILED if manifest.failed else ExitCode.OK
+
+
+def unfinished_lanes(has: Callable[[int, int], bool], ordinals: Sequence[int], lanes: int) -> list[list[int]]:
+    """For each lane, the positions of the rows that it has not answered yet (routing `all`)."""
+    return [
+        [position for position, ordinal in enumerate(ordinals) if not has(ordinal, lane)]
+        for lane in range(lanes)
+    ]

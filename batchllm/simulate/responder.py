@@ -1,0 +1,373 @@
+"""One request → one reply: auth, parse, limits, fault, latency, answer, in this order, and an entry in the ledger.
+
+Everything is decided when the request arrives: what it will be answered, when, and what it costs. The connection only
+carries it out. So there is no task a request, and a test can ask without a socket.
+"""
+
+import hmac
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from functools import partial
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from batchllm.clock import Clock
+from batchllm.errors import StorageError
+from batchllm.simulate import replies
+from batchllm.simulate.answers import Model
+from batchllm.simulate.calls import Call, Kind, parse_call
+from batchllm.simulate.faults import Attempts, Fate, Fates, FaultKind
+from batchllm.simulate.fields import CallError
+from batchllm.simulate.ledger import Ledger, LedgerEntry
+from batchllm.simulate.limits import Gate
+from batchllm.simulate.replies import Headers, Stamp
+from batchllm.simulate.wire import HttpRequest, WireError, http_date
+from batchllm.spec.models import Simulation
+
+#: What an overloaded server asks for; the only wait in a reply that no limit knows.
+OVERLOAD_WAIT_S: Final = 1.0
+_JSON: Final = "application/json"
+_ENDPOINTS: Final = (
+    ("/chat/completions", Kind.CHAT),
+    ("/completions", Kind.COMPLETION),
+    ("/embeddings", Kind.EMBEDDING),
+    ("/moderations", Kind.MODERATION),
+)
+
+
+class Delivery(StrEnum):
+    """How much of a reply arrives."""
+
+    WHOLE = "whole"
+    CUT = "cut"
+    NEVER = "never"
+
+
+class Ticket(NamedTuple):
+    """What an accepted request holds until it is over."""
+
+    reserved_tokens: int
+    used_tokens: int
+    digest: bytes
+    is_answer: bool
+
+
+class Reply(NamedTuple):
+    """`make_body` is called when the body is due: thousands of waiting vectors would fill the memory."""
+
+    status: int
+    headers: Headers
+    make_body: Callable[[], bytes]
+    events: tuple[bytes, ...] = ()
+    delay_s: float = 0.0
+    delivery: Delivery = Delivery.WHOLE
+    ticket: Ticket | None = None
+
+
+class _Draft(NamedTuple):
+    """An answer before its fate is applied."""
+
+    completion_tokens: int
+    make_body: Callable[[], bytes]
+    events: tuple[bytes, ...] = ()
+
+
+class Responder:
+    """The simulated provider without its sockets. `nonce` sets the ids of one server apart from another's."""
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        api_key: str | None = None,
+        models: Sequence[str] = (),
+        nonce: str = "",
+    ) -> None:
+        self._die_after = simulation.faults.die_after
+        self._ledger = ledger
+        self._clock = clock
+        self._authorization = f"Bearer {api_key}".encode() if api_key is not None else None
+        self._models = tuple(models)
+        self._nonce = nonce
+        self._gate = Gate(simulation.limits)
+        self._model = Model(simulation)
+        self._fates = Fates(simulation)
+        self._attempts = Attempts()
+        self._count = 0
+        self._date = ""
+        self._date_of_s = -1
+        self.failure: StorageError | None = None
+
+    @property
+    def in_flight(self) -> int:
+        return self._gate.in_flight
+
+    def handle(self, request: HttpRequest) -> Reply:
+        """What to send, and when. A ticket in it must be given back to `finish`."""
+        stamp, now_s = self._stamped()
+        return self._sealed(stamp, partial(self._routed, request, stamp, now_s))
+
+    def refuse_bytes(self, error: WireError) -> Reply:
+        """The reply to what is no HTTP request at all."""
+        stamp, now_s = self._stamped()
+        return self._sealed(
+            stamp, lambda: self._reject("", CallError(error.message, status=error.status), now_s)
+        )
+
+    def finish(self, ticket: Ticket, *, is_delivered: bool) -> None:
+        """The request of this ticket is over: answered, or its client has left."""
+        self._gate.settle(ticket.reserved_tokens, ticket.used_tokens, self._clock.monotonic_s())
+        if is_delivered:
+            self._ledger.answered += 1
+            if ticket.is_answer:
+                self._attempts.forget(ticket.digest)
+        else:
+            self._ledger.abandoned += 1
+
+    def _stamped(self) -> tuple[Stamp, float]:
+        self._count += 1
+        stamp = Stamp(f"{self._nonce}{self._count:012x}", int(self._clock.wall_s()))
+        return stamp, self._clock.monotonic_s()
+
+    def _sealed(self, stamp: Stamp, decide: Callable[[], Reply]) -> Reply:
+        try:
+            reply = decide()
+        except StorageError as error:
+            self.failure = error
+            reply = _plain(500, replies.error_body(error.message, "server_error"))
+        reply.headers.extend(self._common_headers(stamp, reply.delay_s))
+        return reply
+
+    def _routed(self, request: HttpRequest, stamp: Stamp, now_s: float) -> Reply:
+        try:
+            return self._route(request, stamp, now_s)
+        except CallError as error:
+            return self._reject(request.path, error, now_s)
+
+    def _route(self, request: HttpRequest, stamp: Stamp, now_s: float) -> Reply:
+        path = request.path.rstrip("/")
+        if path.endswith("/healthz"):
+            _allow(request, "GET")
+            return _plain(200, b'{"status":"ok"}')
+        self._authorize(request)
+        for suffix, kind in _ENDPOINTS:
+            if path.endswith(suffix):
+                _allow(request, "POST")
+                _check_media(request)
+                call = parse_call(kind, request.body)
+                if self._models and call.model not in self._models:
+                    raise _unknown_model(call.model)
+                return self._admit(request, call, stamp, now_s)
+        if path.endswith("/models"):
+            _allow(request, "GET")
+            return _plain(
+                200,
+                replies.models_body(self._models or ("simulated",)),
+                replies.limit_headers(self._gate, now_s),
+            )
+        _, found, model = path.rpartition("/models/")
+        if found:
+            _allow(request, "GET")
+            if self._models and model not in self._models:
+                raise _unknown_model(model)
+            return _plain(200, replies.model_body(model), replies.limit_headers(self._gate, now_s))
+        raise CallError(
+            f"Unknown request URL: {request.method} {request.path}. Please check the URL for typos.",
+            status=404,
+            code="unknown_url",
+        )
+
+    def _admit(self, request: HttpRequest, call: Call, stamp: Stamp, now_s: float) -> Reply:
+        reserved = call.reserved_tokens
+        refusal = self._gate.admit(reserved, now_s)
+        if refusal is not None:
+            self._ledger.note(LedgerEntry(now_s, request.path, "refused", 429, texts=call.subjects))
+            headers = replies.limit_headers(self._gate, now_s) + replies.retry_headers(refusal.wait_s)
+            return _plain(429, replies.refusal_body(refusal, call.model), headers)
+        try:
+            return self._answer(request, call, stamp, now_s)
+        except (CallError, StorageError):
+            self._gate.settle(reserved, 0, now_s)
+            raise
+
+    def _answer(self, request: HttpRequest, call: Call, stamp: Stamp, now_s: float) -> Reply:
+        digest = _text_digest(call)
+        attempt, fate = self._fate(digest)
+        draft = self._draft(call, stamp)
+        reply = self._apply(fate, call, draft, stamp, now_s)
+        prompt_tokens, completion_tokens = _billed(fate.fault, call, draft)
+        self._ledger.note(
+            LedgerEntry(
+                now_s,
+                request.path,
+                "accepted",
+                None if reply.delivery is Delivery.NEVER else reply.status,
+                fate.fault.value if fate.fault is not None else None,
+                attempt,
+                digest.hex(),
+                prompt_tokens,
+                completion_tokens,
+                call.subjects,
+            )
+        )
+        used = prompt_tokens + completion_tokens
+        return reply._replace(ticket=Ticket(call.reserved_tokens, used, digest, fate.fault is None))
+
+    def _fate(self, digest: bytes) -> tuple[int, Fate]:
+        if self._die_after is not None and self._ledger.accepted >= self._die_after:
+            return 0, Fate(FaultKind.DEAD, 0.0)
+        attempt = self._attempts.next_number(digest) if self._fates.depends_on_attempt else 0
+        return attempt, self._fates.fate(digest, attempt)
+
+    def _draft(self, call: Call, stamp: Stamp) -> _Draft:
+        match call.kind:
+            case Kind.EMBEDDING:
+                return _Draft(0, lambda: replies.embedding_body(call, self._model.vectors(call)))
+            case Kind.MODERATION:
+                body = replies.moderation_body(call, self._model.scores(call), stamp)
+                return _Draft(0, lambda: body)
+            case Kind.CHAT | Kind.COMPLETION:
+                answers = self._model.text_answers(call)
+                tokens = sum(answer.tokens for answer in answers)
+                if call.streams:
+                    return _Draft(tokens, bytes, replies.text_events(call, answers, stamp))
+                return _Draft(tokens, partial(replies.text_body, call, answers, stamp))
+
+    def _apply(self, fate: Fate, call: Call, draft: _Draft, stamp: Stamp, now_s: float) -> Reply:
+        headers = replies.limit_headers(self._gate, now_s)
+        whole = Reply(200, headers, draft.make_body, draft.events, fate.latency_s)
+        match fate.fault:
+            case None:
+                return _typed(whole)
+            case FaultKind.STALL:
+                return _typed(whole._replace(delivery=Delivery.NEVER))
+            case FaultKind.CUT:
+                return _typed(whole._replace(delivery=Delivery.CUT))
+            case FaultKind.EMPTY:
+                return _typed(_emptied(whole, call, stamp))
+            case FaultKind.OVERLOAD | FaultKind.ERROR | FaultKind.DEAD | FaultKind.HTML:
+                return _broken(fate.fault, headers, fate.latency_s)
+
+    def _reject(self, path: str, error: CallError, now_s: float) -> Reply:
+        self._ledger.note(LedgerEntry(now_s, path, "rejected", error.status))
+        headers = replies.limit_headers(self._gate, now_s)
+        if error.allow is not None:
+            headers.append(("allow", error.allow))
+        body = replies.error_body(error.message, "invalid_request_error", param=error.param, code=error.code)
+        return _plain(error.status, body, headers)
+
+    def _authorize(self, request: HttpRequest) -> None:
+        if self._authorization is None:
+            return
+        given = request.headers.get("authorization", "")
+        if not given:
+            raise CallError(
+                "You didn't provide an API key. You need to provide it in an Authorization header using Bearer auth "
+                "(i.e. Authorization: Bearer YOUR_KEY).",
+                status=401,
+            )
+        if not hmac.compare_digest(given.encode("latin-1", "replace"), self._authorization):
+            raise CallError("Incorrect API key provided.", status=401, code="invalid_api_key")
+
+    def _common_headers(self, stamp: Stamp, delay_s: float) -> Headers:
+        if stamp.created != self._date_of_s:
+            self._date_of_s = stamp.created
+            self._date = http_date(stamp.created)
+        return [
+            ("date", self._date),
+            ("server", "batchllm-simulator"),
+            ("x-request-id", f"req_{stamp.number}"),
+            ("openai-processing-ms", str(round(delay_s * 1000))),
+        ]
+
+
+def _plain(status: int, body: bytes, headers: Headers | None = None) -> Reply:
+    """A JSON reply that is sent at once."""
+    return Reply(status, [*(headers or []), ("content-type", _JSON)], lambda: body)
+
+
+def _typed(reply: Reply) -> Reply:
+    if reply.events:
+        reply.headers.extend(
+            (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
+        )
+    else:
+        reply.headers.append(("content-type", _JSON))
+    return reply
+
+
+def _broken(fault: FaultKind, headers: Headers, latency_s: float) -> Reply:
+    """What comes from a server, or from a gateway before it, that did no work."""
+    if fault is FaultKind.HTML:
+        headers.append(("content-type", "text/html; charset=utf-8"))
+        return Reply(200, headers, lambda: replies.HTML_PAGE, delay_s=latency_s)
+    if fault is FaultKind.OVERLOAD:
+        body = replies.error_body(
+            "The engine is currently overloaded, please try again later.",
+            "service_unavailable_error",
+            code="server_is_overloaded",
+        )
+        return _plain(503, body, headers + replies.retry_headers(OVERLOAD_WAIT_S))
+    body = replies.error_body("The server had an error while processing your request.", "server_error")
+    return _plain(500, body, headers)._replace(delay_s=latency_s)
+
+
+def _emptied(reply: Reply, call: Call, stamp: Stamp) -> Reply:
+    """Status 200 and the right shape, with nothing in it."""
+    match call.kind:
+        case Kind.EMBEDDING:
+            body = replies.embedding_body(call, [])
+        case Kind.MODERATION:
+            body = replies.moderation_body(call, [], stamp)
+        case Kind.CHAT | Kind.COMPLETION:
+            body = replies.text_body(call, [], stamp)
+    events = replies.text_events(call, [], stamp) if reply.events else ()
+    return reply._replace(make_body=lambda: body, events=events)
+
+
+def _billed(fault: FaultKind | None, call: Call, draft: _Draft) -> tuple[int, int]:
+    """Prompt and completion tokens. Work that was done is billed, whether or not the answer arrives."""
+    match fault:
+        case None | FaultKind.STALL | FaultKind.CUT:
+            return call.prompt_tokens, draft.completion_tokens
+        case FaultKind.EMPTY:
+            return call.prompt_tokens, 0
+        case FaultKind.OVERLOAD | FaultKind.ERROR | FaultKind.HTML | FaultKind.DEAD:
+            return 0, 0
+
+
+def _text_digest(call: Call) -> bytes:
+    made = blake2b(call.text.encode(), digest_size=16)
+    if call.extras:
+        made.update(b"\0" + call.extras)
+    return made.digest()
+
+
+def _allow(request: HttpRequest, method: str) -> None:
+    if request.method == method:
+        return
+    raise CallError(
+        f"Not allowed to {request.method} on {request.path}. (HINT: Perhaps you meant to make a {method} request?)",
+        status=405,
+        code="method_not_supported",
+        allow=method,
+    )
+
+
+def _check_media(request: HttpRequest) -> None:
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != _JSON and not media.endswith("+json"):
+        raise CallError(
+            f"Unsupported content type: '{media[:80]}'. The body must be JSON, with the header "
+            f"Content-Type: {_JSON}.",
+            status=415,
+        )
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise CallError("Compressed bodies are not understood here.", status=415)
+
+
+def _unknown_model(model: str) -> CallError:
+    message = f"The model `{model[:200]}` does not exist or you do not have access to it."
+    return CallError(message, status=404, code="model_not_found")

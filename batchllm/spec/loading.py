@@ -1,0 +1,347 @@
+"""The job file → a `Job` with its paths resolved, or every fault of it at once, each with its place.
+
+Checks that need several keys run on the plain data, not on the `Job`, and pass over what has the wrong type: so they
+report beside the faults of types and not only after those are mended. What needs more than the job file (rows,
+catalogue, templates) is checked elsewhere and gets its place from `LoadedJob.fault`.
+"""
+
+import glob
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from batchllm.errors import Fault, InputMissingError, JobError
+from batchllm.spec.env import CONTROL_CHARACTER, connection_faults, expanded
+from batchllm.spec.faults import Parts, Place, Places, dotted, in_order, quoted, translate
+from batchllm.spec.models import Job
+from batchllm.spec.overrides import apply_overrides
+from batchllm.spec.schema import job_shape
+from batchllm.spec.yaml_source import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    Document,
+    ScalarError,
+    checked_number,
+    parse,
+    whole_text,
+)
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_GLOB = re.compile(r"[*?\[]")
+_LANE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: The cheapest model sold costs some thousandths of a dollar for a million tokens, the dearest some hundreds.
+_MIN_PRICE_USD, _MAX_PRICE_USD = 0.0001, 100_000
+
+
+@dataclass(frozen=True)
+class LoadedJob:
+    """`places` maps a dotted path to line and column, from 1; empty for a job built in Python."""
+
+    job: Job
+    file: str
+    places: Mapping[str, Place]
+    overridden: frozenset[str] = frozenset()
+
+    def fault(self, path: str, message: str, remedy: str = "") -> Fault:
+        """A fault found later, with the place of `path` or of the nearest thing around it that has one."""
+        return Places(self.places, overridden=self.overridden).fault(path, message, remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    file: str
+    folder: Path
+    environ: Mapping[str, str]
+
+
+def load_job(path: Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str]) -> LoadedJob:
+    """Raises InputMissingError where no file can be read, JobError with all that is wrong in it."""
+    raw = _read(path)
+    origin = _Origin(str(path), path.parent.resolve(), environ)
+    return _load(parse(raw, origin.file), overrides, origin)
+
+
+def load_mapping(
+    data: Mapping[str, object], *, folder: Path, environ: Mapping[str, str], file: str = "<job>"
+) -> LoadedJob:
+    """A job built in Python; paths are relative to `folder`. Parts of it may be models already."""
+    faults: list[Fault] = []
+    plain = _plain(data, (), faults)
+    document = Document(plain, faults=tuple(faults), blind=frozenset(fault.path for fault in faults))
+    return _load(document, (), _Origin(file, folder.resolve(), environ))
+
+
+def _load(document: Document, overrides: Sequence[str], origin: _Origin) -> LoadedJob:
+    if not isinstance(document.data, dict):
+        message = "expected a mapping at the top of the job"
+        line, column = document.places.get("", (0, 0))
+        raise JobError(origin.file, [Fault("", message, _top_keys(), line, column)])
+    changed = apply_overrides(document.data, overrides)
+    places = _places(document, changed.paths)
+    faults = [*document.faults, *changed.faults]
+    found: list[Fault] = []
+    job: Job | None = None
+    try:
+        job = Job.model_validate(changed.data)
+    except ValidationError as error:
+        found = translate(error, changed.data, places)
+    paths = _Paths(origin)
+    others = (*paths.resolve(changed.data), *job_faults(changed.data, origin.environ))
+    found += [places.placed(fault) for fault in others]
+    faults += [fault for fault in found if not _is_under(fault.path, document.blind)]
+    if faults or job is None:
+        raise JobError(origin.file, in_order(faults))
+    return LoadedJob(paths.put_into(job), origin.file, places.values, places.overridden)
+
+
+def _top_keys() -> str:
+    return f"keys here: {', '.join(job_shape().keys)}"
+
+
+def _places(document: Document, overridden: frozenset[str]) -> Places:
+    """Without those of values that the command line has replaced."""
+    values = {path: at for path, at in document.places.items() if not _is_under(path, overridden)}
+    return Places(values, document.key_places, overridden)
+
+
+def _is_under(path: str, roots: frozenset[str]) -> bool:
+    """Whether `path` is one of `roots` or lies inside one."""
+    if not roots:
+        return False
+    while path and path not in roots:
+        path = path.rpartition(".")[0]
+    return path in roots
+
+
+def _read(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise InputMissingError(f"no job file {path}", remedy=_near_files(path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputMissingError(f"the job file {path} cannot be read: {reason}") from None
+    if stat.S_ISDIR(mode):
+        message = f"{path} is a folder, and a job is a file"
+        raise InputMissingError(message, remedy=_listed(_job_files(path), path))
+    raise InputMissingError(f"the job file {path} is no regular file", remedy="save it to a file first")
+
+
+def _near_files(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    names = _job_files(path.parent)
+    near = get_close_matches(path.name, names, n=3)
+    if near:
+        return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
+    return _listed(names, path.parent)
+
+
+def _listed(names: list[str], folder: Path) -> str:
+    if not names:
+        return f"there is no .yaml file in {folder}; batchllm init writes one"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"jobs in {folder}: {', '.join(names[:8])}{more}"
+
+
+def _job_files(folder: Path) -> list[str]:
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:  # the folder may not be listed: there is nothing to suggest
+        return []
+    return sorted(name for name in names if name.endswith((".yaml", ".yml", ".json")))
+
+
+def _plain(value: object, parts: Parts, faults: list[Fault]) -> object:
+    """What a YAML file could have held; for everything else a fault and a stand-in."""
+    if len(parts) > MAX_DEPTH:
+        faults.append(Fault(dotted(parts[:4]), f"nested deeper than {MAX_DEPTH} levels"))
+        return ""
+    plain: object = ""
+    match value:
+        case None | bool():
+            plain = value
+        case int() | float() | str():
+            plain = _plain_scalar(value, parts, faults)
+        case os.PathLike():
+            plain = _plain(os.fsdecode(value), parts, faults)
+        case BaseModel():
+            plain = _plain(value.model_dump(by_alias=True, exclude_unset=True), parts, faults)
+        case Mapping():
+            plain = _plain_mapping(value, parts, faults)
+        case list() | tuple():
+            plain = [_plain(item, (*parts, at), faults) for at, item in enumerate(value)]
+        case _:
+            name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+            faults.append(Fault(dotted(parts), f"a job holds plain values only, found {name}"))
+    return plain
+
+
+def _plain_scalar(value: float | str, parts: Parts, faults: list[Fault]) -> object:
+    try:
+        return whole_text(str.__str__(value)) if isinstance(value, str) else checked_number(value)
+    except ScalarError as error:
+        faults.append(Fault(dotted(parts), str(error)))
+        return ""
+
+
+def _plain_mapping(value: Mapping[object, object], parts: Parts, faults: list[Fault]) -> dict[str, object]:
+    plain: dict[str, object] = {}
+    for key, item in value.items():
+        if isinstance(key, str):
+            plain[str.__str__(key)] = _plain(item, (*parts, key), faults)
+        else:
+            faults.append(Fault(dotted(parts), f"the key {quoted(repr(key))} is not text"))
+    return plain
+
+
+class _Paths:
+    """The job's paths, absolute: found on the plain data, so that their faults are told beside all others."""
+
+    def __init__(self, origin: _Origin) -> None:
+        self._origin = origin
+        self._input: str | list[str] = ""
+        self._output: str | None = None
+
+    def resolve(self, data: Mapping[str, object]) -> list[Fault]:
+        faults: list[Fault] = []
+        given = _child(data, "input").get("path")
+        if isinstance(given, list):
+            self._input = [self._one(text, ("input", "path", at), faults) for at, text in enumerate(given)]
+        else:
+            self._input = self._one(given, ("input", "path"), faults)
+        output = _child(data, "output").get("path")
+        self._output = None if output is None else self._one(output, ("output", "path"), faults)
+        return faults
+
+    def put_into(self, job: Job) -> Job:
+        output = self._output or str(self._origin.folder / "out" / job.name)
+        return job.model_copy(
+            update={
+                "input": job.input.model_copy(update={"path": self._input}),
+                "output": job.output.model_copy(update={"path": output}),
+            }
+        )
+
+    def _one(self, text: object, parts: Parts, faults: list[Fault]) -> str:
+        if not isinstance(text, str):
+            return ""
+        path = dotted(parts)
+        value = expanded(path, text, self._origin.environ)
+        if isinstance(value, str) and re.match(r"~(/|$)", value):
+            home = expanded(path, "${HOME}", self._origin.environ)
+            value = home + value[1:] if isinstance(home, str) else home
+        if isinstance(value, list):
+            faults += value
+            return ""
+        if CONTROL_CHARACTER.search(value):
+            faults.append(Fault(path, "a path with a line break or another control character in it"))
+        return absolute_path(value, self._origin.folder, is_pattern=parts[0] == "input")
+
+
+def absolute_path(path: str, folder: Path, *, is_pattern: bool) -> str:
+    """`path` as seen from `folder`; a URL stays as it is. `*` and its like in the folder's own name match nothing."""
+    if _URL.match(path):
+        return path
+    base = glob.escape(str(folder)) if is_pattern and _GLOB.search(path) else str(folder)
+    return os.path.normpath(Path(base, path))
+
+
+def job_faults(data: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Fault]:
+    """What no single key shows. Pure; the faults have no place yet."""
+    lanes = _lanes(data)
+    for at, lane in lanes.items():
+        yield from connection_faults(("providers", at), lane, environ)
+        yield from _price_faults(at, lane)
+        yield from _simulation_faults(at, lane)
+        if lane.get("provider") == "custom" and lane.get("base_url") is None:
+            remedy = "such as base_url: http://localhost:8000/v1"
+            yield Fault(dotted(("providers", at, "base_url")), "provider: custom needs a base_url", remedy)
+    yield from _name_faults(lanes)
+    carry = _child(data, "output").get("carry")
+    if isinstance(carry, list):
+        for at, column in enumerate(carry):
+            if column in carry[:at]:
+                yield Fault(dotted(("output", "carry", at)), f"{quoted(str(column))} is carried twice")
+
+
+def _child(data: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _lanes(data: Mapping[str, object]) -> dict[int, Mapping[str, object]]:
+    listed = data.get("providers")
+    found = enumerate(listed) if isinstance(listed, list) else ()
+    return {at: lane for at, lane in found if isinstance(lane, dict)}
+
+
+def _name_faults(lanes: Mapping[int, Mapping[str, object]]) -> Iterator[Fault]:
+    """A lane's name is a column's value and a key of the manifest: one lane each, and plain."""
+    first: dict[str, int] = {}
+    for at, lane in lanes.items():
+        key = "provider" if lane.get("name") is None else "name"
+        name = lane.get(key)
+        if not isinstance(name, str) or not name:
+            continue
+        path = dotted(("providers", at, key))
+        if not _LANE_NAME.fullmatch(name):
+            expected = "at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            yield Fault(path, f"a lane's name is {expected}; found {quoted(name)}")
+        elif name in first:
+            other = f"providers.{first[name]}"
+            remedy = "give each a name:" if key == "provider" else "give it another name"
+            yield Fault(path, f"two lanes are called {name}: this one and {other}", remedy)
+        first.setdefault(name, at)
+
+
+def _price_faults(at: int, lane: Mapping[str, object]) -> Iterator[Fault]:
+    for key, usd in _child(lane, "price").items():
+        if not isinstance(usd, int | float) or isinstance(usd, bool):
+            continue
+        path = dotted(("providers", at, "price", key))
+        if 0 < usd < _MIN_PRICE_USD:
+            remedy = f"give USD for a million tokens: {usd * 1e6:g}"
+            yield Fault(path, f"{usd:g} looks like the price of one token", remedy)
+        elif usd > _MAX_PRICE_USD:
+            yield Fault(
+                path, f"no model costs {usd:g} USD for a million tokens", "give USD for a million tokens"
+            )
+
+
+def _simulation_faults(at: int, lane: Mapping[str, object]) -> Iterator[Fault]:
+    simulation = _child(lane, "simulate")
+    latency = _child(simulation, "latency")
+    median_s, p99_s = latency.get("median_s", 0.1), latency.get("p99_s")
+    if isinstance(median_s, int | float) and isinstance(p99_s, int | float) and p99_s < median_s:
+        path = dotted(("providers", at, "simulate", "latency", "p99_s"))
+        yield Fault(path, f"{p99_s:g} is less than median_s ({median_s:g})")
+    answers = simulation.get("answers")
+    for number, rule in enumerate(answers if isinstance(answers, list) else ()):
+        pattern = rule.get("pattern") if isinstance(rule, dict) else None
+        problem = _pattern_problem(pattern) if isinstance(pattern, str) else None
+        if problem:
+            path = dotted(("providers", at, "simulate", "answers", number, "pattern"))
+            yield Fault(path, f"no regular expression: {problem}")
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # what a later Python may read otherwise is none of the job's faults
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,139 @@
+"""The job file as JSON Schema: for editors, and for saying what a key expects.
+
+Both read the same document, so that what an editor underlines and what a fault says cannot drift apart. `Shape`
+is a view of one place in it; it knows the three forms that pydantic writes (references, unions, unions told apart
+by a tag) and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from pydantic import BaseModel, JsonValue
+from pydantic.json_schema import GenerateJsonSchema
+
+from batchllm.spec.models import Job
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class _PlainSchema(GenerateJsonSchema):
+    """Without a title for each key (it only repeats the key) and without defaults made of nulls."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - pydantic's signature
+        return False
+
+    def encode_default(self, dft: object) -> JsonValue:
+        if isinstance(dft, BaseModel):
+            return dict(dft.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+        value: JsonValue = super().encode_default(dft)
+        return value
+
+
+def job_schema() -> dict[str, JsonValue]:
+    """JSON Schema (draft 2020-12) of a job file."""
+    schema = Job.model_json_schema(by_alias=True, schema_generator=_PlainSchema)
+    head: dict[str, JsonValue] = {
+        "$schema": DIALECT,
+        "title": "batchllm job",
+        "description": "A table of prompts, the providers that answer it, and where the answers go.",
+    }
+    return {**head, **{key: value for key, value in schema.items() if key not in head}}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What may stand at one place of the job file. `node` has its reference and its nullability resolved."""
+
+    node: Mapping[str, object]
+    definitions: Mapping[str, object]
+
+    @property
+    def description(self) -> str:
+        return str(self.node.get("description", ""))
+
+    @property
+    def kind(self) -> str:
+        """`object`, `array`, `string`, `number`, `integer`, or empty for a union or anything at all."""
+        return str(self.node.get("type", ""))
+
+    @property
+    def is_tagged(self) -> bool:
+        return "discriminator" in self.node
+
+    @property
+    def tags(self) -> list[str]:
+        return list(self._tag_references())
+
+    @property
+    def branches(self) -> list["Shape"]:
+        """The forms of a union that is told apart by the type of the value; empty where there is one form."""
+        found = self.node.get("anyOf")
+        return [self._shape(branch) for branch in found] if isinstance(found, list) else []
+
+    @property
+    def keys(self) -> list[str]:
+        properties = self.node.get("properties")
+        return list(properties) if isinstance(properties, Mapping) else []
+
+    @property
+    def choices(self) -> list[str]:
+        """The words that are allowed, where only words of a list are."""
+        listed = self.node.get("enum", [self.node["const"]] if "const" in self.node else [])
+        return [str(choice) for choice in listed] if isinstance(listed, list) else []
+
+    def tagged(self, tag: str) -> "Shape":
+        return self._shape({"$ref": self._tag_references()[tag]})
+
+    def branch_for(self, value: object) -> "Shape":
+        """The form of a union that a value of this type was meant for; the first where none fits."""
+        wanted = "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
+        return next((branch for branch in self.branches if branch.kind == wanted), self.branches[0])
+
+    def child(self, part: str | int) -> "Shape":
+        """What may stand under a key or index; a shape without content where nothing is said of it."""
+        if isinstance(part, int):
+            return self._shape(self.node.get("items"))
+        properties = self.node.get("properties")
+        if isinstance(properties, Mapping) and part in properties:
+            return self._shape(properties[part])
+        return self._shape(self.node.get("additionalProperties"))
+
+    def at(self, part: str | int, value: object) -> "Shape":
+        """The shape under `part` of `value`, through the union that `value` decides."""
+        shape = self.branch_for(value) if self.branches else self.tagged_by(value)
+        return shape.child(part)
+
+    def tagged_by(self, value: object) -> "Shape":
+        """The form of a tagged union that `value` says it has; the shape itself where it says none."""
+        tag = value.get("type") if isinstance(value, Mapping) else None
+        return self.tagged(tag) if isinstance(tag, str) and tag in self.tags else self
+
+    def _tag_references(self) -> Mapping[str, str]:
+        discriminator = self.node.get("discriminator")
+        mapping = discriminator.get("mapping") if isinstance(discriminator, Mapping) else None
+        return mapping if isinstance(mapping, Mapping) else {}
+
+    def _shape(self, node: object) -> "Shape":
+        return Shape(_resolved(node, self.definitions), self.definitions)
+
+
+def _resolved(node: object, definitions: Mapping[str, object]) -> Mapping[str, object]:
+    """Follow a reference and drop `null` from a union; what is said beside either is kept."""
+    if not isinstance(node, Mapping):
+        return {}
+    beside = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
+    if "$ref" in node:
+        target = definitions.get(str(node["$ref"]).rpartition("/")[2])
+        return {**_resolved(target, definitions), **beside}
+    forms = [form for form in node.get("anyOf", ()) if form != {"type": "null"}]
+    if len(forms) == 1:
+        return {**_resolved(forms[0], definitions), **beside}
+    return {**beside, "anyOf": forms} if forms else beside
+
+
+@cache
+def job_shape() -> Shape:
+    schema = job_schema()
+    definitions = schema["$defs"]
+    return Shape(schema, definitions if isinstance(definitions, dict) else {})

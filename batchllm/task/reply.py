@@ -1,0 +1,177 @@
+"""What all replies share: what came beside the answer, and the judgement on a generated text.
+
+Status 200 says that a call was made and most likely paid for, not that it was answered. So a reply that is turned
+down keeps what arrived: its text, its tokens and the model that made it. Nothing is repaired and nothing is guessed;
+a text counts only when it is whole, or when the job can use it although it was cut.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from batchllm.prompt import well_formed
+from batchllm.records import Action, Answer, Billed, Failure, FailureCode, Reading, Usage
+from batchllm.task.answer_schema import AnswerSchema
+from batchllm.task.usage import read_usage
+
+_SNIPPET_CHARS = 160
+#: The token limit ended the text (`model_length` is Mistral's word for a full context).
+_CUT = frozenset({"length", "max_tokens", "model_length"})
+_BROKEN_OFF = frozenset({"error", "insufficient_system_resource"})
+_FILTERED = frozenset({"content_filter", "content_filtered", "safety"})
+_REFUSED = frozenset({"refusal"})
+_CALLS = frozenset({"function_call", "tool_calls", "tool_use"})
+
+
+class Envelope(NamedTuple):
+    """A reply that is an object, with what it says beside its answer."""
+
+    body: Mapping[str, object]
+    usage: Usage
+    model: str | None
+
+    def accept(self, answers: tuple[Answer, ...]) -> Reading:
+        return Reading(answers, self.usage, self.model)
+
+    def turn_down(
+        self, action: Action, code: FailureCode, message: str, content: str | None = None
+    ) -> Failure:
+        usage = self.usage
+        is_counted = any(
+            part is not None for part in (usage.prompt_tokens, usage.completion_tokens, usage.cost_usd)
+        )
+        return Failure(
+            action,
+            code,
+            message,
+            billed=Billed.YES if is_counted else Billed.UNKNOWN,
+            content=content or None,
+            usage=usage,
+            model=self.model,
+        )
+
+    def malformed(self, message: str, content: str | None = None) -> Failure:
+        return self.turn_down(Action.AGAIN, FailureCode.MALFORMED, message, content)
+
+
+class Generated(NamedTuple):
+    """What a model wrote, wherever in the reply it stood."""
+
+    text: str
+    finish_reason: str | None
+    refusal: str = ""
+    calls_tools: bool = False
+
+
+def open_envelope(reply: object) -> Envelope | Failure:
+    if not isinstance(reply, dict):
+        return Failure(
+            Action.AGAIN,
+            FailureCode.MALFORMED,
+            f"the reply is {_json_kind(reply)}, not an object (is /v1 missing in base_url?)",
+            billed=Billed.UNKNOWN,
+        )
+    model = reply.get("model")
+    return Envelope(reply, read_usage(reply), model if isinstance(model, str) and model else None)
+
+
+def first_choice(envelope: Envelope) -> Mapping[str, object] | Failure:
+    """Further choices (n > 1 by way of `extra_body`) are left out: a row has one answer."""
+    choices = envelope.body.get("choices")
+    if not isinstance(choices, list) or not choices:
+        shown = "no choices" if choices is None or isinstance(choices, list) else _json_kind(choices)
+        return envelope.malformed(f"the reply has {shown} where the answer should be{_stated_error(envelope)}")
+    if not isinstance(choices[0], dict):
+        return envelope.malformed(f"the first choice is {_json_kind(choices[0])}, not an object")
+    return choices[0]
+
+
+def finish_reason(choice: Mapping[str, object]) -> str | None:
+    reason = choice.get("finish_reason")
+    return reason if isinstance(reason, str) and reason else None
+
+
+def judge(generated: Generated, envelope: Envelope, schema: AnswerSchema | None) -> Reading | Failure:
+    generated = generated._replace(text=well_formed(generated.text), refusal=well_formed(generated.refusal))
+    failure = (
+        _broken_off(generated, envelope)
+        or _refused(generated, envelope)
+        or _cut(generated, envelope, must_be_whole=schema is not None)
+        or _wordless(generated, envelope)
+    )
+    if failure is None and schema is not None:
+        fault = schema.fault(generated.text)
+        if fault is not None:
+            failure = envelope.turn_down(
+                Action.AGAIN, FailureCode.SCHEMA_MISMATCH, f"not by the schema: {fault}", generated.text
+            )
+    return failure or envelope.accept((Answer(generated.text, generated.finish_reason),))
+
+
+def snippet(text: str) -> str:
+    return text if len(text) <= _SNIPPET_CHARS else text[: _SNIPPET_CHARS - 1] + "…"
+
+
+def _broken_off(generated: Generated, envelope: Envelope) -> Failure | None:
+    if generated.finish_reason not in _BROKEN_OFF:
+        return None
+    message = f"the provider broke off the answer (finish_reason: {generated.finish_reason})"
+    return envelope.turn_down(Action.AGAIN, FailureCode.SERVER, message, generated.text)
+
+
+def _refused(generated: Generated, envelope: Envelope) -> Failure | None:
+    reason = (generated.finish_reason or "").lower()
+    if generated.refusal or reason in _REFUSED:
+        said = generated.refusal or generated.text
+        return envelope.turn_down(
+            Action.GIVE_UP, FailureCode.REFUSAL, f"the model refused: {snippet(said)}", said
+        )
+    if reason in _FILTERED or reason.startswith("content_filter"):
+        message = f"the provider's content filter ended the answer (finish_reason: {generated.finish_reason})"
+        return envelope.turn_down(Action.GIVE_UP, FailureCode.CONTENT_FILTER, message, generated.text)
+    return None
+
+
+def _cut(generated: Generated, envelope: Envelope, *, must_be_whole: bool) -> Failure | None:
+    if generated.finish_reason not in _CUT:
+        return None
+    if not generated.text.strip():
+        message = "the answer's tokens were spent before any text: raise max_tokens"
+    elif must_be_whole:
+        message = "the answer was cut at the token limit, so its JSON is not whole: raise max_tokens"
+    else:
+        return None
+    return envelope.turn_down(Action.GIVE_UP, FailureCode.TRUNCATED, message, generated.text)
+
+
+def _wordless(generated: Generated, envelope: Envelope) -> Failure | None:
+    is_empty = not generated.text.strip()
+    if generated.finish_reason in _CALLS or (is_empty and generated.calls_tools):
+        message = "the model asked for a tool instead of answering, and this job has none: take tools out of extra_body"
+        return envelope.turn_down(Action.GIVE_UP, FailureCode.CAPABILITY, message, generated.text)
+    if is_empty:
+        reason = generated.finish_reason or "none"
+        return envelope.malformed(f"the answer is empty (finish_reason: {reason})")
+    return None
+
+
+def _stated_error(envelope: Envelope) -> str:
+    error = envelope.body.get("error")
+    if isinstance(error, dict):
+        error = error.get("message")
+    return f"; it says: {snippet(error)}" if isinstance(error, str) and error else ""
+
+
+def _json_kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"

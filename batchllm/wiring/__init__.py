@@ -1,0 +1,10 @@
+"""The one place that picks the real parts, and finds every fault of a job before anything is spent.
+
+`check` reads the catalogue, the environment and the first rows, and opens nothing that it would have to close;
+`build_lanes` makes the parts that send.
+"""
+
+from batchllm.wiring.check import CheckedJob, check
+from batchllm.wiring.lanes import LanePlan, build_lanes
+
+__all__ = ["CheckedJob", "LanePlan", "build_lanes", "check"]

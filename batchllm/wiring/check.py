@@ -1,0 +1,238 @@
+"""Everything that can be known to be wrong before the first call is paid, all of it at once."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from batchllm.clock import Clock
+from batchllm.errors import Fault, JobError
+from batchllm.journal import check_names
+from batchllm.ports import Source, Task
+from batchllm.prompt import TemplateError
+from batchllm.provider.catalogue import Catalogue
+from batchllm.provider.dialect import Asked
+from batchllm.source import frame_source, open_source
+from batchllm.spec.loading import LoadedJob
+from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params
+from batchllm.task import build_task
+from batchllm.tokens import TokenCounter, counter_for
+from batchllm.wiring.lanes import SIMULATOR, LanePlan, LanePlanner
+
+#: Rows that are looked at to see whether the columns of the templates exist.
+PEEK_ROWS = 1_000
+#: Most rows in one request, when neither job nor catalogue says less: what strict servers take, too.
+MOST_INPUTS = {"embedding": 64, "moderation": 32}
+#: What an estimate of prompt tokens is multiplied by to be an upper bound: exact counts miss the frame of a chat
+#: only, estimates by bytes miss by up to twice on text that is not prose.
+EXACT_MARGIN, ESTIMATE_MARGIN = 1.05, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedJob:
+    """A job that can run. `frames` are rows handed in from Python in place of `input.path`."""
+
+    loaded: LoadedJob
+    task: Task
+    source: Source
+    lanes: tuple[LanePlan, ...]
+    counter: TokenCounter | None
+    max_inputs: int
+    max_tokens: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def job(self) -> Job:
+        return self.loaded.job
+
+    @property
+    def prompt_margin(self) -> float:
+        return EXACT_MARGIN if self.counter is not None and self.counter.is_exact else ESTIMATE_MARGIN
+
+    @property
+    def most_tokens(self) -> float | None:
+        """The largest minute's budget of a lane: a row above it can be sent nowhere. None: a lane has no limit."""
+        limits = [lane.spec.limits.tpm for lane in self.lanes]
+        told = [limit for limit in limits if limit is not None]
+        return max(told) if len(told) == len(limits) else None
+
+
+def check(
+    loaded: LoadedJob,
+    *,
+    catalogue: Catalogue,
+    environ: Mapping[str, str],
+    clock: Clock,
+    frame: object | None = None,
+) -> CheckedJob:
+    """Raises JobError with all faults, InputMissingError, InputDataError. Touches nothing."""
+    job = loaded.job
+    planner = LanePlanner(loaded, catalogue=catalogue, environ=environ, wall_s=clock.wall_s())
+    faults: list[Fault] = []
+    dimensions = _dimensions(loaded, planner, faults)
+    asked = Asked(
+        job.task.type,
+        getattr(job.task, "params", Params()),
+        job.task.answer_schema if isinstance(job.task, ChatTask) else None,
+        dimensions=dimensions,
+    )
+    plans = [planner.plan(index, asked) for index in range(len(job.providers))]
+    lanes = [plan for plan in plans if plan is not None]
+    task = _task(loaded, dimensions, faults)
+    faults += planner.faults
+    faults += _lane_faults(loaded, lanes)
+    if task is None:
+        raise JobError(loaded.file, _in_order(faults))
+    source = _source(job, task, frame)
+    faults += _column_faults(loaded, task, source)
+    if faults:
+        raise JobError(loaded.file, _in_order(faults))
+    return CheckedJob(
+        loaded=loaded,
+        task=task,
+        source=source,
+        lanes=tuple(lanes),
+        counter=_counter(job, lanes),
+        max_inputs=_max_inputs(job, lanes),
+        max_tokens=_max_tokens(lanes, job.task.type),
+        notes=tuple(planner.notes),
+    )
+
+
+def _dimensions(loaded: LoadedJob, planner: LanePlanner, faults: list[Fault]) -> int | None:
+    """The width of the vectors, which the output's type needs before the first answer."""
+    task = loaded.job.task
+    if not isinstance(task, EmbeddingTask) or task.dimensions is not None:
+        return getattr(task, "dimensions", None)
+    widths: dict[int, str] = {}
+    quiet = LanePlanner(loaded, catalogue=planner._catalogue, environ={}, wall_s=0.0)  # noqa: SLF001
+    for index, lane in enumerate(loaded.job.providers):
+        entry = quiet.entry(index)
+        model = None if entry is None else quiet.model(index, entry, "embedding")
+        if entry is None or model is None:
+            continue
+        known = entry.embedding_model(model)
+        if known is not None:
+            widths[known.dimensions] = model
+        elif entry.name == SIMULATOR:
+            widths[lane.simulate.dimensions if lane.simulate is not None else 8] = model
+        else:
+            faults.append(
+                loaded.fault(
+                    "task.dimensions",
+                    f"the width of {model}'s vectors is not known",
+                    "set task.dimensions to it",
+                )
+            )
+            return None
+    if len(widths) > 1:
+        said = ", ".join(f"{model}: {width}" for width, model in widths.items())
+        faults.append(
+            loaded.fault("providers", f"the lanes answer with vectors of different widths ({said})")
+        )
+    return next(iter(widths), None)
+
+
+def _task(loaded: LoadedJob, dimensions: int | None, faults: list[Fault]) -> Task | None:
+    try:
+        return build_task(loaded.job.task, dimensions=dimensions or 1)
+    except TemplateError as error:
+        where = getattr(error, "where", "") or "task"
+        faults.append(loaded.fault(where, f"the template is wrong in its line {error.line}: {error}"))
+    except ValueError as error:
+        faults.append(loaded.fault("task.schema", str(error)))
+    return None
+
+
+def _source(job: Job, task: Task, frame: object | None) -> Source:
+    needed = task.template_columns
+    if frame is not None:
+        return frame_source(frame, key=job.input.key, carry=job.output.carry, needed=needed)
+    return open_source(job.input, carry=job.output.carry, needed=needed)
+
+
+def _column_faults(loaded: LoadedJob, task: Task, source: Source) -> Iterable[Fault]:
+    names = source.column_names
+    if names is None:
+        seen = source.peek(PEEK_ROWS)
+        if not seen:
+            return
+        names = tuple(dict.fromkeys(name for row in seen for name in row.values))
+    for column in sorted(task.template_columns - set(names)):
+        near = difflib.get_close_matches(column, names, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        yield loaded.fault(
+            _template_place(loaded.job, column),
+            f"the input has no column {column!r}",
+            f"{hint}columns: {', '.join(names[:30])}",
+        )
+    for clash in check_names(source.shape, task):
+        yield loaded.fault("output.carry", clash)
+
+
+def _template_place(job: Job, column: str) -> str:
+    for name in ("prompt", "text", "system", "messages_column"):
+        text = getattr(job.task, name, None)
+        if isinstance(text, str) and column in text:
+            return f"task.{name}"
+    return "task"
+
+
+def _lane_faults(loaded: LoadedJob, lanes: Sequence[LanePlan]) -> Iterable[Fault]:
+    job = loaded.job
+    if job.task.type == "embedding" and job.routing != "all":
+        models = {_identity(lane.info.model): lane.info.model for lane in lanes}
+        if len(models) > 1:
+            yield loaded.fault(
+                "providers",
+                f"embeddings of different models do not mix ({', '.join(models.values())})",
+                "use one model on all lanes, or routing: all, which keeps them apart",
+            )
+    if job.budget is None:
+        return
+    for lane in lanes:
+        if lane.price is None:
+            yield loaded.fault(
+                f"providers.{lane.index}.model",
+                f"no price is known for {lane.info.model}, and the job has a budget",
+                "give the lane a price: {input: USD, output: USD} for a million tokens",
+            )
+        elif job.task.type in ("chat", "completion") and lane.translation.max_output_tokens is None:
+            yield loaded.fault(
+                "task.params",
+                "a budget needs to know the longest answer",
+                "set params.max_tokens",
+            )
+            return
+
+
+def _identity(model: str) -> str:
+    """`openai/text-embedding-3-small` at a reseller is the same model."""
+    return model.rsplit("/", 1)[-1].lower()
+
+
+def _counter(job: Job, lanes: Sequence[LanePlan]) -> TokenCounter | None:
+    """Counting costs more than all else that is done for a row; without a use for it, bytes tell enough."""
+    if job.budget is None and all(lane.spec.limits.tpm is None for lane in lanes):
+        return None
+    counter = counter_for(lanes[0].info.model)
+    return None if counter.encoding is None else counter
+
+
+def _max_inputs(job: Job, lanes: Sequence[LanePlan]) -> int:
+    said = getattr(job.task, "inputs_per_request", None)
+    most = said or MOST_INPUTS.get(job.task.type, 1)
+    known = [lane.entry.embedding_model(lane.info.model) for lane in lanes]
+    return min([most, *(model.max_inputs for model in known if model is not None)])
+
+
+def _max_tokens(lanes: Sequence[LanePlan], kind: str) -> int | None:
+    """Most tokens of one packed request, by what the embedding models document."""
+    if kind != "embedding":
+        return None
+    known = [lane.entry.embedding_model(lane.info.model) for lane in lanes]
+    caps = [model.max_tokens_per_request for model in known if model is not None]
+    return min((cap for cap in caps if cap is not None), default=None)
+
+
+def _in_order(faults: Sequence[Fault]) -> list[Fault]:
+    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line, fault.column, fault.path))

@@ -1,0 +1,279 @@
+"""Lanes: from the job's words, the catalogue and the environment to the parts that send.
+
+A key goes to the host that it was given for and to no other: the provider's own variable is not sent to an address
+that the job put in the catalogue's place, unless the job says so with `api_key`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import orjson
+
+from batchllm.clock import Clock
+from batchllm.dispatch import Lane
+from batchllm.errors import Fault
+from batchllm.events import LaneStats
+from batchllm.fallback import Health
+from batchllm.limit.lane_limits import LaneLimits, Window
+from batchllm.limit.output_size import OutputSize
+from batchllm.ports import Task
+from batchllm.pricing import Price, find_price
+from batchllm.provider.catalogue import Catalogue, NotFound, ProviderEntry, TaskKind
+from batchllm.provider.connection import HttpConnection
+from batchllm.provider.dialect import Asked, Translation, translate
+from batchllm.provider.verdict import judge
+from batchllm.records import Failure, LaneInfo, Reading, Request, Response
+from batchllm.spec.env import ExpansionError, expand
+from batchllm.spec.loading import LoadedJob
+from batchllm.spec.models import LaneSpec, Retry
+
+SIMULATOR = "simulator"
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """One lane, checked. `base_url` is empty for a simulated provider until that has started."""
+
+    index: int
+    spec: LaneSpec
+    info: LaneInfo
+    entry: ProviderEntry
+    path: str
+    base_url: str
+    translation: Translation
+    price: Price | None
+    headers: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.info.is_simulated
+
+
+class LanePlanner:
+    """Plans one lane after the other and gathers what is wrong with them."""
+
+    def __init__(
+        self, loaded: LoadedJob, *, catalogue: Catalogue, environ: Mapping[str, str], wall_s: float
+    ) -> None:
+        self._loaded = loaded
+        self._catalogue = catalogue
+        self._environ = environ
+        self._wall_s = wall_s
+        self.faults: list[Fault] = []
+        self.notes: list[str] = []
+
+    def plan(self, index: int, asked: Asked) -> LanePlan | None:
+        """None when something is wrong with the lane; what it is stands in `faults`."""
+        spec = self._loaded.job.providers[index]
+        entry = self.entry(index)
+        model = None if entry is None else self.model(index, entry, asked.task_kind)
+        if entry is None or model is None:
+            return None
+        before = len(self.faults)
+        name = spec.name or spec.provider
+        base_url = self._base_url(index, spec, entry)
+        key = self._key(index, spec, entry, base_url)
+        headers = self._headers(index, spec, key)
+        translation = translate(
+            asked, entry=entry, model=model, omit=spec.omit, extra_body=dict(spec.extra_body)
+        )
+        self._note_translation(index, name, translation)
+        price = find_price(
+            spec, model, entry.price_provider, wall_s=self._wall_s, service_tier=asked.params.service_tier
+        )
+        if len(self.faults) > before:
+            return None
+        return LanePlan(
+            index=index,
+            spec=spec,
+            info=LaneInfo(name, entry.name, model, entry.name == SIMULATOR),
+            entry=entry,
+            path=entry.path(asked.task_kind),
+            base_url=base_url,
+            translation=translation,
+            price=price,
+            headers=headers,
+            secrets=tuple(value for value in (key, *headers.values()) if value),
+        )
+
+    def entry(self, index: int) -> ProviderEntry | None:
+        name = self._loaded.job.providers[index].provider
+        try:
+            return self._catalogue.get(name)
+        except NotFound as unknown:
+            near = f"did you mean {' or '.join(unknown.nearest)}? " if unknown.nearest else ""
+            self._fault(
+                index,
+                "provider",
+                f"there is no provider {name!r}",
+                f"{near}known: {', '.join(self._catalogue.names)}; `custom` takes any base_url",
+            )
+            return None
+
+    def model(self, index: int, entry: ProviderEntry, kind: TaskKind) -> str | None:
+        wanted = self._loaded.job.providers[index].model
+        try:
+            return entry.resolve_model(wanted, kind)
+        except NotFound as unknown:
+            known = ", ".join(unknown.nearest) or "none is known"
+            self._fault(
+                index, "model", f"{entry.title} has no {wanted} model for {kind}", f"name one: {known}"
+            )
+            return None
+
+    def _base_url(self, index: int, spec: LaneSpec, entry: ProviderEntry) -> str:
+        if entry.name == SIMULATOR:
+            return ""
+        if spec.base_url is not None:
+            try:
+                return expand(spec.base_url, self._environ).rstrip("/")
+            except ExpansionError as error:
+                self._fault(index, "base_url", error.message, error.remedy)
+                return ""
+        if entry.base_url is None:
+            self._fault(index, "base_url", f"{entry.title} needs a base_url", entry.base_url_note)
+            return ""
+        return entry.base_url
+
+    def _key(self, index: int, spec: LaneSpec, entry: ProviderEntry, base_url: str) -> str | None:
+        if spec.api_key is not None:
+            try:
+                return expand(spec.api_key, self._environ)
+            except ExpansionError as error:
+                self._fault(index, "api_key", error.message, error.remedy)
+                return None
+        if not entry.env or entry.name == SIMULATOR:
+            return None
+        if entry.base_url is not None and _host(base_url) != _host(entry.base_url):
+            return self._foreign_key(index, entry, base_url)
+        for variable in entry.env:
+            if self._environ.get(variable):
+                return self._environ[variable]
+        self._fault(
+            index,
+            "api_key",
+            f"{entry.title} needs a key, and {entry.env[0]} is not set",
+            f"export {entry.env[0]}=..., or give the lane an api_key",
+        )
+        return None
+
+    def _foreign_key(self, index: int, entry: ProviderEntry, base_url: str) -> None:
+        if base_url:
+            self.notes.append(
+                f"lane {index}: {entry.env[0]} is not sent to {_host(base_url)}, which is not {entry.title};"
+                " name a key with api_key if that host needs one"
+            )
+
+    def _headers(self, index: int, spec: LaneSpec, key: str | None) -> dict[str, str]:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        for name, text in spec.headers.items():
+            try:
+                headers[name] = expand(text, self._environ)
+            except ExpansionError as error:
+                self._fault(index, f"headers.{name}", error.message, error.remedy)
+        return headers
+
+    def _note_translation(self, index: int, name: str, translation: Translation) -> None:
+        for item in translation.unsupported:
+            path = item.param if item.param.startswith("task.") else f"task.params.{item.param}"
+            if item.param == "dimensions":
+                path = "task.dimensions"
+            if item.param.startswith("extra_body."):
+                path = f"providers.{index}.{item.param}"
+            self.faults.append(self._loaded.fault(path, f"lane {name}: {item.reason}", item.remedy))
+        self.notes += [f"lane {name}: {note}" for note in translation.notes]
+
+    def _fault(self, index: int, key: str, message: str, remedy: str = "") -> None:
+        self.faults.append(self._loaded.fault(f"providers.{index}.{key}", message, remedy))
+
+
+def build_lanes(
+    plans: Sequence[LanePlan],
+    *,
+    base_urls: Mapping[int, str],
+    task: Task,
+    retry: Retry,
+    clock: Clock,
+    prompt_margin: float,
+) -> list[Lane]:
+    """The running parts. `base_urls` holds the addresses of simulated providers by lane."""
+    return [
+        _build(plan, base_urls.get(plan.index, plan.base_url), task, retry, clock, prompt_margin)
+        for plan in plans
+    ]
+
+
+def _build(
+    plan: LanePlan, base_url: str, task: Task, retry: Retry, clock: Clock, prompt_margin: float
+) -> Lane:
+    spec, cap = plan.spec, plan.translation.max_output_tokens
+    size = spec.limits.concurrency or plan.entry.concurrency
+
+    def judged(response: Response, request: Request) -> Reading | Failure:
+        return judge(response, request, task, dialect=plan.entry.dialect, secrets=plan.secrets)
+
+    return Lane(
+        index=plan.index,
+        info=plan.info,
+        provider=HttpConnection(
+            base_url=base_url,
+            headers=plan.headers,
+            connect_timeout_s=spec.connect_timeout_s,
+            max_connections=size,
+            secrets=plan.secrets,
+            clock=clock,
+        ),
+        path=plan.path,
+        encode=Encoder(plan, task.content_field),
+        judge=judged,
+        limits=LaneLimits(clock=clock, rpm=spec.limits.rpm, tpm=spec.limits.tpm, concurrency=size),
+        window=Window(size),
+        health=Health(retry.patience_s),
+        output_size=OutputSize(cap if task.content_field != "input" else 0),
+        stats=LaneStats(
+            plan.info.name,
+            plan.info.provider,
+            plan.info.model,
+            plan.is_simulated,
+            rpm=spec.limits.rpm,
+            tpm=spec.limits.tpm,
+        ),
+        deadline_s=spec.timeout_s,
+        price=plan.price,
+        max_output_tokens=(cap or 0) if task.content_field != "input" else 0,
+        prompt_margin=prompt_margin,
+    )
+
+
+class Encoder:
+    """A request → the body that one lane sends."""
+
+    __slots__ = ("_field", "_fields", "_instruction", "_model")
+
+    def __init__(self, plan: LanePlan, content_field: str) -> None:
+        self._model = plan.info.model
+        self._field = content_field
+        self._fields = dict(plan.translation.fields)
+        self._instruction = plan.translation.instruction
+
+    def __call__(self, request: Request) -> bytes:
+        content = request.content
+        if self._instruction and isinstance(content, list):
+            content = with_instruction(content, self._instruction)
+        return orjson.dumps({"model": self._model, self._field: content, **self._fields})
+
+
+def with_instruction(messages: Sequence[object], instruction: str) -> list[object]:
+    """The messages with an instruction in the system message; one is put first where there is none."""
+    first = messages[0] if messages else None
+    if isinstance(first, dict) and first.get("role") in ("system", "developer"):
+        text = first.get("content")
+        if isinstance(text, str):
+            return [{**first, "content": f"{text}\n\n{instruction}"}, *messages[1:]]
+    return [{"role": "system", "content": instruction}, *messages]
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.lower()

@@ -1,0 +1,125 @@
+from dataclasses import dataclass, field
+
+from batchllm.fallback import (
+    FIRST_CONTACT_S,
+    LONGEST_REST_S,
+    TRIP_AFTER,
+    Health,
+    LaneState,
+    is_open_to,
+    remaining,
+)
+from batchllm.records import Action, Failure, FailureCode
+
+DOWN = Failure(Action.AGAIN, FailureCode.SERVER, "HTTP 500", 500)
+DEAD = Failure(Action.ELSEWHERE, FailureCode.QUOTA, "out of credit", 429, lane_is_dead=True)
+REFUSED = Failure(Action.AGAIN, FailureCode.RATE_LIMIT, "HTTP 429", 429)
+
+
+@dataclass
+class Lane:
+    health: Health = field(default_factory=lambda: Health(3600.0))
+    quiet_s: float = 0.0
+
+
+def fail(health: Health, now_s: float, times: int = 1, sent_s: float | None = None) -> None:
+    for _ in range(times):
+        health.note_failure(DOWN, sent_s=now_s if sent_s is None else sent_s, now_s=now_s)
+
+
+def test_a_lane_rests_after_some_failures_in_a_row() -> None:
+    health = Health(3600.0)
+    fail(health, 10.0, TRIP_AFTER - 1)
+    assert health.state is LaneState.RUNNING
+    fail(health, 10.0)
+    assert health.state is LaneState.RESTING
+    assert health.rest_s(10.0) == 1.0
+
+
+def test_one_success_between_failures_keeps_it_running() -> None:
+    health = Health(3600.0)
+    for _ in range(20):
+        fail(health, 10.0, TRIP_AFTER - 1)
+        health.note_success()
+    assert health.state is LaneState.RUNNING
+
+
+def test_calls_sent_before_the_rest_do_not_lengthen_it() -> None:
+    health = Health(3600.0)
+    fail(health, 10.0, TRIP_AFTER)
+    fail(health, 10.5, 1000, sent_s=9.0)
+    assert health.rest_s(10.5) == 0.5
+
+
+def test_after_the_rest_it_is_probed_and_each_failed_probe_doubles_the_rest() -> None:
+    health = Health(1e9)
+    health.note_success()
+    fail(health, 0.0, TRIP_AFTER)
+    now_s, rests = 0.0, []
+    for _ in range(9):
+        rests.append(health.rest_s(now_s))
+        now_s += health.rest_s(now_s)
+        health.wake(now_s)
+        assert health.state is LaneState.PROBING
+        fail(health, now_s)
+    assert rests == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_REST_S, LONGEST_REST_S, LONGEST_REST_S]
+
+
+def test_a_successful_probe_revives_it() -> None:
+    health = Health(3600.0)
+    fail(health, 0.0, TRIP_AFTER)
+    health.wake(1.0)
+    health.note_success()
+    assert health.state is LaneState.RUNNING
+
+
+def test_a_lane_that_never_answered_is_given_up_after_first_contact_time() -> None:
+    health = Health(3600.0)
+    fail(health, 0.0, TRIP_AFTER)
+    health.wake(FIRST_CONTACT_S + 1)
+    fail(health, FIRST_CONTACT_S + 1)
+    assert health.state is LaneState.DEAD
+
+
+def test_a_lane_that_has_answered_is_given_up_after_patience() -> None:
+    health = Health(3600.0)
+    health.note_success()
+    fail(health, 0.0, TRIP_AFTER)
+    health.wake(FIRST_CONTACT_S + 1)
+    fail(health, FIRST_CONTACT_S + 1)
+    assert health.state is LaneState.RESTING
+    health.wake(3600.0)
+    fail(health, 3600.0)
+    assert health.state is LaneState.DEAD
+
+
+def test_a_final_word_kills_it_and_nothing_revives_it() -> None:
+    health = Health(3600.0)
+    health.note_failure(DEAD, sent_s=0.0, now_s=1.0)
+    health.note_success()
+    assert health.state is LaneState.DEAD
+    assert health.killer is DEAD
+
+
+def test_refusals_without_a_hint_ask_for_growing_silence_and_old_ones_for_none() -> None:
+    health = Health(3600.0)
+    first = health.note_refusal(REFUSED, sent_s=0.0, now_s=1.0)
+    old = health.note_refusal(REFUSED, sent_s=0.5, now_s=1.1)
+    second = health.note_refusal(REFUSED, sent_s=2.0, now_s=2.1)
+    assert (first, old, second) == (0.5, 0.0, 1.0)
+
+
+def test_in_order_a_lane_waits_for_those_before_it() -> None:
+    lanes = [Lane(), Lane(), Lane()]
+    none: frozenset[int] = frozenset()
+    assert [is_open_to(lane, lanes, excluded=none, in_order=True) for lane in range(3)] == [True, False, False]
+    fail(lanes[0].health, 0.0, TRIP_AFTER)
+    assert [is_open_to(lane, lanes, excluded=none, in_order=True) for lane in range(3)] == [True, True, False]
+    assert not is_open_to(1, lanes, excluded=frozenset({1}), in_order=True)
+    assert is_open_to(2, lanes, excluded=frozenset({1}), in_order=True)
+
+
+def test_remaining_leaves_out_the_dead_and_the_excluded() -> None:
+    lanes = [Lane(), Lane(), Lane()]
+    lanes[1].health.note_failure(DEAD, sent_s=0.0, now_s=0.0)
+    assert remaining(lanes, frozenset({0})) == [2]

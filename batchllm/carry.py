@@ -125,20 +125,26 @@ _NESTED: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, Form], l
 )
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without dictionaries and run-end encodings, at every depth."""
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return plain_type(kind.value_type)
-    if types.is_struct(kind):
-        return pa.struct([plain_field(field) for field in kind])
-    if types.is_map(kind):
-        return pa.map_(plain_field(kind.key_field), plain_field(kind.item_field), kind.keys_sorted)
-    if types.is_fixed_size_list(kind):
-        return pa.list_(plain_field(kind.value_field), kind.list_size)
-    for is_kind, make in _LISTS:
-        if is_kind(kind):
-            return make(plain_field(kind.value_field))
-    return kind
+def map_type(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """The type with `change` done to it and all that is in it, innermost first. Field metadata stays behind."""
+
+    def inside(field: pa.Field) -> pa.Field:
+        return pa.field(field.name, map_type(field.type, change), field.nullable)
+
+    if types.is_dictionary(kind):
+        kind = pa.dictionary(kind.index_type, map_type(kind.value_type, change), kind.ordered)
+    elif types.is_run_end_encoded(kind):
+        kind = pa.run_end_encoded(kind.run_end_type, map_type(kind.value_type, change))
+    elif types.is_struct(kind):
+        kind = pa.struct([inside(field) for field in kind])
+    elif types.is_map(kind):
+        kind = pa.map_(inside(kind.key_field), inside(kind.item_field), kind.keys_sorted)
+    elif types.is_fixed_size_list(kind):
+        kind = pa.list_(inside(kind.value_field), kind.list_size)
+    elif is_list(kind):
+        make = next(make for is_kind, make in _LISTS if is_kind(kind))
+        kind = make(inside(kind.value_field))
+    return change(kind)
 
 
 _LISTS = (
@@ -149,8 +155,13 @@ _LISTS = (
 )
 
 
-def plain_field(field: pa.Field) -> pa.Field:
-    return field.with_type(plain_type(field.type))
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type without dictionaries and run-end encodings, at every depth."""
+    return map_type(kind, _value_type)
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if types.is_dictionary(kind) or types.is_run_end_encoded(kind) else kind
 
 
 def _physical_leaf(array: pa.Array) -> list[object]:
@@ -265,7 +276,7 @@ class CarryCodec:
     """
 
     def __init__(self, fields: Sequence[pa.Field]) -> None:
-        self.fields: tuple[pa.Field, ...] = tuple(plain_field(field) for field in fields)
+        self.fields: tuple[pa.Field, ...] = tuple(field.with_type(plain_type(field.type)) for field in fields)
         self._readers = [_reader(field.type) for field in self.fields]
         self._has_floats = any(types.is_floating(field.type) for field in self.fields)
 

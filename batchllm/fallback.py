@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from batchllm.records import Failure, FailureCode
-from batchllm.retry import LANE_TROUBLE
+from batchllm.records import LANE_TROUBLE, Failure, FailureCode
 
 #: Failures in a row that open the breaker. At 5 % of errors that happens by chance once in three million calls.
 TRIP_AFTER = 5
@@ -76,6 +75,11 @@ class Health:
         grown_s = min(LONGEST_REST_S, 0.5 * 2.0 ** min(self._refusals - 1, 10))
         return failure.retry_after_s if failure.retry_after_s is not None else grown_s
 
+    @property
+    def wants_one_at_a_time(self) -> bool:
+        """While a rest is tried for its end, or refusals go on after a silence: the first answer opens it again."""
+        return self.state is LaneState.PROBING or self._refusals > 1
+
     def wake(self, now_s: float) -> None:
         """When the rest is over the lane is probed."""
         if self.state is LaneState.RESTING and now_s >= self.rest_until_s:
@@ -117,9 +121,7 @@ class Candidate(Protocol):
 
 def is_available(lane: Candidate) -> bool:
     """Could this lane take a request within a few seconds?"""
-    return (
-        lane.health.state in (LaneState.RUNNING, LaneState.PROBING) and lane.quiet_s <= PATIENT_QUIET_S
-    )
+    return lane.health.state in (LaneState.RUNNING, LaneState.PROBING) and lane.quiet_s <= PATIENT_QUIET_S
 
 
 def is_open_to(lane: int, lanes: Sequence[Candidate], *, excluded: frozenset[int], in_order: bool) -> bool:

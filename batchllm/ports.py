@@ -3,7 +3,7 @@
 Each has a fake in `batchllm.testing`, so that users can test their jobs the way that this project tests itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -25,6 +25,9 @@ class Source(Protocol):
 
     def scan(self) -> "Scan":
         """Read everything once: count, digest, key faults. Raises InputDataError, InputMissingError."""
+
+    def stamps(self) -> Sequence[object]:
+        """What tells cheaply whether the input is still the same, as JSON values; nothing is read for it."""
 
     def batches(self) -> Iterator[Sequence[Row | BadRow]]:
         """All rows in input order, in batches of bounded bytes; ordinals count from 0 over all files."""
@@ -64,6 +67,7 @@ class Task(Protocol):
     content_field: str  # of the body: "messages", "prompt", "input"
     is_packed: bool  # several rows a request
     answer_fields: tuple[pa.Field, ...]
+    template_columns: frozenset[str]  # what its templates read of a row
 
     def content(self, row: Row) -> object:
         """What to send for this row. Raises RowError."""
@@ -93,3 +97,6 @@ class Recorder(Protocol):
     def put(self, records: Sequence[JournalRecord]) -> None: ...
 
     async def room(self) -> None: ...
+
+    def watch(self, committed: Callable[[int], None]) -> None:
+        """`committed` hears, on the loop's thread, how many of the records put so far are safe."""

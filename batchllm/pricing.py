@@ -61,6 +61,11 @@ class Price:
     rates: tuple[Rate, ...] = ()
 
     @property
+    def is_free(self) -> bool:
+        """Costs nothing whatever is counted: moderations are free at most providers, and come without tokens."""
+        return not self.request_usd and not any(rate.prompt_usd or rate.output_usd for rate in self.all_rates)
+
+    @property
     def all_rates(self) -> tuple[Rate, ...]:
         return self.rates or (Rate(self.input_usd, self.output_usd, self.cached_usd),)
 
@@ -73,7 +78,11 @@ def cost_usd(price: Price | None, usage: Usage, *, wall_s: float | None = None) 
     """
     if usage.cost_usd is not None:
         return usage.cost_usd
-    if price is None or usage.prompt_tokens is None:
+    if price is None:
+        return None
+    if price.is_free:
+        return 0.0
+    if usage.prompt_tokens is None:
         return None
     rates = list(_rates_of_call(price, usage.prompt_tokens, wall_s))
     if usage.completion_tokens is None and any(rate.output_usd for rate in rates):

@@ -42,13 +42,14 @@ class Request(NamedTuple):
     """One unit of dispatch: one row, or several packed ones (embedding, moderation).
 
     `content` is lane-neutral: messages (chat), a string (completion), a list of strings, one a row (embedding,
-    moderation). `tokens` holds the estimated prompt tokens of each row. `digest` identifies the content (16 bytes).
+    moderation). `tokens` holds the estimated prompt tokens of each row, `digests` what identifies its content (16 bytes):
+    the same whichever lane it goes to and whatever it is packed with.
     """
 
     rows: tuple[RowRef, ...]
     content: object
     tokens: tuple[int, ...]
-    digest: bytes
+    digests: tuple[bytes, ...]
 
     @property
     def prompt_tokens(self) -> int:
@@ -126,6 +127,12 @@ class FailureCode(StrEnum):
     TEMPLATE = "template"
     LANE_DEAD = "lane_dead"
     INTERNAL = "internal"
+
+
+#: Failures that speak of the lane and not of the row: several in a row and the lane rests.
+LANE_TROUBLE = frozenset(
+    {FailureCode.CONNECTION, FailureCode.TIMEOUT, FailureCode.SERVER, FailureCode.MALFORMED}
+)
 
 
 class Failure(NamedTuple):

@@ -9,17 +9,12 @@ from enum import StrEnum
 
 from tenacity import RetryCallState, Retrying, wait_exponential
 
-from batchllm.records import Action, Billed, Failure, FailureCode
+from batchllm.records import LANE_TROUBLE, Action, Billed, Failure, FailureCode
 
 #: Paid answers that were not accepted (they break the schema, say): asked again this often.
 MAX_REASKS = 2
 #: Attempts that found the lane down do not count as the row's; this many times its cap is the end all the same.
 PROBES_PER_ATTEMPT = 3
-
-#: Failures that speak of the lane and not of the row: several in a row and the lane rests.
-LANE_TROUBLE = frozenset(
-    {FailureCode.CONNECTION, FailureCode.TIMEOUT, FailureCode.SERVER, FailureCode.MALFORMED}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +40,7 @@ class Tries:
         """Count a failed attempt where it belongs."""
         if failure.code is FailureCode.RATE_LIMIT:
             self.refused += 1
-        elif was_probe and failure.code in LANE_TROUBLE:
-            self.probes += 1
-        elif failure.code is FailureCode.CONNECTION and failure.billed is Billed.NO:
+        elif failure.code in LANE_TROUBLE and (was_probe or _met_nobody(failure)):
             self.probes += 1
         else:
             self.counted += 1
@@ -60,6 +53,10 @@ class Tries:
             or self.reasks > MAX_REASKS
             or self.probes >= policy.max_attempts * PROBES_PER_ATTEMPT
         )
+
+
+def _met_nobody(failure: Failure) -> bool:
+    return failure.code is FailureCode.CONNECTION and failure.billed is Billed.NO
 
 
 class Next(StrEnum):

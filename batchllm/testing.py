@@ -27,7 +27,9 @@ from batchllm.records import (
 
 T = TypeVar("T")
 _START_S = 1_000.0
-_TURN_S = 1e-6  # a turn of the loop takes some time, or code that waits for "a little later" would spin for ever
+_TURN_S = (
+    1e-6  # a turn of the loop takes some time, or code that waits for "a little later" would spin for ever
+)
 
 
 class SteppedClock:
@@ -126,9 +128,15 @@ class MemoryRecorder:
 
     def __init__(self) -> None:
         self.records: list[JournalRecord] = []
+        self._committed: Callable[[int], None] | None = None
 
     def put(self, records: Sequence[JournalRecord]) -> None:
         self.records.extend(records)
+        if self._committed is not None:
+            self._committed(len(self.records))
+
+    def watch(self, committed: Callable[[int], None]) -> None:
+        self._committed = committed
 
     async def room(self) -> None:
         return
@@ -149,12 +157,13 @@ class MemoryRecorder:
 def text_request(ordinal: int, text: str = "", tokens: int = 10) -> Request:
     """A request of one row whose content is a text."""
     row = RowRef(ordinal, f"k{ordinal}", b"[]")
-    return Request((row,), text or f"row {ordinal}", (tokens,), ordinal.to_bytes(16, "big"))
+    return Request((row,), text or f"row {ordinal}", (tokens,), (ordinal.to_bytes(16, "big"),))
 
 
 def packed_request(ordinals: Sequence[int]) -> Request:
     rows = tuple(RowRef(ordinal, None, b"[]") for ordinal in ordinals)
-    return Request(rows, [f"row {ordinal}" for ordinal in ordinals], (10,) * len(rows), bytes(16))
+    digests = tuple(ordinal.to_bytes(16, "big") for ordinal in ordinals)
+    return Request(rows, [f"row {ordinal}" for ordinal in ordinals], (10,) * len(rows), digests)
 
 
 def encode_content(request: Request) -> bytes:

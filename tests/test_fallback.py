@@ -112,7 +112,11 @@ def test_refusals_without_a_hint_ask_for_growing_silence_and_old_ones_for_none()
 def test_in_order_a_lane_waits_for_those_before_it() -> None:
     lanes = [Lane(), Lane(), Lane()]
     none: frozenset[int] = frozenset()
-    assert [is_open_to(lane, lanes, excluded=none, in_order=True) for lane in range(3)] == [True, False, False]
+    assert [is_open_to(lane, lanes, excluded=none, in_order=True) for lane in range(3)] == [
+        True,
+        False,
+        False,
+    ]
     fail(lanes[0].health, 0.0, TRIP_AFTER)
     assert [is_open_to(lane, lanes, excluded=none, in_order=True) for lane in range(3)] == [True, True, False]
     assert not is_open_to(1, lanes, excluded=frozenset({1}), in_order=True)

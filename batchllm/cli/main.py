@@ -72,8 +72,6 @@ def invoke(args: list[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     try:
         result = cli.main(args, prog_name="batchllm", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE

@@ -90,9 +90,12 @@ class _View:
             table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type] # rich's literal
         for lane, rates in zip(stats.lanes, self._lanes, strict=False):
             table.add_row(*(Text(cell) for cell in _lane_cells(lane, rates.note(now_s, lane.answered))))
-        bar = ProgressBar(total=max(1, stats.total), completed=stats.finished)
+        bar = Table.grid(expand=True)  # a bar by itself does not end its line
+        bar.add_row(ProgressBar(total=max(1, stats.total), completed=stats.finished))
         rows: list[RenderableType] = [head, bar, table]
-        rows += [Text(f"  {text}"[:200], style="dim", overflow="ellipsis") for text in stats.last_failures[-2:]]
+        rows += [
+            Text(f"  {text}"[:200], style="dim", overflow="ellipsis") for text in stats.last_failures[-2:]
+        ]
         return Group(*rows)
 
 

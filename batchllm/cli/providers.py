@@ -131,9 +131,12 @@ def describe(entry: "ProviderEntry", environ: Mapping[str, str]) -> Iterator[Lin
     for kind in entry.endpoints:
         yield "endpoint", f"{kind}: {_endpoint(entry, kind)}"
     yield from _models(entry)
-    if not entry.price_provider:
-        yield "price", "not known by name; say price: {input: ..., output: ...} on the lane"
-    yield "in flight", f"{entry.concurrency} requests to start with"
+    if not entry.price_provider and entry.name != "simulator":
+        yield (
+            "price",
+            "known only where the base_url is; else say price: {input: ..., output: ...} on the lane",
+        )
+    yield "in flight", f"at most {entry.concurrency} requests, unless limits.concurrency says otherwise"
     for note in entry.notes:
         yield "note", note
     for group, grade in entry.grades.items():

@@ -15,9 +15,16 @@ from batchllm.errors import ExitCode
 from batchllm.events import RunStats
 from batchllm.fallback import LaneState, is_credentials, remaining
 from batchllm.plan import halves
-from batchllm.ports import Recorder
-from batchllm.records import Action, Failure, FailureCode, JournalRecord, Request, RowFailed
-from batchllm.retry import LANE_TROUBLE, Next, RetryPolicy, decide
+from batchllm.records import (
+    LANE_TROUBLE,
+    Action,
+    Failure,
+    FailureCode,
+    JournalRecord,
+    Request,
+    RowFailed,
+)
+from batchllm.retry import Next, RetryPolicy, decide
 
 #: The first so many rows all refused the same way: the job is wrong, not the rows.
 SAME_FAULT_ROWS = 20
@@ -53,7 +60,7 @@ class Aftermath:
         lanes: Sequence[Lane],
         board: Board,
         *,
-        recorder: Recorder,
+        put: Callable[[Sequence[JournalRecord]], None],
         policy: RetryPolicy,
         stats: RunStats,
         dice: random.Random,
@@ -61,7 +68,7 @@ class Aftermath:
     ) -> None:
         self._lanes = lanes
         self._board = board
-        self._recorder = recorder
+        self._put = put
         self._policy = policy
         self._stats = stats
         self._dice = dice
@@ -107,7 +114,7 @@ class Aftermath:
             self._elsewhere(work, lane)
 
     def record_failed(self, records: Sequence[JournalRecord]) -> None:
-        self._recorder.put(records)
+        self._put(records)
         for record in records:
             if isinstance(record, RowFailed):
                 by_class = self._stats.failures_by_class
@@ -142,7 +149,7 @@ class Aftermath:
         for part in parts:
             part.excluded = work.excluded
             part.tries.sent = work.tries.sent
-        self._board.replace(work, parts)
+        self._board.replace(parts)
 
     def _elsewhere(self, work: Work, lane: Lane) -> None:
         work.excluded |= {lane.index}

@@ -16,13 +16,23 @@ from batchllm.clock import Clock
 from batchllm.dispatch.aftermath import Aftermath, Ending, FailedCall
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import attempt_record, done_records
+from batchllm.dispatch.safety import Safety
 from batchllm.dispatch.work import Board, Work
 from batchllm.errors import BatchllmError, ExitCode
 from batchllm.events import RunStats
 from batchllm.fallback import LaneState
 from batchllm.ports import Recorder
 from batchllm.pricing import cost_usd, worst_case_usd
-from batchllm.records import Action, Billed, Failure, FailureCode, Reading, Request, RowFailed
+from batchllm.records import (
+    Action,
+    Billed,
+    Failure,
+    FailureCode,
+    JournalRecord,
+    Reading,
+    Request,
+    RowFailed,
+)
 from batchllm.retry import RetryPolicy
 
 #: No wait is longer than this without a look at what has changed.
@@ -40,7 +50,7 @@ class Dispatcher:
     `in_order`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the loop's parts are passed in, each for itself
         self,
         lanes: Sequence[Lane],
         *,
@@ -63,13 +73,15 @@ class Dispatcher:
         self._aftermath = Aftermath(
             lanes,
             self._board,
-            recorder=recorder,
             policy=policy,
             stats=stats,
             dice=dice or random.Random(),  # noqa: S311 - jitter, not secrets
             stop=self.stop,
+            put=self._put,
         )
         self._calls: set[asyncio.Task[None]] = set()
+        self._safe = Safety()
+        recorder.watch(self._safe.note_committed)
         self._ended: asyncio.Future[Ending] | None = None
         self._settled = asyncio.Event()
 
@@ -161,7 +173,7 @@ class Dispatcher:
             now_s = self._clock.monotonic_s()
             lane.health.wake(now_s)
             state = lane.health.state
-            size = 1 if state is LaneState.PROBING else lane.window.size
+            size = 1 if lane.health.wants_one_at_a_time else lane.window.size
             if state is LaneState.DEAD:
                 break
             if state is LaneState.RESTING or lane.quiet_s:
@@ -224,30 +236,36 @@ class Dispatcher:
             verdict = await self._exchange(lane, request)
         finally:
             now_s = self._clock.monotonic_s()
-            lane.window.leave()
             self._settle(lane, work, verdict, tokens, latency_s=now_s - sent_s)
             if isinstance(verdict, Failure):
                 record = attempt_record(
                     lane, request, verdict, started_at=started_at, latency_s=now_s - sent_s
                 )
-                self._recorder.put([record])
+                self._keep(lane, [record])
         if isinstance(verdict, Failure):
             self._aftermath.follow(FailedCall(lane, work, verdict, sent_s, now_s, was_probe))
             return
-        self._recorder.put(
-            done_records(
-                lane,
-                request,
-                verdict,
-                started_at=started_at,
-                latency_s=now_s - sent_s,
-                attempts=work.tries.sent,
-            )
+        records = done_records(
+            lane,
+            request,
+            verdict,
+            started_at=started_at,
+            latency_s=now_s - sent_s,
+            attempts=work.tries.sent,
         )
+        self._keep(lane, records)
         lane.health.note_success()
         lane.stats.answered += 1
         self._stats.ok += len(request.rows)
         self._board.finish()
+
+    def _put(self, records: Sequence[JournalRecord]) -> None:
+        self._safe.expect(len(records), None)
+        self._recorder.put(records)
+
+    def _keep(self, lane: Lane, records: Sequence[JournalRecord]) -> None:
+        self._safe.expect(len(records), lane)
+        self._recorder.put(records)
 
     async def _exchange(self, lane: Lane, request: Request) -> Reading | Failure:
         try:

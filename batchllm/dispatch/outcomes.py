@@ -57,7 +57,7 @@ def done_records(
             latency_ms,
             attempts,
             reading.request_id,
-            request.digest,
+            request.digests[0],
         )
         return [attempt, row]
     prompt = shares(usage.prompt_tokens, request.tokens)
@@ -79,7 +79,7 @@ def done_records(
                 latency_ms,
                 attempts,
                 reading.request_id,
-                request.digest,
+                request.digests[position],
             )
         )
     return records
@@ -122,10 +122,10 @@ def failed_records(
             message[:_MESSAGE_CHARS],
             failure.status,
             attempts,
-            request.digest,
+            digest,
             failure.content,
         )
-        for row in request.rows
+        for row, digest in zip(request.rows, request.digests, strict=True)
     ]
 
 

@@ -68,8 +68,8 @@ class Board:
         self._returned.append(work)
         self.wake()
 
-    def replace(self, work: Work, parts: Sequence[Work]) -> None:
-        """A request was split."""
+    def replace(self, parts: Sequence[Work]) -> None:
+        """A request was split into these."""
         self.outstanding += len(parts) - 1
         self._returned.extendleft(reversed(parts))
         self.wake()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from batchllm.dispatch import Ending
 from batchllm.errors import ExitCode
-from batchllm.run import Stop
+from batchllm.running import Stop
 
 _CODES = {
     signal.SIGINT: ExitCode.INTERRUPTED,
@@ -45,7 +45,11 @@ def stopping_on_signals(
                 " (once more to abandon them)"
             )
             stop.ask(
-                Ending(code, f"stopped by {_WORDS[number]}", "run the same command again: it goes on where it was")
+                Ending(
+                    code,
+                    f"stopped by {_WORDS[number]}",
+                    "run the same command again: it goes on where it was",
+                )
             )
         elif seen == 2:
             say(f"{_WORDS[number]}: abandoning {in_flight():,} calls; they may have been paid for")

@@ -1,0 +1,61 @@
+"""The record: nothing that was paid for is lost, and nothing is paid for twice.
+
+    lock       one run an output folder                 files      paths, folders, fsync
+    journal    `Journal`: open, put, room, seal         writer     queue and thread
+    database   the SQLite file                          lines      records → its lines
+    identity   whose record it is                       finished   a bit for each unit of work
+    tables     lines → Arrow columns                    recall     what earlier runs finished
+    parts      the protocol of one Parquet part         drain      journal → parts, in slices
+    merge      parts → input order                      sealing    completion
+    manifest   manifest.json
+
+Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchllm.journal.database import Counts
+    from batchllm.journal.identity import Identity, changed_sections, stored_sections
+    from batchllm.journal.journal import Interrupted, Journal, Tuning
+    from batchllm.journal.lock import OutputLock
+    from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
+    from batchllm.journal.tables import check_names
+
+_HOMES = {
+    "Counts": "database",
+    "Identity": "identity",
+    "Interrupted": "journal",
+    "Journal": "journal",
+    "Manifest": "manifest",
+    "OutputLock": "lock",
+    "PartEntry": "manifest",
+    "Tuning": "journal",
+    "changed_sections": "identity",
+    "check_names": "tables",
+    "read_manifest": "manifest",
+    "stored_sections": "identity",
+}
+
+__all__ = [
+    "Counts",
+    "Identity",
+    "Interrupted",
+    "Journal",
+    "Manifest",
+    "OutputLock",
+    "PartEntry",
+    "Tuning",
+    "changed_sections",
+    "check_names",
+    "read_manifest",
+    "stored_sections",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

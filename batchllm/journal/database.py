@@ -10,7 +10,7 @@ to begin with and is refused instead of being started afresh.
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,37 +34,48 @@ _PAGE_BYTES = 8192  # half the overflow pages of 4096 for answers of about 1 KB,
 _WAL_PAGES = 1000
 _CACHE_KIB = 8192
 _BUSY_S = 10.0
+_CHUNK_LINES = 64
+_LEAST_BYTES = 512
 
 #: `seq` has AUTOINCREMENT because a number must never come back: without it SQLite starts at 1 again once a drain has
 #: emptied the table, and a part's `hi_seq` would then speak of other rows.
-_TABLES = (
-    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE runs (run INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, ended REAL,"
-    " pid INTEGER NOT NULL, host TEXT NOT NULL, version TEXT NOT NULL,"
-    " in_flight_max INTEGER NOT NULL DEFAULT 0, exit_code INTEGER, clean INTEGER NOT NULL DEFAULT 0)",
-    "CREATE TABLE lanes (lane INTEGER PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL,"
-    " model TEXT NOT NULL, simulated INTEGER NOT NULL)",
-    "CREATE TABLE totals (one INTEGER PRIMARY KEY CHECK (one = 1), run INTEGER NOT NULL, ok INTEGER NOT NULL,"
-    " failed INTEGER NOT NULL, attempts INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
-    " completion_tokens INTEGER NOT NULL, cost_usd REAL NOT NULL, unpriced INTEGER NOT NULL,"
-    " uncertain INTEGER NOT NULL)",
-    "CREATE TABLE results (seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL,"
-    " lane INTEGER NOT NULL, key, carry BLOB NOT NULL, answer NOT NULL, finish_reason TEXT, model TEXT,"
-    " prompt_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL, latency_ms REAL,"
-    " attempts INTEGER NOT NULL, request_id TEXT, digest BLOB NOT NULL, crc INTEGER NOT NULL,"
-    " UNIQUE (row, slot))",
-    "CREATE TABLE failures (seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL,"
-    " lane INTEGER, key, class TEXT NOT NULL, message TEXT NOT NULL, status INTEGER, attempts INTEGER NOT NULL,"
-    " digest BLOB NOT NULL, content TEXT, UNIQUE (row, slot))",
-    "CREATE TABLE attempts (seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, rows INTEGER NOT NULL,"
-    " lane INTEGER NOT NULL, model TEXT, prompt_tokens INTEGER, completion_tokens INTEGER,"
-    " cached_tokens INTEGER, reasoning_tokens INTEGER, cost_usd REAL, billed TEXT NOT NULL, status INTEGER,"
-    " class TEXT, latency_ms REAL, started_at REAL, request_id TEXT)",
-    "CREATE TABLE parts (part INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL UNIQUE,"
-    " state TEXT NOT NULL CHECK (state IN ('intent', 'committed', 'retired')), hi_seq INTEGER NOT NULL,"
-    " rows INTEGER, bytes INTEGER, sha256 TEXT, min_row INTEGER, max_row INTEGER)",
-    "INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0, 0.0, 0, 0)",
-)
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, ended REAL, pid INTEGER NOT NULL, host TEXT NOT NULL,
+    version TEXT NOT NULL, in_flight_max INTEGER NOT NULL DEFAULT 0, exit_code INTEGER, clean INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE lanes (
+    lane INTEGER PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+    simulated INTEGER NOT NULL
+);
+CREATE TABLE totals (
+    one INTEGER PRIMARY KEY CHECK (one = 1), run INTEGER NOT NULL, ok INTEGER NOT NULL, failed INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    cost_usd REAL NOT NULL, unpriced INTEGER NOT NULL, uncertain INTEGER NOT NULL
+);
+CREATE TABLE results (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, lane INTEGER NOT NULL, key,
+    carry BLOB NOT NULL, answer NOT NULL, finish_reason TEXT, model TEXT, prompt_tokens INTEGER,
+    completion_tokens INTEGER, cost_usd REAL, latency_ms REAL, attempts INTEGER NOT NULL, request_id TEXT,
+    digest BLOB NOT NULL, crc INTEGER NOT NULL, UNIQUE (row, slot)
+);
+CREATE TABLE failures (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, lane INTEGER, key,
+    class TEXT NOT NULL, message TEXT NOT NULL, status INTEGER, attempts INTEGER NOT NULL, digest BLOB NOT NULL,
+    content TEXT, UNIQUE (row, slot)
+);
+CREATE TABLE attempts (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, rows INTEGER NOT NULL, lane INTEGER NOT NULL,
+    model TEXT, prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER, reasoning_tokens INTEGER,
+    cost_usd REAL, billed TEXT NOT NULL, status INTEGER, class TEXT, latency_ms REAL, started_at REAL, request_id TEXT
+);
+CREATE TABLE parts (
+    part INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('intent', 'committed', 'retired')), hi_seq INTEGER NOT NULL,
+    rows INTEGER, bytes INTEGER, sha256 TEXT, min_row INTEGER, max_row INTEGER
+);
+INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0, 0.0, 0, 0)"""
 
 
 class Counts(NamedTuple):
@@ -84,7 +95,16 @@ class Counts(NamedTuple):
     uncertain: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
-        return Counts(*(mine + its for mine, its in zip(self, other, strict=True)))
+        return Counts(
+            self.ok + other.ok,
+            self.failed + other.failed,
+            self.attempts + other.attempts,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost_usd + other.cost_usd,
+            self.unpriced + other.unpriced,
+            self.uncertain + other.uncertain,
+        )
 
 
 class Database:
@@ -121,16 +141,20 @@ class Database:
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
-            with suppress(sqlite3.Error):  # a dead disk refuses this as well; recovery discards the transaction
+            with suppress(
+                sqlite3.Error
+            ):  # a dead disk refuses this as well; recovery discards the transaction
                 self._connection.execute("ROLLBACK")
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        return list(self.cursor(sql, values))
+        return [line for chunk in self.chunks(sql, values) for line in chunk]
 
-    def cursor(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+    def chunks(self, sql: str, values: Sequence[object]) -> Generator[list[tuple[Any, ...]]]:
+        """Lines, a few at a time; to be closed when left early: an open read keeps the WAL from being reused."""
         try:
             with closing(self._connection.execute(sql, values)) as found:
-                yield from found
+                while lines := found.fetchmany(_CHUNK_LINES):
+                    yield lines
         except sqlite3.Error as error:
             self.broken = database_fault(error, self.path)
             raise self.broken from error
@@ -187,8 +211,9 @@ def open_database(layout: Layout, *, max_page_count: int | None = None) -> Datab
     path = layout.database
     if path.is_symlink() or not path.is_file():
         raise OutputError(f"{path} is not a file of its own", remedy="remove what stands there instead")
-    if path.stat().st_size == 0:
-        raise _damaged(path, "it is empty")
+    size = path.stat().st_size
+    if size < _LEAST_BYTES:  # SQLite would take it for a new database
+        raise _damaged(path, f"it has {size} bytes only")
     connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=rw",
         timeout=_BUSY_S,
@@ -242,8 +267,8 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     for pragma in (f"page_size = {_PAGE_BYTES}", "synchronous = FULL", "fullfsync = ON"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("BEGIN")
-    for table in _TABLES:
-        connection.execute(table)
+    for statement in _SCHEMA.split(";"):
+        connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute("COMMIT")
@@ -310,4 +335,3 @@ def database_fault(error: sqlite3.Error, path: Path) -> StorageError:
         remedy="check the disk (space, quota, file size limit, health) and start again:"
         " what was committed is kept and not paid again",
     )
-

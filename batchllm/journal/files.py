@@ -30,9 +30,19 @@ PROBE = ".batchllm-probe"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 #: Where several hosts may map one file: SQLite's shared memory does not work across them.
-_NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs ceph lustre gpfs beegfs afs 9p glusterfs ocfs2 gfs2".split()
-)
+_NETWORK_FILE_SYSTEMS = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "ceph",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "afs",
+    "9p",
+}
 
 
 def no_fault(point: str) -> None:
@@ -73,9 +83,7 @@ class Layout:
 
     def has_results(self) -> bool:
         """Whether parts or a manifest are there, whoever wrote them."""
-        return self.manifest.exists() or any(
-            any(self.folder(kind).glob("part-*.parquet")) for kind in KINDS
-        )
+        return self.manifest.exists() or any(any(self.folder(kind).glob("part-*.parquet")) for kind in KINDS)
 
 
 def make_folders(layout: Layout) -> None:
@@ -110,14 +118,12 @@ def probe(layout: Layout) -> None:
     try:
         source.unlink(missing_ok=True)
         write_new(source, b"batchllm", 0o600)
-        for kind in KINDS:
-            target = layout.folder(kind) / PROBE
+        for folder in (layout.out, *map(layout.folder, KINDS)):
+            target = folder / PROBE
             target.unlink(missing_ok=True)
             os.link(source, target)
             target.unlink()
         source.unlink()
-        write_new(layout.out / PROBE, b"batchllm", 0o600)
-        (layout.out / PROBE).unlink()
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise storage_fault("try the output folder", layout.out, error) from error

@@ -139,9 +139,7 @@ def _change(
     )
 
 
-def _section_change(
-    database: Database, identity: Identity, old: Mapping[str, str]
-) -> ChangedJobError | None:
+def _section_change(database: Database, identity: Identity, old: Mapping[str, str]) -> ChangedJobError | None:
     changed = changed_sections(old, identity.sections)
     if not changed and database.meta("fingerprint") == identity.fingerprint:
         return None

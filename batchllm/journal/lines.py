@@ -7,14 +7,16 @@ something was bought twice.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 from batchllm.errors import InvariantError
 from batchllm.journal.database import Counts
 from batchllm.journal.finished import Finished
 from batchllm.journal.tables import Line, checksum
-from batchllm.records import AttemptRecord, Billed, JournalRecord, RowDone, RowFailed
+from batchllm.records import AttemptRecord, JournalRecord, RowDone, RowFailed
 
 _INSERTED = {
     "results": "row, slot, lane, key, carry, answer, finish_reason, model, prompt_tokens, completion_tokens,"
@@ -32,7 +34,8 @@ _INT64 = range(-(2**63), 2**63)
 WHOLE_ROW = -1
 
 
-def statements(table: str) -> list[tuple[int, str]]:
+@cache
+def statements(table: str) -> Sequence[tuple[int, str]]:
     """How many lines, and the INSERT for so many; largest first."""
     columns = _INSERTED[table]
     holes = f"({', '.join('?' * len(columns.split(',')))})"
@@ -50,10 +53,13 @@ class Harvest:
     failures: list[Line] = field(default_factory=list)
     attempts: list[Line] = field(default_factory=list)
     units: set[int] = field(default_factory=set)
-    added: Counts = Counts()
+    added: Counts = field(default_factory=Counts)
     answer_bytes: int = 0
     failure_bytes: int = 0
     repeated: InvariantError | None = None
+
+    def tables(self) -> list[tuple[str, list[Line]]]:
+        return [("results", self.results), ("failures", self.failures), ("attempts", self.attempts)]
 
 
 class Harvester:
@@ -105,9 +111,7 @@ class Harvester:
             slot, units = WHOLE_ROW, self._finished.open_slots(ordinal)
         else:
             slot, units = lane, [ordinal * self._slots + lane]
-        fresh = [
-            unit for unit in units if unit not in harvest.units and not self._finished.has_unit(unit)
-        ]
+        fresh = [unit for unit in units if unit not in harvest.units and not self._finished.has_unit(unit)]
         if not fresh:
             harvest.repeated = _repeated("failure", ordinal, slot)
             return 0
@@ -123,29 +127,22 @@ class Harvester:
         prompt = completion = unpriced = uncertain = 0
         cost = 0.0
         for record in attempts:
-            row, rows, lane, model, asked, given, cached, reasoning, price, billed, status, code, *rest = record
-            prompt += asked or 0
-            completion += given or 0
-            cost += price or 0.0
-            unpriced += price is None and billed == Billed.YES
-            uncertain += billed == Billed.UNKNOWN
+            # Exact text: sqlite3 looks for an adapter of every other class, enumerations included.
+            billed, failure = str(record.billed), record.failure
+            code = None if failure is None else str(failure)
+            prompt += record.prompt_tokens or 0
+            completion += record.completion_tokens or 0
+            price = record.cost_usd
+            if price is not None and isfinite(price):
+                cost += price
+            else:
+                price = None
+                unpriced += billed == "yes"
+            if billed == "unknown":
+                uncertain += 1
+            lane = self._number(record.lane)
             harvest.attempts.append(
-                (
-                    row,
-                    rows,
-                    self._number(lane),
-                    model,
-                    asked,
-                    given,
-                    cached,
-                    reasoning,
-                    price,
-                    # exact text: sqlite3 looks for an adapter of every other class, enums included
-                    str(billed),
-                    status,
-                    None if code is None else str(code),
-                    *rest,
-                )
+                (*record[:2], lane, *record[3:8], price, billed, record.status, code, *record[12:])
             )
         return Counts(0, 0, len(attempts), prompt, completion, cost, unpriced, uncertain)
 

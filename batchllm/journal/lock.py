@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import orjson
 
@@ -56,7 +57,7 @@ class OutputLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __enter__(self) -> "OutputLock":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

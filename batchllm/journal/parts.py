@@ -11,8 +11,10 @@ only has to look at `parts`: it removes the two files of each intent, and a comm
 
 import hashlib
 import os
+import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchllm.errors import InvariantError, StorageError
+from batchllm.errors import BatchllmError, InvariantError, StorageError
 from batchllm.journal.database import Database
 from batchllm.journal.files import (
     KINDS,
@@ -37,6 +39,10 @@ from batchllm.journal.files import (
 from batchllm.journal.tables import Tables
 
 SOURCE_TABLE: dict[Kind, str] = {"output": "results", "failures": "failures", "usage": "attempts"}
+
+
+#: A quarter of the default: pages are what a merge holds of each column of each part, decompressed.
+_PAGE_BYTES = 1 << 18
 
 
 class PartInfo(NamedTuple):
@@ -77,14 +83,14 @@ class Sizes:
     """Bounds of what is held in memory and of what a file may become."""
 
     slice_rows: int = 2048  # journal lines read between two commits
-    slice_bytes: int = 4 << 20
+    slice_bytes: int = 2 << 20
     group_rows: int = 16_384
-    group_bytes: int = 16 << 20
+    group_bytes: int = 8 << 20
     part_rows: int = 1_000_000
     part_bytes: int = 512 << 20
     drain_rows: int = 65_536
     drain_bytes: int = 64 << 20
-    merge_bytes: int = 32 << 20  # read ahead over all parts that are merged at a time
+    merge_bytes: int = 4 << 20  # read ahead over all parts that are merged at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,8 @@ class Store:
         name = uuid.uuid4().hex
         with self.database.transaction() as connection:
             part = connection.execute(
-                "INSERT INTO parts (kind, name, state, hi_seq) VALUES (?, ?, 'intent', ?)", (kind, name, hi_seq)
+                "INSERT INTO parts (kind, name, state, hi_seq) VALUES (?, ?, 'intent', ?)",
+                (kind, name, hi_seq),
             ).lastrowid
             name = f"part-{part or 0:08d}-{name}.parquet"
             connection.execute("UPDATE parts SET name = ? WHERE part = ?", (name, part))
@@ -121,8 +128,7 @@ class Store:
                     " WHERE part = ?",
                     (part.rows, part.bytes, part.sha256, part.min_row, part.max_row, part.intent.part),
                 )
-                table = SOURCE_TABLE[part.intent.kind]
-                connection.execute(f"DELETE FROM {table} WHERE seq <= ?", (part.intent.hi_seq,))  # noqa: S608
+                _delete_drained(connection, part.intent)
             for old in retired:
                 connection.execute("UPDATE parts SET state = 'retired' WHERE part = ?", (old.part,))
             if is_complete:
@@ -143,6 +149,15 @@ class Store:
             (kind,),
         )
         return [PartInfo(*line) for line in found]
+
+
+def _delete_drained(connection: sqlite3.Connection, intent: Intent) -> None:
+    table = SOURCE_TABLE[intent.kind]
+    newest = connection.execute(f"SELECT max(seq) FROM {table}").fetchone()[0]  # noqa: S608 - our own names
+    if newest is not None and newest <= intent.hi_seq:
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - all of it: SQLite then drops whole pages
+    else:
+        connection.execute(f"DELETE FROM {table} WHERE seq <= ?", (intent.hi_seq,))  # noqa: S608
 
 
 class HashingFile:
@@ -185,13 +200,13 @@ class Draft:
 
     store: Store
     intent: Intent
+    after: int = -1  # the rank of the last row so far
     rows: int = 0
     min_row: int | None = None
     max_row: int | None = None
     _waiting: list[pa.RecordBatch] = field(default_factory=list)
     _waiting_rows: int = 0
     _waiting_bytes: int = 0
-    _last: int = -1
     _file: HashingFile = field(init=False)
     _writer: pq.ParquetWriter = field(init=False)
 
@@ -202,14 +217,19 @@ class Draft:
             self._file = HashingFile(open_new(path, 0o644))
         except OSError as error:
             raise storage_fault("create", path, error) from error
-        self.store.fault("after_tmp")
-        self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._file, mode="w"),
-            tables.schemas[kind],
-            compression="zstd",
-            use_dictionary=tables.dictionary_columns(kind),
-            write_page_checksum=True,
-        )
+        try:
+            self.store.fault("after_tmp")
+            self._writer = pq.ParquetWriter(
+                pa.PythonFile(self._file, mode="w"),
+                tables.schemas[kind],
+                compression="zstd",
+                use_dictionary=tables.dictionary_columns(kind),
+                write_page_checksum=True,
+                data_page_size=_PAGE_BYTES,
+            )
+        except BaseException:
+            self._file.close()
+            raise
 
     @property
     def bytes(self) -> int:
@@ -242,9 +262,12 @@ class Draft:
         )
 
     def close(self) -> None:
-        """Let go of a draft that will not be sealed."""
+        """Let go of a draft that will not be sealed; its file is removed by `Store.abandon`, or by the next start."""
         self._waiting.clear()
-        self._file.close()
+        with suppress(OSError, pa.ArrowException):  # the footer of a file that nobody will read
+            self._writer.close()
+        with suppress(OSError):
+            self._file.close()
 
     def _write_group(self) -> None:
         if not self._waiting:
@@ -255,18 +278,21 @@ class Draft:
             self._writer.write_table(table, row_group_size=table.num_rows)
         except OSError as error:
             raise self._fault(error) from error
+        del table
+        pa.default_memory_pool().release_unused()
 
     def _check_order(self, batch: pa.RecordBatch) -> None:
         """Each unit once and in order in output/, rows in order elsewhere: proven for each part, not assumed."""
         rows = batch.column("row")
-        is_output = self.intent.kind == "output"
-        ranks = self.store.tables.units(batch) if is_output else rows
+        ranks = self.store.tables.ranks(self.intent.kind, batch)
         first, last = ranks[0].as_py(), ranks[-1].as_py()
         steps = pc.subtract(ranks.slice(1), ranks.slice(0, len(ranks) - 1))
-        least = 1 if is_output else 0
-        if first - self._last < least or pc.any(pc.less(steps, least)).as_py():
-            raise InvariantError(f"rows of {self.intent.kind} are twice or out of order in {self.intent.name}")
-        self._last = last
+        least = 1 if self.intent.kind == "output" else 0
+        if first - self.after < least or pc.any(pc.less(steps, least)).as_py():
+            raise InvariantError(
+                f"rows of {self.intent.kind} are twice or out of order in {self.intent.name}"
+            )
+        self.after = last
         self.rows += batch.num_rows
         self.min_row = rows[0].as_py() if self.min_row is None else self.min_row
         self.max_row = rows[-1].as_py()
@@ -292,7 +318,32 @@ def publish(store: Store, sealed: Sequence[Sealed]) -> None:
         sync_folder(folder)
 
 
-def recover(store: Store, write_manifest: Callable[[], None]) -> list[Path]:
+def abandon_all(store: Store, intents: Sequence[Intent]) -> None:
+    """After an error, undo what was begun, as far as that is possible."""
+    if store.database.broken is not None:
+        return  # what the database holds is known at the next start only, which undoes or keeps accordingly
+    with suppress(BatchllmError):  # the error that led here is the one to hear of
+        for intent in intents:
+            store.abandon(intent)
+
+
+def open_part(path: Path) -> pq.ParquetFile:
+    """For reading in small batches: the file is streamed, and its pages' checksums are compared."""
+    try:
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise damaged_part(path, error) from error
+
+
+def damaged_part(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"{path} cannot be read: {str(error) or 'it ends too early'}",
+        remedy="put the file back from a copy; or move the whole output folder away and start afresh,"
+        " which pays for its rows again",
+    )
+
+
+def recover(store: Store, write_manifest: Callable[[], object]) -> list[Path]:
     """Finish or undo what an earlier run left half done; returns files that nobody knows of.
 
     Raises StorageError when a committed part is missing or has another size.

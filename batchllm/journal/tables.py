@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchllm.carry import CarryCodec, plain_field
+from batchllm.carry import CarryCodec
 from batchllm.errors import BatchllmError, InvariantError, StorageError
 from batchllm.journal.files import Kind
 from batchllm.ports import Shape, Task
@@ -117,7 +117,7 @@ class Tables:
         self, task: Task, shape: Shape, lanes: Sequence[LaneInfo], slot_lanes: Sequence[str] = ()
     ) -> None:
         self._task = task
-        self._key = None if shape.key is None else plain_field(shape.key)
+        self._key = _key_field(shape)
         self._codec = CarryCodec(shape.carry)
         self.schemas = table_schemas(task, shape)
         self.slots = len(slot_lanes) or 1
@@ -157,6 +157,13 @@ class Tables:
             return _flat(rows)
         slots = pc.index_in(table.column("lane"), self._slot_lanes).cast(pa.int64())
         return _flat(pc.add(pc.multiply(rows, self.slots), slots))
+
+    def ranks(self, kind: Kind, table: pa.Table | pa.RecordBatch) -> pa.Array:
+        """What a part is sorted by: the unit in output/, the row elsewhere."""
+        return self.units(table) if kind == "output" else _flat(table.column("row"))
+
+    def lowest_rank(self, kind: Kind, row: int) -> int:
+        return row * self.slots if kind == "output" else row
 
     def dictionary_columns(self, kind: Kind) -> list[str]:
         """Columns that are worth a dictionary. Vectors are not: no two are the same."""
@@ -240,13 +247,19 @@ class Tables:
 
 
 def table_schemas(task: Task, shape: Shape) -> dict[Kind, pa.Schema]:
-    key = () if shape.key is None else (plain_field(shape.key),)
+    key_field = _key_field(shape)
+    key = () if key_field is None else (key_field,)
     carry = CarryCodec(shape.carry).fields
     return {
         "output": pa.schema([*key, _ROW, *carry, *task.answer_fields, *_OUTPUT_TAIL]),
         "failures": pa.schema([*key, _ROW, *_FAILURES_TAIL]),
         "usage": _USAGE,
     }
+
+
+def _key_field(shape: Shape) -> pa.Field | None:
+    """Plain like a carried column: a dictionary is an encoding, not a type."""
+    return None if shape.key is None else CarryCodec((shape.key,)).fields[0]
 
 
 def _instants(seconds: Sequence[float | None]) -> pa.Array:

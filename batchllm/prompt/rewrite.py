@@ -76,7 +76,7 @@ class Rewriter(NodeTransformer):
         return node
 
     def concatenation(self, node: nodes.Concat) -> nodes.Node:
-        return _step("~joined", nodes.List(node.nodes, lineno=node.lineno))
+        return _metered(_step("~joined", nodes.List(node.nodes, lineno=node.lineno)))
 
     def literal(self, node: nodes.Literal) -> nodes.Node:
         is_target = isinstance(node, nodes.Tuple) and node.ctx != "load"

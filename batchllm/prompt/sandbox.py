@@ -16,7 +16,7 @@ made for it can still waste minutes on a row of many megabytes, and hold some hu
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from functools import partial
 from html import escape
@@ -24,7 +24,15 @@ from string import Formatter
 from types import BuiltinMethodType, FunctionType
 from typing import Any
 
-from jinja2 import StrictUndefined, Undefined, UndefinedError, filters, pass_context, pass_environment
+from jinja2 import (
+    Environment,
+    StrictUndefined,
+    Undefined,
+    UndefinedError,
+    filters,
+    pass_context,
+    pass_environment,
+)
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
@@ -54,11 +62,21 @@ class _Absent(StrictUndefined):
         super().__init__(hint, obj, name, exc)
 
 
+def _bounded_range(*bounds: int) -> range:
+    numbers = range(*bounds)
+    if len(numbers) > RANGE_LIMIT:
+        raise ValueError(f"range() gives at most {RANGE_LIMIT:,} numbers")
+    return numbers
+
+
 class Rendering(Context):
     """One rendering: the row's values and what is left of the allowances."""
 
-    work = WORK_LIMIT
-    room = TEXT_LIMIT
+    def __init__(self, environment: Environment, row: Mapping[str, object], room: int) -> None:
+        super().__init__(environment, {**row, "range": _bounded_range}, None, {})
+        self.row = row
+        self.room = room
+        self.work = WORK_LIMIT
 
     def charge(self, value: object, rounds: int = 1) -> None:
         if isinstance(value, str):
@@ -89,13 +107,6 @@ def size_of(value: object) -> int:
 def _check_size(size: int) -> None:
     if size > SIZE_LIMIT:
         raise ValueError(f"the template builds a value that is too large (limit: {SIZE_LIMIT:,} characters)")
-
-
-def bounded_range(*bounds: int) -> range:
-    numbers = range(*bounds)
-    if len(numbers) > RANGE_LIMIT:
-        raise ValueError(f"range() gives at most {RANGE_LIMIT:,} numbers")
-    return numbers
 
 
 def _multiply(left: Any, right: Any) -> object:
@@ -182,7 +193,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         # Without the optimizer nothing of a template runs while it is compiled.
         super().__init__(undefined=_Absent, keep_trailing_newline=True, optimized=False, autoescape=False)
-        self.globals = {"range": bounded_range}
+        self.globals = {"range": _bounded_range}
         self.filters = {**FILTERS, **STEPS}
         self.binop_table.update({"+": _add, "*": _multiply, "**": _power, "%": _modulo})
 
@@ -201,7 +212,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             context,
             function.args[0] if isinstance(function, partial) else getattr(function, "__self__", None),
         )
-        return super().call(context, function, *args, **kwargs)
+        return _metered(context, super().call(context, function, *args, **kwargs))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        return _metered(context, super().call_binop(context, operator, left, right))
 
     def call_filter(
         self,
@@ -273,7 +287,7 @@ def _round(rendering: Rendering, _: object, literals: int) -> bool:
 
 @pass_context
 def _column(rendering: Rendering, name: str) -> object:
-    return rendering.resolve(name)
+    return rendering.row[name] if name in rendering.row else rendering.environment.undefined(name=name)
 
 
 STEPS: dict[str, Callable[..., Any]] = {

@@ -12,7 +12,7 @@ from jinja2 import TemplateSyntaxError, meta, nodes
 
 from batchllm.errors import RowError
 from batchllm.prompt.rewrite import Rewriter
-from batchllm.prompt.sandbox import TEXT_LIMIT, MissingColumnError, Rendering, Sandbox, bounded_range
+from batchllm.prompt.sandbox import TEXT_LIMIT, MissingColumnError, Rendering, Sandbox
 from batchllm.prompt.text import missing_column, to_text, well_formed
 
 _SANDBOX = Sandbox()
@@ -20,12 +20,13 @@ _SPECIAL = frozenset({"range", "self"})
 
 
 class TemplateError(ValueError):
-    """A template that cannot be compiled; `line` counts from 1 inside the template."""
+    """A template that cannot be compiled; `line` counts from 1 inside it, `where` is its place in the job."""
 
-    def __init__(self, message: str, line: int) -> None:
+    def __init__(self, message: str, line: int, where: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.line = line
+        self.where = where
 
 
 class Template:
@@ -42,9 +43,9 @@ class Template:
             try:
                 self._read(text)
             except TemplateSyntaxError as error:
-                raise TemplateError(error.message or "wrong syntax", error.lineno) from None
+                raise TemplateError(error.message or "wrong syntax", error.lineno, where) from None
             except (RecursionError, SyntaxError, MemoryError):
-                raise TemplateError("the template is nested too deep", 1) from None
+                raise TemplateError("the template is nested too deep", 1, where) from None
 
     def render(self, values: Mapping[str, object]) -> str:
         """The text for one row. Raises RowError."""
@@ -87,9 +88,7 @@ class Template:
         return "".join(parts)
 
     def _run(self, compiled: CompiledTemplate, values: Mapping[str, object]) -> str:
-        rendering = Rendering(_SANDBOX, {**values, "range": bounded_range}, None, {})
-        rendering.room = self._limit
-        return "".join(compiled.root_render_func(rendering))
+        return "".join(compiled.root_render_func(Rendering(_SANDBOX, values, self._limit)))
 
     def _explain(self, error: Exception, values: Mapping[str, object]) -> str:
         line = self._line(error)

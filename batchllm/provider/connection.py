@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -31,8 +32,12 @@ MAX_REPLY_BYTES = 256 * 2**20
 #: Idle connections are kept this long. Servers that close sooner are noticed; the race that is left grows with it.
 _KEEP_ALIVE_S = 15.0
 _DNS_TTL_S = 60
+#: Larger bodies are written in pieces, so that one upload does not hold up the loop.
+_IN_ONE_PIECE = 2**20
 #: A timer beyond this is none; aiohttp cannot hold an infinite one.
 _LONGEST_S = 7 * 86_400.0
+#: RuntimeError: what a reader meets when its connection is closed under it.
+_FAULTS = (aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError)
 
 
 def user_agent() -> str:
@@ -46,8 +51,9 @@ def user_agent() -> str:
 class HttpConnection:
     """One lane's wire. `headers` carry the key and win over the standard ones; `secrets` never reach a message.
 
-    `connect_timeout_s` covers name, socket and TLS. `max_connections` 0: as many as there are calls.
-    `max_reply_bytes` counts what is held in memory, that is, after decompression.
+    `connect_timeout_s` covers name, socket, proxy and TLS, and the wait for a place where there are fewer
+    connections than calls. `max_connections` 0: as many as there are calls. `max_reply_bytes` counts what is
+    held in memory, that is, after decompression.
     """
 
     base_url: str
@@ -69,6 +75,7 @@ class HttpConnection:
         _check_url(self.base_url)
         _check_headers(self.headers)
         self._proxy = proxy_for(self.base_url, self.environ)
+        self._user_agent = user_agent()  # reads a file: not when the first call may lack a descriptor for it
 
     async def send(self, path: str, body: bytes, deadline_s: float) -> Response | Failure:
         """POST `body` to `path` under the base URL; ends within `deadline_s`. Cancelling it frees its connection."""
@@ -80,13 +87,14 @@ class HttpConnection:
         try:
             reply = await session.post(
                 self._urls.get(path) or self._url(path),
-                data=body,
+                data=body if len(body) <= _IN_ONE_PIECE else BytesIO(body),
                 allow_redirects=False,
                 timeout=self._timeout if deadline_s == self._deadline_s else self._limits(deadline_s),
             )
             content = await self._read(reply.content)
-        except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:
-            return failure_of(error, host=self._host, deadline_s=deadline_s, secrets=self._all_secrets)
+        except _FAULTS as error:
+            failure = failure_of(error, host=self._host, deadline_s=deadline_s, secrets=self._all_secrets)
+            return failure if reply is None else failure._replace(status=reply.status)
         finally:
             if reply is not None and not reply.closed:
                 reply.close()  # not read to its end: the connection cannot be used again
@@ -128,7 +136,7 @@ class HttpConnection:
             ssl=self.ssl_context or True,
         )
         standard = {
-            "User-Agent": user_agent(),
+            "User-Agent": self._user_agent,
             "Content-Type": "application/json",
             "Accept": "application/json",
         }
@@ -149,15 +157,11 @@ class HttpConnection:
         return url
 
     def _limits(self, deadline_s: float) -> aiohttp.ClientTimeout:
-        """Lanes have one deadline, so the last one is nearly always the next.
-
-        The wait for a place in a bounded pool is no trouble of the server's and stays out of the time to connect.
-        """
+        """Lanes have one deadline, so the last one is nearly always the next."""
         self._deadline_s = deadline_s
         self._timeout = aiohttp.ClientTimeout(
             total=min(deadline_s, _LONGEST_S),
-            connect=None if self.max_connections else self.connect_timeout_s,
-            sock_connect=self.connect_timeout_s,
+            connect=self.connect_timeout_s,
             ceil_threshold=_LONGEST_S * 2,  # never: a deadline is not rounded up to the next second
         )
         return self._timeout

@@ -1,11 +1,11 @@
 """What a job asks, in the words of one provider.
 
-A job names its parameters once, as OpenAI does. Providers differ in four ways, and each has its answer here:
+A job names its parameters once, as OpenAI does. Providers differ in four ways:
 
 - another name for the same thing: renamed (seed is random_seed at Mistral);
 - a hint that does not change what an answer means (seed, user): left out, with a note;
-- a parameter that shapes the answer and that the provider refuses or ignores: the job is refused before anything is
-  spent, since silently different answers are worse than none;
+- a parameter that shapes the answer and that the provider does not take: the job is refused before anything is spent,
+  since silently different answers are worse than none; what is taken but may do nothing is sent, with a note;
 - no way to enforce a JSON Schema: the schema goes into the prompt, as an instruction.
 
 What the lane itself says wins: a name in `omit` is not sent and not judged, and `extra_body` is merged last, as it
@@ -230,8 +230,9 @@ def translate(
 
 
 def _judge_extra_body(draft: _Draft, kind: TaskKind) -> None:
-    for name in draft.extra_body.keys() & RESERVED.keys():
-        draft.refuse(f"extra_body.{name}", f"not here: {RESERVED[name]}", "take it out of extra_body")
+    for name, reason in RESERVED.items():
+        if name in draft.extra_body:
+            draft.refuse(f"extra_body.{name}", f"not here: {reason}", "take it out of extra_body")
     if draft.extra_body.get("stream", False) is not False:
         draft.refuse("extra_body.stream", "replies are read whole, not streamed", "take it out of extra_body")
     if draft.extra_body.get("n", 1) != 1:
@@ -314,6 +315,7 @@ def _put_dimensions(draft: _Draft, dimensions: int | None, entry: ProviderEntry,
     if known is None:
         if entry.sends_dimensions:
             draft.put(wire, dimensions)
+        if entry.sends_dimensions and entry.name != "simulator":
             draft.notes.append(
                 f"dimensions: {dimensions} is sent, since {model} is not in the catalogue; if the server refuses the"
                 " field, add omit: [dimensions] to the lane"

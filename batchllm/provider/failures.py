@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from batchllm.provider.error_body import read_error
 from batchllm.provider.failure_rules import REDIRECTED, Case, Ruling, ruling_for
 from batchllm.provider.hints import retry_after_s
-from batchllm.provider.redact import one_line
+from batchllm.provider.redact import hide, one_line
 from batchllm.records import Action, Failure, FailureCode
 
 MESSAGE_CHARS = 300
@@ -37,8 +37,10 @@ def rule(case: Case, secrets: Sequence[str] = (), *, http_status: int | None = N
     ruling = _heed_server(ruling_for(case), case, wait_s)
     status = case.status if http_status is None else http_status
     failure = _failure(ruling, status, _message(case, status), secrets)
+    text = case.error.generated
     return failure._replace(
-        retry_after_s=wait_s if ruling.action is Action.AGAIN else None, content=case.error.generated
+        retry_after_s=wait_s if ruling.action is Action.AGAIN else None,
+        content=None if text is None else hide(text, secrets),
     )
 
 

@@ -48,7 +48,7 @@ class LimitHint(NamedTuple):
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.ASCII)
 _GO_DURATION = re.compile(
-    r"(?=[0-9.])(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m(?!s))?"
+    r"(?=[0-9.])(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?"
     r"(?:([0-9]+(?:\.[0-9]+)?|\.[0-9]+)s)?(?:([0-9]+(?:\.[0-9]+)?)ms)?(?:([0-9]+(?:\.[0-9]+)?)(?:us|µs|μs))?",
     re.ASCII,
 )
@@ -88,8 +88,9 @@ def _timestamp(moment: datetime) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+@lru_cache(maxsize=16)
 def _http_date_s(text: str | None) -> float | None:
-    """An HTTP date as seconds since 1970."""
+    """An HTTP date as seconds since 1970. Kept, since all replies of a second carry the same one."""
     if not text:
         return None
     try:

@@ -183,8 +183,8 @@ def _text_of(choice: Mapping[str, object]) -> str | None:
 
 def _spare_neighbours(failure: Failure, request: Request) -> Failure:
     """One bad item refuses a whole packed request; halves find it."""
-    is_of_one = failure.code in _OF_ONE_ROW and not failure.lane_is_dead
-    if len(request.rows) > 1 and is_of_one and failure.action in (Action.GIVE_UP, Action.ELSEWHERE):
+    is_of_one = failure.code in _OF_ONE_ROW and failure.action in (Action.GIVE_UP, Action.ELSEWHERE)
+    if is_of_one and len(request.rows) > 1:
         return failure._replace(action=Action.SPLIT)
     return failure
 

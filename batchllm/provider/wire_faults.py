@@ -49,6 +49,8 @@ def _why(error: BaseException) -> str:
     for deepest in _chain(error):
         if isinstance(deepest, OSError) and deepest.errno is not None and deepest.strerror:
             return deepest.strerror
+    if isinstance(deepest, HttpProcessingError):
+        return " ".join(line.strip() for line in deepest.message.splitlines() if line.strip(" ^"))
     return str(deepest) or type(deepest).__name__
 
 
@@ -119,6 +121,8 @@ _FAULTS: tuple[_Fault, ...] = (
     _Fault((BaseException,), _says("the call to {host} failed: {why}")),
 )
 
+#: What aiohttp raises when a part of the request meets a connection that is closing: half a request is none.
+_HALF_SENT = _Fault((), _says("{host} closed the connection before the request was sent"), billed=Billed.NO)
 _EXHAUSTED = {
     errno.EMFILE: "this process has no file descriptor left for a connection to {host}",
     errno.ENFILE: "this machine has no file descriptor left for a connection to {host}",
@@ -129,11 +133,16 @@ _EXHAUSTED = {
 def failure_of(error: BaseException, *, host: str, deadline_s: float, secrets: Sequence[str] = ()) -> Failure:
     """What to make of an exception of the HTTP library."""
     place = _Place(host, deadline_s)
-    exhausted = next((_EXHAUSTED[code] for code in map(_errno, _chain(error)) if code in _EXHAUSTED), None)
+    chain = tuple(_chain(error))
+    exhausted = next((_EXHAUSTED[code] for code in map(_errno, chain) if code in _EXHAUSTED), None)
     if exhausted is not None:
         fault = _Fault(
             (), _says(exhausted), billed=Billed.NO, remedy="raise `ulimit -n` or lower the lane's concurrency"
         )
+    elif any(
+        isinstance(cause, aiohttp.ClientConnectionResetError) and "closing" in str(cause) for cause in chain
+    ):
+        fault = _HALF_SENT
     else:
         fault = next(fault for fault in _FAULTS if isinstance(error, fault.kinds))
     tail = f" ({fault.remedy})" if fault.remedy else ""

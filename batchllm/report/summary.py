@@ -60,9 +60,10 @@ class RunSummary:
 
 def line(summary: RunSummary) -> str:
     """One line, for a log or a cron mail."""
-    parts = [_counts(summary), _tokens(summary), _cost(summary)]
-    if summary.ok or summary.failed:
-        parts.append(_duration(summary.seconds))
+    parts = [_counts(summary)]
+    if summary.lanes:
+        cost = money(summary.cost_usd) + (" (simulated)" if summary.is_simulated else "")
+        parts += [f"tokens {_tokens(summary)}", f"cost {cost}", _duration(summary.seconds)]
     parts.append(f"{summary.output}/output")
     return f"{summary.job}: " + "; ".join(part for part in parts if part)
 
@@ -169,7 +170,7 @@ def _counts(summary: RunSummary) -> str:
 
 def _tokens(summary: RunSummary) -> str:
     if not summary.prompt_tokens and not summary.completion_tokens:
-        return "none sent"
+        return "not told by the provider" if summary.ok else "none sent"
     return f"{summary.prompt_tokens:,} in, {summary.completion_tokens:,} out"
 
 

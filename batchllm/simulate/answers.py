@@ -7,6 +7,7 @@ answer, and the first words that were asked. Tokens are UTF-8 bytes / 4, so cutt
 
 import math
 import re
+import warnings
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -44,10 +45,10 @@ class ModelAnswer(NamedTuple):
 
 
 class Rules:
-    """The answer rules, compiled; raises re.error for a pattern that is none."""
+    """The answer rules, compiled. Patterns have been through `rule_faults`."""
 
     def __init__(self, simulation: Simulation) -> None:
-        self._rules = [(re.compile(rule.pattern), rule.reply) for rule in simulation.answers]
+        self._rules = [(_compiled(rule.pattern), rule.reply) for rule in simulation.answers]
 
     def reply(self, text: str) -> str | Mapping[str, object] | None:
         """The reply of the first rule whose pattern is found in `text`."""
@@ -62,11 +63,17 @@ def rule_faults(simulation: Simulation, path: str = "answers") -> list[Fault]:
     faults = []
     for number, rule in enumerate(simulation.answers):
         try:
-            re.compile(rule.pattern)
-        except re.error as error:
+            _compiled(rule.pattern)
+        except (re.error, OverflowError, RecursionError) as error:
             place = f"{path}.{number}.pattern"
             faults.append(Fault(place, f"is no regular expression: {error}", "see Python's re module"))
     return faults
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a later Python may read otherwise is no fault today
+        return re.compile(pattern)
 
 
 class Model:

@@ -124,7 +124,7 @@ def _chat(body: Mapping[str, object]) -> Call:
         text,
         (subject,),
         count_tokens(text),
-        extras=orjson.dumps(extras) if extras else b"",
+        extras=_packed(extras),
         max_tokens=integer(body, "max_completion_tokens", 1) or integer(body, "max_tokens", 1),
         choices=integer(body, "n", 1, 128) or 1,
         stop=_stop(body.get("stop")),
@@ -183,7 +183,7 @@ def _moderation(body: Mapping[str, object]) -> Call:
         "\n".join(texts.subjects),
         texts.subjects,
         texts.tokens,
-        extras=orjson.dumps(extras) if extras else b"",
+        extras=_packed(extras),
     )
 
 
@@ -224,6 +224,13 @@ def _parts(parts: Sequence[object], place: str, extras: list[object]) -> str:
         else:
             raise wrong_value(f"{where}.type", kind, _TEXT_PARTS + _OTHER_PARTS)
     return "\n".join(texts)
+
+
+def _packed(extras: list[object]) -> bytes:
+    try:
+        return orjson.dumps(extras) if extras else b""
+    except orjson.JSONEncodeError as error:
+        raise CallError(f"A part of the request cannot be read: {error}.", code="invalid_json") from error
 
 
 def _texts(body: Mapping[str, object], name: str) -> _Texts:

@@ -51,7 +51,12 @@ class LedgerDetails:
 
 
 class Ledger:
-    """Counters to read; `note` is for the provider."""
+    """Counters to read; `note` is for the provider.
+
+    `accepted` ones were let in by the limits, whatever became of them: `answered` counts the replies to them that were
+    sent whole (faults too), `abandoned` those that were not: cut, or the client left first. `refused` is by a limit,
+    `rejected` what was wrong in itself. Tokens are those billed.
+    """
 
     def __init__(self, path: Path | None = None, *, keeps_details: bool = True) -> None:
         self.path = path

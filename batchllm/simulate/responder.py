@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import partial
 from hashlib import blake2b
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from batchllm.clock import Clock
 from batchllm.errors import StorageError
@@ -167,8 +168,9 @@ class Responder:
                 replies.models_body(self._models or ("simulated",)),
                 replies.limit_headers(self._gate, now_s),
             )
-        _, found, model = path.rpartition("/models/")
+        _, found, name = path.rpartition("/models/")
         if found:
+            model = unquote(name)
             _allow(request, "GET")
             if self._models and model not in self._models:
                 raise _unknown_model(model)

@@ -169,6 +169,8 @@ class _Maker:
         floor_ = min(max(low, len(fixed)), high)
         spread = high - floor_ + 1 if depth < SHALLOW_DEPTH else 1
         count = floor_ + self._draws.below(min(spread, 3))
+        if count > MOST_VALUES:
+            raise SchemaError(f"it asks for more than {MOST_VALUES} values")
         items = [fixed[number] if number < len(fixed) else rest for number in range(count)]
         made = [self.make(item, depth + 1) for item in items]
         return self._distinct(made, rest, low, depth) if schema.get("uniqueItems") is True else made
@@ -223,13 +225,22 @@ class _Maker:
             last -= last * step == _number(schema, "exclusiveMaximum")
             if last < first:
                 raise SchemaError("no number lies within its bounds")
-            return float((first + self._draws.below(last - first + 1)) * step)
+            return self._multiple(first, last - first + 1, step)
         if high < low:
             raise SchemaError("no number lies within its bounds")
         share = (1 + self._draws.below(998)) / 1000  # never an end: it may be excluded
         value = low + (high - low) * share
         rounded = round(value, 3)
         return rounded if low < rounded < high else value
+
+    def _multiple(self, first: int, count: int, step: Fraction) -> float:
+        """Validators divide floats, and to some of them 0.3 is no multiple of 0.1: one whose quotient is whole."""
+        drawn = self._draws.below(count)
+        for tried in range(min(count, 16)):
+            value = float((first + (drawn + tried) % count) * step)
+            if (value / float(step)).is_integer():
+                return value
+        return float((first + drawn) * step)
 
 
 Draw = Callable[[int], int]

@@ -46,7 +46,6 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._idle = idle
         self._reader = RequestReader(BODY_CAP_BYTES)
-        self._request: HttpRequest | None = None
         self._reply: Reply | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_paused = False
@@ -92,7 +91,7 @@ class Connection(asyncio.Protocol):
             self._begin(request, self._responder.handle(request))
 
     def _begin(self, request: HttpRequest, reply: Reply) -> None:
-        self._request, self._reply, self._sent_events = request, reply, 0
+        self._reply, self._sent_events = reply, 0
         if reply.delivery is Delivery.NEVER:
             return
         delay_s = reply.delay_s * _FIRST_EVENT_SHARE if reply.events else reply.delay_s
@@ -166,7 +165,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        reply, self._reply, self._request = self._reply, None, None
+        reply, self._reply = self._reply, None
         if reply is not None and reply.ticket is not None:
             self._responder.finish(reply.ticket, is_delivered=is_delivered)
 
@@ -175,7 +174,7 @@ class SimulatedProvider:
     """A simulated provider on a port of this machine. Start and stop it as often as needed; the limits live on.
 
     `ledger_path`: JSON lines of every request. `models`: those that exist; without them any name is answered.
-    `keeps_details`: whether the ledger keeps texts and times in memory.
+    `keeps_details`: whether the ledger keeps texts and times in memory. `base_url` is set by the start.
     """
 
     def __init__(
@@ -191,6 +190,7 @@ class SimulatedProvider:
         faults = [*rule_faults(spec), *latency_faults(spec)]
         if faults:
             raise JobError("simulation", faults)
+        self.base_url = ""
         self.ledger = Ledger(ledger_path, keeps_details=keeps_details)
         self._responder = Responder(
             spec,
@@ -231,7 +231,8 @@ class SimulatedProvider:
             raise _cannot_listen(host, port, error) from error
         bound_port = self._server.sockets[0].getsockname()[1]
         shown_host = f"[{host}]" if ":" in host else host
-        return f"http://{shown_host}:{bound_port}/v1"
+        self.base_url = f"http://{shown_host}:{bound_port}/v1"
+        return self.base_url
 
     async def stop(self) -> None:
         """Ends at once, whatever is still waiting for an answer."""

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeAlias
 
 from batchllm.errors import Fault
-from batchllm.spec.schema import Shape, job_shape
+from batchllm.spec.schema import Shape, homes, job_shape, shape_at, under
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -59,7 +59,7 @@ def literal(value: object) -> str:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was most likely meant."""
     spellings = {name.lower().replace("-", "_"): name for name in known}
-    found = get_close_matches(word.lower().replace("-", "_"), spellings, n=1)
+    found = get_close_matches(word.lower().replace("-", "_"), spellings, n=1, cutoff=0.65)
     return spellings[found[0]] if found else None
 
 
@@ -167,7 +167,7 @@ def translate(error: "ValidationError", data: object, places: Places) -> list[Fa
     findings = [_finding(details, data) for details in error.errors(include_url=False)]
     deep = {finding.parts[:n] for finding in findings for n in range(len(finding.parts))}
     meant = {
-        (*finding.parts[:-1], nearest(str(finding.parts[-1]), _shape_at(finding.parts[:-1], data).keys))
+        (*finding.parts[:-1], nearest(str(finding.parts[-1]), shape_at(finding.parts[:-1], data).keys))
         for finding in findings
         if finding.kind == "extra_forbidden"
     }
@@ -191,33 +191,18 @@ def _finding(details: "ErrorDetails", data: object) -> _Finding:
         elif shape.branches:
             shape = shape.branch_for(value)
         else:
-            parts, shape, value = (*parts, part), shape.child(part), _under(value, part)
-    union = _shape_at(parts, data)
+            parts, shape, value = (*parts, part), shape.child(part), under(value, part)
+    union = shape_at(parts, data)
     context = details.get("ctx", {})
     message = str(context.get("error", details["msg"]))
     return _Finding(details["type"], parts, union if union.branches else shape, details["input"], message)
-
-
-def _shape_at(parts: Parts, data: object) -> Shape:
-    shape = job_shape()
-    for part in parts:
-        shape, data = shape.at(part, data), _under(data, part)
-    return shape.tagged_by(data)
-
-
-def _under(value: object, part: str | int) -> object:
-    if isinstance(value, Mapping):
-        return value.get(part)
-    if isinstance(value, list) and isinstance(part, int) and part < len(value):
-        return value[part]
-    return None
 
 
 def _fault(finding: _Finding, data: object, places: Places) -> Fault:
     path = dotted(finding.parts)
     match finding.kind:
         case "extra_forbidden":
-            remedy = _key_remedy(str(finding.parts[-1]), _shape_at(finding.parts[:-1], data))
+            remedy = _key_remedy(finding.parts, shape_at(finding.parts[:-1], data))
             return places.fault(path, "unknown key", remedy, is_at_key=True)
         case "missing":
             return places.fault(path, "this key is missing", _meaning(finding.shape))
@@ -237,33 +222,28 @@ def _fault(finding: _Finding, data: object, places: Places) -> Fault:
 
 
 def _tag_fault(finding: _Finding, places: Places) -> Fault:
-    found = _under(finding.value, "type")
+    found = under(finding.value, "type")
     near = nearest(found, finding.shape.tags) if isinstance(found, str) else None
     message = f"expected one of {', '.join(finding.shape.tags)}, found {described(found)}"
     path = dotted((*finding.parts, "type"))
     return places.fault(path, message, f"did you mean {near}?" if near else "")
 
 
-def _key_remedy(key: str, shape: Shape) -> str:
-    homes = [name for name in shape.keys if key in _keys_inside(shape.child(name))]
-    if homes:
-        return f"it goes under {' or '.join(homes)}"
-    near = nearest(key, shape.keys)
+def _key_remedy(parts: Parts, shape: Shape) -> str:
+    """Where the key belongs, else which key was meant, else which keys there are."""
+    *holder, key = parts
+    here = ".".join(part for part in holder if isinstance(part, str))
+    found = [path for path in homes(str(key)) if path != here]
+    if found:
+        inside = [path.removeprefix(f"{here}.") for path in found if here and path.startswith(f"{here}.")]
+        return f"it goes under {' or '.join(path or 'the top level' for path in inside or found)}"
+    near = nearest(str(key), shape.keys)
     return f"did you mean {near}?" if near else f"keys here: {', '.join(shape.keys)}"
-
-
-def _keys_inside(shape: Shape) -> set[str]:
-    inside = set(shape.keys)
-    for tag in shape.tags:
-        inside.update(shape.tagged(tag).keys)
-    return inside | set(shape.child(0).keys) if shape.kind == "array" else inside
 
 
 def _meaning(shape: Shape) -> str:
     """The key's description, else what it takes."""
-    if shape.description:
-        return shape.description.rstrip(".")
-    return f"keys there: {', '.join(shape.keys)}" if shape.keys else expectation(shape)
+    return shape.description.rstrip(".") or _keys_words(shape) or expectation(shape)
 
 
 def _remedy(finding: _Finding, *, is_secret: bool) -> str:
@@ -271,8 +251,16 @@ def _remedy(finding: _Finding, *, is_secret: bool) -> str:
     if shape.choices:
         near = nearest(value, shape.choices) if isinstance(value, str) else None
         return f"did you mean {near}?" if near else ""
-    special = _type_remedy(shape.kind, value, is_secret=is_secret)
-    return special or (f"keys here: {', '.join(shape.keys)}" if shape.keys else shape.description.rstrip("."))
+    kind = "object" if shape.is_tagged else shape.kind
+    return (
+        _type_remedy(kind, value, is_secret=is_secret) or _keys_words(shape) or shape.description.rstrip(".")
+    )
+
+
+def _keys_words(shape: Shape) -> str:
+    if shape.is_tagged:
+        return f"a mapping with type: {' or '.join(shape.tags)}"
+    return f"keys there: {', '.join(shape.keys)}" if shape.keys else ""
 
 
 def _type_remedy(kind: str, value: object, *, is_secret: bool) -> str:
@@ -321,6 +309,8 @@ _SYNTAX = (
         "this does not fit the block that begins on line {line}",
         "indent the keys of a block alike; text that goes on after a quote or bracket needs quotes around all of it",
     ),
+    _Syntax("scanning an alias", "text cannot begin with *", "put it in quotes"),
+    _Syntax("scanning an anchor", "text cannot begin with &", "put it in quotes"),
     _Syntax("unknown escape character", "an unknown escape", "in double quotes write \\\\ for \\"),
     _Syntax("undefined tag handle", "tags (!...) are refused", "text that begins with ! needs quotes"),
 )
@@ -328,10 +318,8 @@ _SYNTAX = (
 
 def syntax_fault(error: "MarkedYAMLError", text: str) -> Fault:
     mark, begin = error.problem_mark or error.context_mark, error.context_mark or error.problem_mark
-    problem = error.problem or "this cannot be read"
-    known = next((entry for entry in _SYNTAX if entry.sign in problem), None)
-    if known is None:
-        known = _Syntax("", f"{error.context}: {problem}" if error.context else problem)
+    problem = ": ".join(said for said in (error.context, error.problem) if said)
+    known = next((entry for entry in _SYNTAX if entry.sign in problem), _Syntax("", problem))
     where = begin if known.is_placed_at_start else mark
     fault = Fault(
         "", known.message.replace("{line}", str(begin.line + 1 if begin else 1)), known.remedy, 1, 1

@@ -26,6 +26,7 @@ from batchllm.spec.schema import job_shape
 from batchllm.spec.yaml_source import (
     MAX_BYTES,
     MAX_DEPTH,
+    MAX_VALUES,
     Document,
     ScalarError,
     checked_number,
@@ -72,9 +73,11 @@ def load_mapping(
     data: Mapping[str, object], *, folder: Path, environ: Mapping[str, str], file: str = "<job>"
 ) -> LoadedJob:
     """A job built in Python; paths are relative to `folder`. Parts of it may be models already."""
-    faults: list[Fault] = []
-    plain = _plain(data, (), faults)
-    document = Document(plain, faults=tuple(faults), blind=frozenset(fault.path for fault in faults))
+    copy = _PlainCopy()
+    plain = copy.of(data)
+    document = Document(
+        plain, faults=tuple(copy.faults), blind=frozenset(fault.path for fault in copy.faults)
+    )
     return _load(document, (), _Origin(file, folder.resolve(), environ))
 
 
@@ -107,8 +110,11 @@ def _top_keys() -> str:
 
 def _places(document: Document, overridden: frozenset[str]) -> Places:
     """Without those of values that the command line has replaced."""
-    values = {path: at for path, at in document.places.items() if not _is_under(path, overridden)}
-    return Places(values, document.key_places, overridden)
+    values, keys = (
+        {path: at for path, at in places.items() if not _is_under(path, overridden)}
+        for places in (document.places, document.key_places)
+    )
+    return Places(values, keys, overridden)
 
 
 def _is_under(path: str, roots: frozenset[str]) -> bool:
@@ -159,50 +165,57 @@ def _job_files(folder: Path) -> list[str]:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:  # the folder may not be listed: there is nothing to suggest
         return []
-    return sorted(name for name in names if name.endswith((".yaml", ".yml", ".json")))
+    return sorted(name for name in names if name.isprintable() and name.endswith((".yaml", ".yml", ".json")))
 
 
-def _plain(value: object, parts: Parts, faults: list[Fault]) -> object:
-    """What a YAML file could have held; for everything else a fault and a stand-in."""
-    if len(parts) > MAX_DEPTH:
-        faults.append(Fault(dotted(parts[:4]), f"nested deeper than {MAX_DEPTH} levels"))
+class _PlainCopy:
+    """What a YAML file could have held; for everything else a fault and a stand-in. Bounded as a file is."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self._values = 0
+
+    def of(self, value: object, parts: Parts = ()) -> object:
+        self._values += 1
+        if len(parts) > MAX_DEPTH or self._values > MAX_VALUES:
+            bounds = f"{MAX_DEPTH} levels and {MAX_VALUES:,} values"
+            return self._refused(parts[:4], f"more than {bounds}; does it hold itself?")
+        if isinstance(value, BaseModel):
+            value = value.model_dump(by_alias=True, exclude_unset=True)
+        if isinstance(value, Mapping):
+            return self._mapping(value, parts)
+        if isinstance(value, list | tuple):
+            return [self.of(item, (*parts, at)) for at, item in enumerate(value)]
+        return self._scalar(value, parts)
+
+    def _scalar(self, value: object, parts: Parts) -> object:
+        try:
+            match value:
+                case None | bool():
+                    return value
+                case int() | float():
+                    return checked_number(value)
+                case str():
+                    return whole_text(str.__str__(value))
+                case os.PathLike():
+                    return whole_text(os.fsdecode(value))
+        except ScalarError as error:
+            return self._refused(parts, str(error))
+        name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        return self._refused(parts, f"a job holds plain values only, found {name}")
+
+    def _mapping(self, value: Mapping[object, object], parts: Parts) -> dict[str, object]:
+        for key in value:
+            if not isinstance(key, str):
+                self._refused(parts, f"the key {quoted(repr(key))} is not text")
+        texts = ((str.__str__(key), item) for key, item in value.items() if isinstance(key, str))
+        return {key: self.of(item, (*parts, key)) for key, item in texts}
+
+    def _refused(self, parts: Parts, message: str) -> str:
+        fault = Fault(dotted(parts), message)
+        if fault not in self.faults:
+            self.faults.append(fault)
         return ""
-    plain: object = ""
-    match value:
-        case None | bool():
-            plain = value
-        case int() | float() | str():
-            plain = _plain_scalar(value, parts, faults)
-        case os.PathLike():
-            plain = _plain(os.fsdecode(value), parts, faults)
-        case BaseModel():
-            plain = _plain(value.model_dump(by_alias=True, exclude_unset=True), parts, faults)
-        case Mapping():
-            plain = _plain_mapping(value, parts, faults)
-        case list() | tuple():
-            plain = [_plain(item, (*parts, at), faults) for at, item in enumerate(value)]
-        case _:
-            name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-            faults.append(Fault(dotted(parts), f"a job holds plain values only, found {name}"))
-    return plain
-
-
-def _plain_scalar(value: float | str, parts: Parts, faults: list[Fault]) -> object:
-    try:
-        return whole_text(str.__str__(value)) if isinstance(value, str) else checked_number(value)
-    except ScalarError as error:
-        faults.append(Fault(dotted(parts), str(error)))
-        return ""
-
-
-def _plain_mapping(value: Mapping[object, object], parts: Parts, faults: list[Fault]) -> dict[str, object]:
-    plain: dict[str, object] = {}
-    for key, item in value.items():
-        if isinstance(key, str):
-            plain[str.__str__(key)] = _plain(item, (*parts, key), faults)
-        else:
-            faults.append(Fault(dotted(parts), f"the key {quoted(repr(key))} is not text"))
-    return plain
 
 
 class _Paths:

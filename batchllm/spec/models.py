@@ -177,9 +177,11 @@ class LaneSpec(Strict):
     provider: Text = Field(description="A name from `batchllm providers`, `custom`, or `simulator`.")
     model: Text
     name: Text | None = Field(None, description="How the lane is called in the output (default: provider).")
-    api_key: Text | None = Field(None, description="Usually ${NAME}; default: the provider's own variable.")
+    api_key: Text | None = Field(
+        None, repr=False, description="Usually ${NAME}; default: the provider's own variable."
+    )
     base_url: Text | None = Field(None, description="Needed for custom; overrides the catalogue's elsewhere.")
-    headers: dict[str, str] = Field(default_factory=dict, description="Sent with each request.")
+    headers: dict[str, str] = Field(default_factory=dict, repr=False, description="Sent with each request.")
     extra_body: dict[str, JsonValue] = Field(
         default_factory=dict, description="Fields added to each request body, as they are."
     )

@@ -15,7 +15,7 @@ from batchllm.errors import Fault, JobError
 from batchllm.spec.faults import OverrideFault, Parts, dotted, nearest, quoted
 from batchllm.spec.yaml_source import MAX_DEPTH, ScalarError, core_scalar, parse
 
-_SEGMENT = r'(?:"(?:[^"\\]|\\.)*"|[^."=]+)'
+_SEGMENT = r'(?:"(?:[^"\\]|\\.)*"|[^."=\s]+)'
 _OVERRIDE = re.compile(rf"\s*(?P<path>{_SEGMENT}(?:\.{_SEGMENT})*)\s*=(?P<value>.*)", re.DOTALL)
 _FORM = "write --set key.path=value, such as --set providers.0.limits.rpm=100"
 
@@ -52,7 +52,7 @@ def apply_overrides(data: Mapping[str, object], overrides: Iterable[str]) -> Ove
 def _split(override: str) -> tuple[list[str], str]:
     found = _OVERRIDE.fullmatch(override)
     if found is None:
-        shown = quoted(override.partition("=")[0])
+        shown = quoted(re.split(r"[=:\s]", override)[0])  # what follows may be a key: "api_key: sk-..."
         problem = "is no key path" if "=" in override else "has no ="
         raise _OverrideError("", f"{shown} {problem}", _FORM)
     segments = [_unquoted(segment) for segment in re.findall(_SEGMENT, found["path"].strip())]

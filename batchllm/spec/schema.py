@@ -5,7 +5,7 @@ is a view of one place in it; it knows the three forms that pydantic writes (ref
 by a tag) and nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -137,3 +137,43 @@ def job_shape() -> Shape:
     schema = job_schema()
     definitions = schema["$defs"]
     return Shape(schema, definitions if isinstance(definitions, dict) else {})
+
+
+@cache
+def _known_keys() -> tuple[tuple[str, str], ...]:
+    """Every key of a job with the dotted path of what holds it; items of a list are not counted."""
+    return tuple(_walk(job_shape(), ""))
+
+
+def _walk(shape: Shape, path: str) -> Iterator[tuple[str, str]]:
+    forms = [*shape.branches, *(shape.tagged(tag) for tag in shape.tags)]
+    if shape.kind == "array":
+        forms.append(shape.child(0))
+    for form in forms:
+        yield from _walk(form, path)
+    for key in shape.keys:
+        yield key, path
+        yield from _walk(shape.child(key), f"{path}.{key}" if path else key)
+
+
+def homes(key: str) -> list[str]:
+    """What may hold a key of this name, such as `task.params`; a simulator's twin of it counts only when alone."""
+    found = list(dict.fromkeys(path for known, path in _known_keys() if known == key))
+    return [path for path in found if "simulate" not in path] or found
+
+
+def shape_at(parts: Sequence[str | int], data: object) -> Shape:
+    """What may stand at a path of a job, as far as `data` decides it."""
+    shape = job_shape()
+    for part in parts:
+        shape, data = shape.at(part, data), under(data, part)
+    return shape.tagged_by(data)
+
+
+def under(value: object, part: str | int) -> object:
+    """What `value` holds under a key or index; None where it holds nothing there."""
+    if isinstance(value, Mapping):
+        return value.get(part)
+    if isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value):
+        return value[part]
+    return None

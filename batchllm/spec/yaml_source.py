@@ -10,7 +10,6 @@ The pure Python scanner is the one used even where libyaml is there: the two wor
 job file of the largest size allowed takes it about two seconds, a usual one some milliseconds.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -33,7 +32,7 @@ from yaml.reader import Reader, ReaderError
 from yaml.scanner import Scanner
 
 from batchllm.errors import Fault, InvariantError, JobError
-from batchllm.spec.faults import Parts, Place, dotted, in_order, quoted, syntax_fault
+from batchllm.spec.faults import Parts, Place, dotted, in_order, literal, quoted, syntax_fault
 
 if TYPE_CHECKING:
     from yaml._yaml import Mark as CMark  # the stubs name it beside the other
@@ -52,7 +51,6 @@ _WORDS: Mapping[str, bool | None] = {
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1  # what JSON writers and Arrow hold
 #: Line breaks of YAML 1.1 that YAML 1.2 counts as ordinary characters; PyYAML still breaks lines at them.
 _OLD_BREAKS = "\x85\u2028\u2029"
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NODE_EVENTS = (AliasEvent, ScalarEvent, SequenceStartEvent, MappingStartEvent)
 _EMPTY = Fault("", "the file is empty", "batchllm init writes a job to start from")
 
@@ -121,30 +119,32 @@ def whole_text(text: str) -> str:
 def parse(raw: bytes, file: str) -> Document:
     """Raises JobError where nothing sensible can be read on: encoding, syntax, bounds, an empty file."""
     if len(raw) > MAX_BYTES:
-        fault = Fault("", f"the file is larger than {MAX_BYTES:,} bytes", "rows belong into the input file")
-        raise JobError(file, [fault])
+        message = f"the file is larger than {MAX_BYTES:,} bytes"
+        raise JobError(file, [Fault("", message, "rows belong into the input file")])
     text, breaks = _shelter_breaks(_decoded(raw, file))
     faults: list[Fault] = []
     try:
         composer = _Composer(_opened(text), text, breaks, faults)
         data, places, key_places = _Expansion().run(composer.root())
     except _FatalError as error:
-        raise JobError(file, in_order([*faults, error.fault])) from None
+        if not any((known.line, known.remedy) == (error.fault.line, error.fault.remedy) for known in faults):
+            faults.append(error.fault)
+        raise JobError(file, in_order(faults)) from None
     return Document(data, places, key_places, tuple(faults), frozenset(composer.blind))
 
 
 def _decoded(raw: bytes, file: str) -> str:
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode()
     except UnicodeDecodeError as error:
-        # utf-8-sig counts from behind the byte order mark
-        offset = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        offset = error.start
         line_start = raw.rfind(b"\n", 0, offset) + 1
-        column = len(raw[line_start:offset].decode("utf-8", "replace")) + 1
-        remedy = "it looks like UTF-16; save it as UTF-8" if raw[:2] in _UTF16_MARKS else "save it as UTF-8"
+        column = len(raw[line_start:offset].decode().removeprefix("\ufeff")) + 1
+        is_utf16 = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+        remedy = "it looks like UTF-16; save it as UTF-8" if is_utf16 else "save it as UTF-8"
         message = f"not UTF-8: byte 0x{raw[offset]:02x} at offset {offset}"
-        line = raw.count(b"\n", 0, offset) + 1
-        raise JobError(file, [Fault("", message, remedy, line, column)]) from None
+        place = raw.count(b"\n", 0, offset) + 1, column
+        raise JobError(file, [Fault("", message, remedy, *place)]) from None
     if not text.strip():
         raise JobError(file, [_EMPTY])
     return text
@@ -290,9 +290,8 @@ class _Composer:
         target = self._anchors.get(name)
         if target is None:
             problem = "stands inside what it names" if name in self._anchors else "names nothing before it"
-            self._note(
-                parts, place, f"the alias *{name[:40]} {problem}", "text that begins with * needs quotes"
-            )
+            remedy = "text that begins with * needs quotes"
+            self._note(parts, place, f"the alias *{name[:40]} {problem}", remedy)
             return _Scalar("", place)
         return _Alias(target, place)
 
@@ -327,8 +326,7 @@ class _Composer:
             if key is None:
                 continue
             if key in first_places:
-                line, column = first_places[key]
-                message = f"this key is given twice, first at line {line}, column {column}"
+                message = "this key is given twice, first at line {}, column {}".format(*first_places[key])
                 self.faults.append(Fault(dotted((*parts, key)), message, "remove one of them", *place))
                 continue
             first_places[key] = place
@@ -347,7 +345,7 @@ class _Composer:
             self._note(parts, place, "merge keys (<<) are not supported", "write the keys out")
             return None
         if not isinstance(scalar.value, str):
-            written = json.dumps(scalar.value)
+            written = literal(scalar.value)
             self._note(parts, place, f"the key {written} is not text", f'write "{written}" in quotes')
             return None
         return scalar.value

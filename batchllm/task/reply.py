@@ -5,11 +5,12 @@ down keeps what arrived: its text, its tokens and the model that made it. Nothin
 a text counts only when it is whole, or when the job can use it although it was cut.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from batchllm.errors import InvariantError
 from batchllm.prompt import well_formed
-from batchllm.records import Action, Answer, Billed, Failure, FailureCode, Reading, Usage
+from batchllm.records import Action, Answer, AnswerValue, Billed, Failure, FailureCode, Reading, Usage
 from batchllm.task.answer_schema import AnswerSchema
 from batchllm.task.usage import read_usage
 
@@ -19,6 +20,14 @@ _CUT = frozenset({"length", "max_tokens", "model_length"})
 _BROKEN_OFF = frozenset({"error", "insufficient_system_resource"})
 _FILTERED = frozenset({"content_filter", "content_filtered", "safety"})
 _REFUSED = frozenset({"refusal"})
+_SPOKEN_TYPES: dict[type, str] = {
+    type(None): "null",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+}
 _CALLS = frozenset({"function_call", "tool_calls", "tool_use"})
 
 
@@ -79,7 +88,9 @@ def first_choice(envelope: Envelope) -> Mapping[str, object] | Failure:
     choices = envelope.body.get("choices")
     if not isinstance(choices, list) or not choices:
         shown = "no choices" if choices is None or isinstance(choices, list) else _json_kind(choices)
-        return envelope.malformed(f"the reply has {shown} where the answer should be{_stated_error(envelope)}")
+        return envelope.malformed(
+            f"the reply has {shown} where the answer should be{_stated_error(envelope)}"
+        )
     if not isinstance(choices[0], dict):
         return envelope.malformed(f"the first choice is {_json_kind(choices[0])}, not an object")
     return choices[0]
@@ -107,8 +118,18 @@ def judge(generated: Generated, envelope: Envelope, schema: AnswerSchema | None)
     return failure or envelope.accept((Answer(generated.text, generated.finish_reason),))
 
 
+def kept_texts(values: Sequence[AnswerValue]) -> list[str]:
+    return [_kept_text(value) for value in values]
+
+
 def snippet(text: str) -> str:
     return text if len(text) <= _SNIPPET_CHARS else text[: _SNIPPET_CHARS - 1] + "…"
+
+
+def _kept_text(value: AnswerValue) -> str:
+    if not isinstance(value, str):
+        raise InvariantError("a kept answer holds bytes where its task keeps text")
+    return value
 
 
 def _broken_off(generated: Generated, envelope: Envelope) -> Failure | None:
@@ -162,16 +183,4 @@ def _stated_error(envelope: Envelope) -> str:
 
 
 def _json_kind(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a truth value"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
+    return _SPOKEN_TYPES.get(type(value), "an object")

@@ -5,7 +5,6 @@ missing, negative, text or absurd is unknown and harms no other. Nothing here ra
 block is no reason to lose the paid answer beside it.
 """
 
-import math
 from collections.abc import Mapping
 
 from batchllm.records import Usage
@@ -66,13 +65,11 @@ def _cost_usd(usage: Mapping[str, object]) -> float | None:
     cost = usage.get("cost")
     if isinstance(cost, Mapping):
         cost = cost.get("total_cost")
-    stated = _money(cost)
+    stated = _number(cost)
     if stated is not None:
         return stated
-    ticks = usage.get("cost_in_usd_ticks")
-    if isinstance(ticks, int | float) and not isinstance(ticks, bool):
-        return _money(ticks * _USD_PER_TICK)
-    return None
+    ticks = _number(usage.get("cost_in_usd_ticks"), _ABSURD / _USD_PER_TICK)
+    return None if ticks is None else ticks * _USD_PER_TICK
 
 
 def _part(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -88,7 +85,7 @@ def _tokens(value: object) -> int | None:
     return None
 
 
-def _money(value: object) -> float | None:
+def _number(value: object, most: float = _ABSURD) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value <= _ABSURD and math.isfinite(value) else None
+    return float(value) if 0 <= value <= most else None

@@ -14,7 +14,7 @@ from batchllm.provider.dialect import Asked
 from batchllm.source import frame_source, open_source
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params
-from batchllm.task import build_task
+from batchllm.task import AnswerSchemaError, build_task
 from batchllm.tokens import TokenCounter, counter_for
 from batchllm.wiring.lanes import SIMULATOR, LanePlan, LanePlanner
 
@@ -104,7 +104,7 @@ def _dimensions(loaded: LoadedJob, planner: LanePlanner, faults: list[Fault]) ->
     if not isinstance(task, EmbeddingTask) or task.dimensions is not None:
         return getattr(task, "dimensions", None)
     widths: dict[int, str] = {}
-    quiet = LanePlanner(loaded, catalogue=planner._catalogue, environ={}, wall_s=0.0)  # noqa: SLF001
+    quiet = LanePlanner(loaded, catalogue=planner._catalogue, environ={}, wall_s=0.0)
     for index, lane in enumerate(loaded.job.providers):
         entry = quiet.entry(index)
         model = None if entry is None else quiet.model(index, entry, "embedding")
@@ -138,8 +138,9 @@ def _task(loaded: LoadedJob, dimensions: int | None, faults: list[Fault]) -> Tas
     except TemplateError as error:
         where = getattr(error, "where", "") or "task"
         faults.append(loaded.fault(where, f"the template is wrong in its line {error.line}: {error}"))
-    except ValueError as error:
-        faults.append(loaded.fault("task.schema", str(error)))
+    except AnswerSchemaError as error:
+        path = ".".join(["task.schema", *map(str, error.path)])
+        faults.append(loaded.fault(path, error.message))
     return None
 
 
@@ -165,8 +166,12 @@ def _column_faults(loaded: LoadedJob, task: Task, source: Source) -> Iterable[Fa
             f"the input has no column {column!r}",
             f"{hint}columns: {', '.join(names[:30])}",
         )
-    for clash in check_names(source.shape, task):
-        yield loaded.fault("output.carry", clash)
+    shape = source.shape
+    key = None if shape.key is None else shape.key.name
+    for clash in check_names(
+        key, [field.name for field in shape.carry], [field.name for field in task.answer_fields]
+    ):
+        yield loaded.fault("output.carry", clash, "rename it in the input, or in the schema")
 
 
 def _template_place(job: Job, column: str) -> str:

@@ -147,7 +147,8 @@ class LanePlanner:
         if not entry.env or entry.name == SIMULATOR:
             return None
         if entry.base_url is not None and _host(base_url) != _host(entry.base_url):
-            return self._foreign_key(index, entry, base_url)
+            self._note_foreign_key(index, entry, base_url)
+            return None
         for variable in entry.env:
             if self._environ.get(variable):
                 return self._environ[variable]
@@ -159,7 +160,7 @@ class LanePlanner:
         )
         return None
 
-    def _foreign_key(self, index: int, entry: ProviderEntry, base_url: str) -> None:
+    def _note_foreign_key(self, index: int, entry: ProviderEntry, base_url: str) -> None:
         if base_url:
             self.notes.append(
                 f"lane {index}: {entry.env[0]} is not sent to {_host(base_url)}, which is not {entry.title};"

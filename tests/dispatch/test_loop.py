@@ -212,7 +212,7 @@ def test_a_storm_of_refusals_costs_no_row_its_attempts() -> None:
     rig, ending = run(make, rows(20))
     assert ending.code is ExitCode.OK
     assert len(rig.answers()) == 20
-    assert rig.lanes[0].stats.refused < 40
+    assert rig.lanes[0].stats.refused < 20
 
 
 def test_a_lane_that_is_down_for_two_hours_burns_no_rows() -> None:
@@ -346,7 +346,7 @@ def test_the_budget_is_never_exceeded_and_stops_the_run() -> None:
         ),
         rows(500),
     )
-    paid = sum(attempt.cost_usd or 0.0 for attempt in rig.recorder.attempts)
+    paid = round(sum(attempt.cost_usd or 0.0 for attempt in rig.recorder.attempts), 9)
     assert ending.code is ExitCode.LIMIT_STOPPED
     assert 0.0009 < paid <= 0.001
 

@@ -18,7 +18,9 @@ def use(per_minute: float, steps: list[tuple[float, int]]) -> list[tuple[float, 
 
 
 @given(st.floats(60, 1e7), STEPS)
-def test_no_window_takes_more_than_its_share_and_a_burst(per_minute: float, steps: list[tuple[float, int]]) -> None:
+def test_no_window_takes_more_than_its_share_and_a_burst(
+    per_minute: float, steps: list[tuple[float, int]]
+) -> None:
     grants = use(per_minute, steps)
     rate = per_minute / 60
     for first, (start_s, _) in enumerate(grants):

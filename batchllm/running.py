@@ -3,10 +3,12 @@
 Everything is handed in. What happens here is the order: feed the dispatcher, wait for its end or for a stop, let
 the calls in flight come home, commit, seal the parts, and say how it ended. Whatever goes wrong on the way, what
 was paid for is committed before the error goes on.
+
+The module is not called `run`, because that is the name of the package's function.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -67,41 +69,47 @@ async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
     stats.started_s = parts.clock.monotonic_s()
     stats.phase = "running"
     journal.start(asyncio.get_running_loop())
-    code = ExitCode.BUG
+    code, is_clean = ExitCode.BUG, False
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="batchllm-read") as reader:
-            ending = await _dispatch(parts, stop, reader)
+            ending, abandoned = await _dispatch(parts, stop, reader)
         stats.phase = "finishing"
         await journal.flush()
         manifest = await asyncio.to_thread(_seal, parts, ending)
         code = _exit_code(ending, manifest)
+        is_clean = not abandoned
         stats.phase = "done"
         return Ending(code, ending.reason, ending.remedy), manifest
     finally:
         stats.ended_s = parts.clock.monotonic_s()
-        await journal.close(clean=code is not ExitCode.BUG, exit_code=code)
+        await journal.close(clean=is_clean, exit_code=code)
 
 
-async def _dispatch(parts: RunParts, stop: Stop, reader: ThreadPoolExecutor) -> Ending:
+async def _dispatch(parts: RunParts, stop: Stop, reader: ThreadPoolExecutor) -> tuple[Ending, int]:
+    """How dispatch ended, and how many calls were abandoned."""
     dispatcher = parts.dispatcher
     running = asyncio.create_task(dispatcher.run(_feed(parts, reader)))
     asked = asyncio.create_task(stop.asked())
-    insisted = asyncio.create_task(stop.insisted())
     try:
         await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             dispatcher.stop(asked.result())
-        return await running
+        ending = await running
     finally:
-        parts.stats.phase = "draining"
-        draining = asyncio.create_task(dispatcher.drain(parts.drain_timeout_s))
-        await asyncio.wait({draining, insisted}, return_when=asyncio.FIRST_COMPLETED)
-        if not draining.done():
-            await dispatcher.abandon()
-        await draining
-        for task in (asked, insisted):
-            task.cancel()
-        await asyncio.gather(asked, insisted, return_exceptions=True)
+        asked.cancel()
+        abandoned = await _drain(parts, stop)
+    return ending, abandoned
+
+
+async def _drain(parts: RunParts, stop: Stop) -> int:
+    """Let the calls in flight come home, unless somebody insists."""
+    parts.stats.phase = "draining"
+    draining = asyncio.create_task(parts.dispatcher.drain(parts.drain_timeout_s))
+    insisted = asyncio.create_task(stop.insisted())
+    await asyncio.wait({draining, insisted}, return_when=asyncio.FIRST_COMPLETED)
+    insisted.cancel()
+    abandoned = 0 if draining.done() else await parts.dispatcher.abandon()
+    return abandoned + await draining
 
 
 async def _feed(parts: RunParts, reader: ThreadPoolExecutor) -> AsyncIterator[FeedBatch]:
@@ -118,9 +126,7 @@ async def _feed(parts: RunParts, reader: ThreadPoolExecutor) -> AsyncIterator[Fe
     yield parts.planner.flush()
 
 
-def limited(
-    batches: Iterator[Sequence[Row | BadRow]], limit: int | None
-) -> Iterator[Sequence[Row | BadRow]]:
+def limited(batches: Iterator[Sequence[Row | BadRow]], limit: int | None) -> Iterator[Sequence[Row | BadRow]]:
     """The first `limit` rows."""
     left = limit
     for batch in batches:
@@ -144,11 +150,3 @@ def _exit_code(ending: Ending, manifest: Manifest) -> ExitCode:
     if ending.code is not ExitCode.OK:
         return ending.code
     return ExitCode.ROWS_FAILED if manifest.failed else ExitCode.OK
-
-
-def unfinished_lanes(has: Callable[[int, int], bool], ordinals: Sequence[int], lanes: int) -> list[list[int]]:
-    """For each lane, the positions of the rows that it has not answered yet (routing `all`)."""
-    return [
-        [position for position, ordinal in enumerate(ordinals) if not has(ordinal, lane)]
-        for lane in range(lanes)
-    ]

@@ -1,0 +1,86 @@
+"""`batchllm run JOB`: the main command."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from batchllm.events import RunStats
+    from batchllm.report.summary import RunSummary
+
+
+@click.command("run", short_help="Run a job: rows in, answers out as Parquet.")
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: providers.0.limits.rpm=60"
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows; a later run goes on."
+)
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "panel", "none"]),
+    default="auto",
+    show_default=True,
+    help="The live panel; auto: on a terminal.",
+)
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on stdout, for machines.")
+@click.option("-v", "--verbose", is_flag=True, help="The whole summary also when stdout is no terminal.")
+@click.option("-q", "--quiet", is_flag=True, help="No summary.")
+def run_command(
+    job: Path,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    progress: str,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Run JOB, a YAML file.
+
+    Rows that an earlier run has finished are not sent again: after a stop or a crash, run the same command. The exit
+    code is 0 when every row is answered, 3 when some failed, 130 after Ctrl-C; the README has the whole table.
+    """
+    import os
+
+    from batchllm.engine.local import Options, execute
+    from batchllm.spec.loading import load_job
+
+    loaded = load_job(job, overrides=overrides, environ=dict(os.environ))
+    shows_panel = progress == "panel" or (progress == "auto" and sys.stderr.isatty())
+    options = Options(limit=limit, watch=_panel if shows_panel else _no_panel, say=_say)
+    summary = execute(loaded, options)
+    _print(summary, as_json=as_json, whole=verbose or sys.stdout.isatty(), quiet=quiet)
+    return summary.exit_code
+
+
+def _panel(stats: "RunStats", title: str) -> AbstractContextManager[None]:
+    from batchllm.cli.progress import panel
+
+    return panel(stats, title)
+
+
+def _no_panel(stats: "RunStats", title: str) -> AbstractContextManager[None]:  # noqa: ARG001 - as _panel
+    return nullcontext()
+
+
+def _say(text: str) -> None:
+    click.echo(f"batchllm: {text}", err=True)
+
+
+def _print(summary: "RunSummary", *, as_json: bool, whole: bool, quiet: bool) -> None:
+    import json
+
+    from batchllm.report.summary import as_mapping, line, page
+
+    if summary.exit_code and not as_json and not whole:
+        reason = summary.ending or f"{summary.failed + summary.failed_before:,} rows failed"
+        remedy = f"\n  {summary.remedy}" if summary.remedy else ""
+        _say(f"{summary.job}: {reason}{remedy}")
+    if as_json:
+        click.echo(json.dumps(as_mapping(summary)))
+    elif not quiet:
+        click.echo(page(summary) if whole else line(summary))

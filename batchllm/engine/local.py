@@ -1,0 +1,315 @@
+"""A job, carried out in this process.
+
+The order matters. What can be wrong with the job is found before the output folder is touched; the lock is taken
+before the record is opened; the record says whether there is anything to do before a provider is started; and
+everything that was opened is closed again whatever happens.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batchllm.budget import Budget
+from batchllm.clock import Clock, SystemClock
+from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
+from batchllm.engine.signals import stopping_on_signals
+from batchllm.engine.summary import Figures, summarise
+from batchllm.errors import ChangedJobError, ExitCode, InputDataError
+from batchllm.events import RunStats
+from batchllm.journal import Identity, Journal, Manifest, OutputLock, read_manifest, stored_sections
+from batchllm.plan import Planner, narrow
+from batchllm.ports import Scan
+from batchllm.provider.catalogue import load_catalogue
+from batchllm.records import Request
+from batchllm.report.summary import RunSummary
+from batchllm.retry import RetryPolicy
+from batchllm.running import RunParts, Stop, carry_out
+from batchllm.simulate import EmbeddedProviders
+from batchllm.spec.fingerprint import differences, fingerprint, semantic_sections
+from batchllm.spec.loading import LoadedJob
+from batchllm.spec.models import Simulation
+from batchllm.wiring import CheckedJob, build_lanes, check
+
+Watch = Callable[[RunStats, str], AbstractContextManager[None]]
+
+
+def _silence(text: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run, apart from the job. `watch` shows the counters while the run goes; `say` gets single lines."""
+
+    limit: int | None = None
+    watch: Watch = lambda _stats, _title: nullcontext()
+    say: Callable[[str], None] = _silence
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    clock: Clock = field(default_factory=SystemClock)
+
+
+def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None) -> RunSummary:
+    """Run a job to its end; raises a BatchllmError for what keeps it from starting or from being kept."""
+    checked = check(
+        loaded,
+        catalogue=load_catalogue(),
+        environ=options.environ,
+        clock=options.clock,
+        frame=frame,
+    )
+    out = Path(str(checked.job.output.path))
+    with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
+        return _Run(checked, options, out).execute()
+
+
+class _Run:
+    """One start of a job whose output is locked."""
+
+    def __init__(self, checked: CheckedJob, options: Options, out: Path) -> None:
+        self._checked = checked
+        self._options = options
+        self._out = out
+        self._sections = semantic_sections(checked.job)
+        self._stats = RunStats(phase="reading")
+        self._started_s = options.clock.monotonic_s()
+
+    def execute(self) -> RunSummary:
+        self._refuse_changed_job()
+        with self._opened() as journal:
+            manifest = read_manifest(self._out)
+            if manifest is not None and manifest.complete and self._is_same_input(journal):
+                return self._summary(Ending(_settled_code(manifest)), manifest)
+            scan = self._scanned(journal)
+            with self._simulators() as base_urls, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                ending, manifest = runner.run(self._go(journal, scan, base_urls))
+        return self._summary(ending, manifest)
+
+    def _refuse_changed_job(self) -> None:
+        before = stored_sections(self._out)
+        if before is None:
+            return
+        changes = differences(before, self._sections)
+        if changes:
+            raise ChangedJobError(
+                f"the answers in {self._out} were made with another job:\n    " + "\n    ".join(changes),
+                remedy="choose another output.path for the changed job, or undo the change",
+            )
+
+    def _is_same_input(self, journal: Journal) -> bool:
+        """By size, time and inode: the same again means that there is nothing to read, and nothing to send."""
+        return bool(self._checked.source.stamps()) and journal.input_stamps == self._stamps()
+
+    def _stamps(self) -> str:
+        return orjson.dumps(self._checked.source.stamps()).decode()
+
+    @contextmanager
+    def _opened(self) -> Iterator[Journal]:
+        checked = self._checked
+        journal = Journal.open(
+            self._out,
+            identity=Identity(checked.job.name, self._sections, fingerprint(self._sections), _version()),
+            lanes=[lane.info for lane in checked.lanes],
+            slots=self._slots,
+            task=checked.task,
+            shape=checked.source.shape,
+            clock=self._options.clock,
+        )
+        try:
+            yield journal
+        finally:
+            # A run that got as far as its loop has closed it there, with its own exit code.
+            asyncio.run(journal.close(clean=True, exit_code=ExitCode.OK))
+
+    def _scanned(self, journal: Journal) -> Scan:
+        stamps = self._stamps()
+        scan = self._checked.source.scan()
+        if journal.input_digest not in (None, scan.digest):
+            raise InputDataError(
+                f"the input has changed since the answers in {self._out} were made",
+                remedy="choose another output.path for the new input, or put the old input back",
+            )
+        journal.set_input(scan.digest, scan.rows, stamps)
+        self._report_interruption(journal)
+        if not scan.rows:
+            paths = self._checked.job.input.path
+            shown = paths if isinstance(paths, str) else ", ".join(paths)
+            self._options.say(f"the input {shown} has no rows: the output is complete and empty")
+        return scan
+
+    def _report_interruption(self, journal: Journal) -> None:
+        before = journal.interrupted
+        if before is not None and before.in_flight_max:
+            self._options.say(
+                f"the last run was killed: up to {before.in_flight_max:,} calls were in flight and may be paid twice"
+            )
+
+    @contextmanager
+    def _simulators(self) -> Iterator[dict[int, str]]:
+        lanes = [lane for lane in self._checked.lanes if lane.is_simulated]
+        if not lanes:
+            yield {}
+            return
+        specs = [lane.spec.simulate or Simulation() for lane in lanes]
+        with EmbeddedProviders(specs) as providers:
+            yield {lane.index: url for lane, url in zip(lanes, providers.base_urls, strict=True)}
+
+    async def _go(
+        self, journal: Journal, scan: Scan, base_urls: Mapping[int, str]
+    ) -> tuple[Ending, Manifest]:
+        checked, stats = self._checked, self._stats
+        lanes = build_lanes(
+            checked.lanes,
+            base_urls=base_urls,
+            task=checked.task,
+            retry=checked.job.retry,
+            clock=self._options.clock,
+            prompt_margin=checked.prompt_margin,
+        )
+        stats.lanes = [lane.stats for lane in lanes]
+        rows = scan.rows if self._options.limit is None else min(scan.rows, self._options.limit)
+        stats.total = rows * self._slots
+        stats.reused, stats.failed_before = self._finished_before(journal, rows)
+        journal.note_in_flight(sum(lane.window.size for lane in lanes))
+        parts = self._parts(journal, lanes, scan, rows)
+        stop = Stop()
+        loop = asyncio.get_running_loop()
+        try:
+            with (
+                stopping_on_signals(
+                    loop, stop, in_flight=lambda: parts.dispatcher.in_flight, say=self._options.say
+                ),
+                self._options.watch(stats, checked.job.name),
+            ):
+                return await carry_out(parts, stop)
+        finally:
+            await asyncio.gather(*(lane.provider.close() for lane in lanes))
+
+    def _parts(self, journal: Journal, lanes: list[Lane], scan: Scan, rows: int) -> RunParts:
+        checked, job = self._checked, self._checked.job
+        budget = None if job.budget is None else Budget(job.budget.usd, journal.spent_usd)
+        dispatcher = Dispatcher(
+            lanes,
+            recorder=journal,
+            policy=RetryPolicy(job.retry.max_attempts, job.retry.backoff_s, job.retry.max_backoff_s),
+            stats=self._stats,
+            clock=self._options.clock,
+            in_order=job.routing == "fallback",
+            budget=budget,
+            spreading=self._spreading(journal) if self._slots > 1 else None,
+        )
+        planner = Planner(
+            checked.task,
+            checked.counter,
+            max_inputs=checked.max_inputs,
+            max_tokens=checked.max_tokens,
+            max_request_tokens=None if checked.most_tokens is None else int(checked.most_tokens),
+            is_finished=lambda row: all(journal.finished.has(row, slot) for slot in range(self._slots)),
+        )
+        return RunParts(
+            source=checked.source,
+            planner=planner,
+            journal=journal,
+            dispatcher=dispatcher,
+            stats=self._stats,
+            clock=self._options.clock,
+            units=scan.rows * self._slots,
+            is_whole=rows == scan.rows,
+            limit=self._options.limit,
+            drain_timeout_s=job.drain_timeout_s,
+        )
+
+    def _spreading(self, journal: Journal) -> Spreading:
+        def spread(request: Request) -> list[tuple[int, Request]]:
+            parts = []
+            for lane in range(self._slots):
+                open_rows = [
+                    position
+                    for position, row in enumerate(request.rows)
+                    if not journal.finished.has(row.ordinal, lane)
+                ]
+                if open_rows:
+                    parts.append((lane, narrow(request, open_rows)))
+            return parts
+
+        return spread
+
+    def _finished_before(self, journal: Journal, rows: int) -> tuple[int, int]:
+        """Answers and failures of earlier runs among the first `rows`."""
+        if self._options.limit is None:
+            return journal.counts.ok, journal.counts.failed
+        slots = self._slots
+        marked = sum(slots - len(journal.finished.open_slots(row)) for row in range(rows))
+        failed = min(journal.counts.failed, marked)
+        return marked - failed, failed
+
+    @property
+    def _slots(self) -> int:
+        job = self._checked.job
+        return len(job.providers) if job.routing == "all" else 1
+
+    def _summary(self, ending: Ending, manifest: Manifest) -> RunSummary:
+        return summarise(
+            Figures(
+                job=self._checked.job.name,
+                out=self._out,
+                cwd=Path.cwd(),
+                python=Path(sys.executable),
+                limit=self._options.limit,
+                slots=self._slots,
+                seconds=self._options.clock.monotonic_s() - self._started_s,
+                notes=self._checked.notes,
+            ),
+            ending,
+            manifest,
+            self._stats,
+        )
+
+
+def _settled_code(manifest: Manifest) -> ExitCode:
+    return ExitCode.ROWS_FAILED if manifest.failed else ExitCode.OK
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("batchllm")
+
+
+def in_own_thread(call: Callable[[], Any]) -> Any:
+    """Run `call` where no event loop runs, so that it may start its own: notebooks have one already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return call()
+    box: list[Any] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            box.append(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that asked
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="batchllm-run")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return box[0]

@@ -1,0 +1,313 @@
+"""The record of one output folder: what `batchllm.ports.Recorder` is while a run goes on, and what seals it.
+
+A unit of work is finished when the commit that holds its outcome has returned, not before: `counts`, `finished` and
+the callback of `start` know committed records only. The rest of this package says how that is kept true.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from batchllm.clock import Clock
+from batchllm.errors import BatchllmError, StorageError
+from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
+from batchllm.journal.drain import Drains
+from batchllm.journal.files import Fault, Layout, floor_bytes, free_bytes, full_disk, make_folders, no_fault
+from batchllm.journal.identity import Identity, adopt, register_lanes
+from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
+from batchllm.journal.manifest import Manifest
+from batchllm.journal.parts import Sizes, Store, purge, recover
+from batchllm.journal.recall import recall
+from batchllm.journal.sealing import (
+    add_empty_parts,
+    check_count,
+    check_manifest,
+    complete_parts,
+    is_complete,
+    mark_incomplete,
+    save_manifest,
+)
+from batchllm.journal.tables import Tables, table_schemas
+from batchllm.journal.writer import QueueLimits, Writer
+from batchllm.ports import Shape, Task
+from batchllm.records import JournalRecord, LaneInfo
+
+
+class Interrupted(NamedTuple):
+    """An earlier run that did not end of its own accord. So many of its calls may be paid for without an answer."""
+
+    started_s: float
+    in_flight_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Sizes, and the doors by which tests bring disaster: `fault` is called at each named point of the protocols."""
+
+    queue: QueueLimits = field(default_factory=QueueLimits)
+    sizes: Sizes = field(default_factory=Sizes)
+    fault: Fault = no_fault
+    free_bytes: Callable[[Path], int | None] = free_bytes
+    max_page_count: int | None = None
+
+
+class Journal:
+    """One at a time for an output folder, under its `OutputLock`. Made by `open`."""
+
+    def __init__(self, store: Store, *, numbers: Sequence[int], clock: Clock, tuning: Tuning) -> None:
+        self._store = store
+        self._database: Database = store.database
+        self._clock = clock
+        self._tuning = tuning
+        self._floor_bytes = floor_bytes(store.layout.out)
+        self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
+        self._counts = self._database.counts()
+        self.finished = recall(store, self._counts)
+        self.interrupted = _interrupted(self._database)
+        self._numbers = numbers
+        self._harvester = Harvester(self.finished, numbers)
+        self._drains = Drains(store)
+        self._writer = Writer(self, tuning.queue)
+        self._is_closed = False
+
+    @classmethod
+    def open(  # noqa: PLR0913 - what a record is made of is seven things; the eighth is for tests
+        cls,
+        out: Path,
+        *,
+        identity: Identity,
+        lanes: Sequence[LaneInfo],
+        slots: int,
+        task: Task,
+        shape: Shape,
+        clock: Clock,
+        tuning: Tuning | None = None,
+    ) -> "Journal":
+        """Create the record, or take up the one that is there, finishing what a killed run left half done.
+
+        Raises ChangedJobError (another job's answers), StorageError (damaged, foreign, a part is missing, disk
+        full) and OutputError (results without their journal). In none of these cases anything is overwritten.
+        """
+        tuning = tuning or Tuning()
+        layout = Layout(out)
+        make_folders(layout)
+        if not os.path.lexists(layout.database):
+            create_database(layout)
+        database = open_database(layout, max_page_count=tuning.max_page_count)
+        try:
+            check_manifest(database, layout)
+            adopt(
+                database,
+                identity,
+                lanes=lanes,
+                slots=slots,
+                schemas=table_schemas(task, shape),
+                created_s=clock.wall_s(),
+            )
+            numbers, known = register_lanes(database, lanes)
+            tables = Tables(task, shape, known, [lane.name for lane in lanes] if slots > 1 else ())
+            store = Store(database, layout, tables, tuning.sizes, tuning.fault)
+            journal = cls(store, numbers=numbers, clock=clock, tuning=tuning)
+            journal._begin(identity.version)
+        except BaseException:
+            database.close()
+            raise
+        return journal
+
+    @property
+    def counts(self) -> Counts:
+        """All that is committed, of this run and the earlier ones."""
+        return self._counts
+
+    @property
+    def spent_usd(self) -> float:
+        return self._counts.cost_usd
+
+    @property
+    def input_digest(self) -> str | None:
+        return self._writer.call(lambda: self._database.meta("input_digest"))
+
+    @property
+    def input_stamps(self) -> str | None:
+        """What `set_input` was given, to tell cheaply whether the input is still the same."""
+        return self._writer.call(lambda: self._database.meta("input_stamps"))
+
+    def set_input(self, digest: str, rows: int, stamps_json: str) -> None:
+        def store() -> None:
+            with self._database.transaction() as connection:
+                store_meta(connection, "input_digest", digest)
+                store_meta(connection, "input_rows", str(rows))
+                store_meta(connection, "input_stamps", stamps_json)
+
+        self._writer.call(store)
+
+    def note_in_flight(self, cap: int) -> None:
+        """So many calls may be in flight from now on: what a hard kill may have paid for in vain."""
+
+        def store() -> None:
+            with self._database.transaction() as connection:
+                connection.execute(
+                    "UPDATE runs SET in_flight_max = max(in_flight_max, ?) WHERE run = ?",
+                    (cap, self._database.run),
+                )
+
+        self._writer.post(store)
+
+    def start(
+        self, loop: asyncio.AbstractEventLoop, on_commit: Callable[[Counts], None] | None = None
+    ) -> None:
+        """Begin to write. `on_commit` hears the counts on the loop's thread, after commits."""
+        if is_complete(self._database):
+            mark_incomplete(self._store, self._clock.wall_s())
+        self._writer.start(loop, None if on_commit is None else lambda: on_commit(self._counts))
+
+    def put(self, records: Sequence[JournalRecord]) -> None:
+        self._writer.put(records)
+
+    def watch(self, committed: Callable[[int], None]) -> None:
+        self._writer.watch(committed)
+
+    async def room(self) -> None:
+        await self._writer.room()
+
+    async def flush(self) -> None:
+        """Return when everything put so far is committed. Raises what went wrong in the writer."""
+        await self._writer.flush()
+
+    def forget_failures(self) -> int:
+        """Make all failed units pending again; returns how many. Before `start`; their attempts stay in usage/."""
+        return self._writer.call(self._forget_failures)
+
+    def seal(self) -> Manifest:
+        """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread."""
+        return self._writer.call(self._seal)
+
+    def complete(self, expected_units: int) -> Manifest:
+        """Everything into parts in input order, and a manifest that says that this is all. Blocks like `seal`.
+
+        Raises InvariantError unless each of `expected_units` has its outcome.
+        """
+        return self._writer.call(lambda: self._complete(expected_units))
+
+    async def close(self, clean: bool, exit_code: int) -> None:
+        """Commit what is queued, end the writer and this run's line. `clean`: no call was left in flight.
+
+        Raises what went wrong in the writer unless `room` or `flush` did already.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        await self._writer.stop()
+        error = self._writer.error
+        try:
+            self._drains.cancel()
+            if self._database.broken is None:
+                self._end_run(clean=clean and error is None, exit_code=exit_code)
+        finally:
+            self._database.close()
+        if not self._writer.is_error_known:
+            self._writer.raise_error()
+
+    def commit(self, records: Sequence[JournalRecord]) -> BatchllmError | None:
+        """For the writer thread: store `records`, or raise."""
+        harvest = self._harvester.gather(records)
+        counts = self._counts.plus(harvest.added)
+        try:
+            self._insert(harvest, counts)
+        except (UnicodeEncodeError, OverflowError):
+            harvest.results = storable(harvest.results, key_column=3)
+            harvest.failures = storable(harvest.failures, key_column=3)
+            harvest.attempts = storable(harvest.attempts, key_column=None)
+            self._insert(harvest, counts)
+        self.finished.mark(harvest.units)
+        self._counts = counts
+        self._drains.note("output", len(harvest.results), harvest.answer_bytes)
+        self._drains.note("failures", len(harvest.failures), harvest.failure_bytes)
+        self._drains.note("usage", len(harvest.attempts))
+        self._tuning.fault("after_commit")
+        return harvest.repeated or self._low_space()
+
+    @property
+    def is_due(self) -> bool:
+        """For the writer thread: whether a slice of a drain is to be done."""
+        return self._drains.is_due
+
+    def step(self) -> None:
+        """For the writer thread: one slice of a drain."""
+        self._drains.step()
+
+    def _insert(self, harvest: Harvest, counts: Counts) -> None:
+        with self._database.transaction() as connection:
+            for table, lines in harvest.tables():
+                start = 0
+                for together, sql in statements(table):
+                    while len(lines) - start >= together:
+                        connection.execute(sql, flat(lines[start : start + together]))
+                        start += together
+            self._database.store_counts(connection, counts)
+
+    def _low_space(self) -> StorageError | None:
+        """Stop while there is still room for what is in flight: after the disk is full nothing more can be kept."""
+        out = self._store.layout.out
+        free = self._tuning.free_bytes(out)
+        if free is None or free >= self._floor_bytes:
+            return None
+        return full_disk(out, f"the disk of {out} is almost full")
+
+    def _begin(self, version: str) -> None:
+        error = self._low_space()
+        if error is not None:
+            raise error
+        now_s, host = self._clock.wall_s(), socket.gethostname()
+        self._database.claim(now_s, pid=os.getpid(), host=host, version=version)
+
+    def _end_run(self, *, clean: bool, exit_code: int) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET ended = ?, exit_code = ?, clean = ? WHERE run = ?",
+                (self._clock.wall_s(), int(exit_code), clean, self._database.run),
+            )
+        self._database.shrink()
+
+    def _forget_failures(self) -> int:
+        counts = self._counts._replace(failed=0)
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE parts SET state = 'retired' WHERE state = 'committed' AND kind = 'failures'"
+            )
+            connection.execute("DELETE FROM failures")
+            store_meta(connection, "complete", "0")
+            self._database.store_counts(connection, counts)
+        save_manifest(self._store, self._clock.wall_s())
+        purge(self._store)
+        forgotten, self._counts = self._counts.failed, counts
+        self.finished = recall(self._store, counts)
+        self._harvester = Harvester(self.finished, self._numbers)
+        self._drains = Drains(self._store)
+        return forgotten
+
+    def _seal(self) -> Manifest:
+        self._drains.drain_all()
+        add_empty_parts(self._store)
+        return mark_incomplete(self._store, self._clock.wall_s())
+
+    def _complete(self, expected_units: int) -> Manifest:
+        check_count(self._counts.ok, self._counts.failed, expected_units)
+        self._drains.drain_all()
+        complete_parts(self._store)
+        manifest = save_manifest(self._store, self._clock.wall_s())
+        purge(self._store)
+        pa.default_memory_pool().release_unused()
+        return manifest
+
+
+def _interrupted(database: Database) -> Interrupted | None:
+    """The last run, if it did not end by itself."""
+    last = database.rows("SELECT started, in_flight_max, clean FROM runs ORDER BY run DESC LIMIT 1")
+    return Interrupted(last[0][0], last[0][1]) if last and not last[0][2] else None

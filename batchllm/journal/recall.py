@@ -1,0 +1,110 @@
+"""What earlier runs finished, read back from the parts and the journal, and held against the totals.
+
+Of a part only its row and lane columns are read, and not even these when its rows are known to be all of a range:
+a complete record of ten million rows opens without reading any of them.
+"""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchllm.errors import StorageError
+from batchllm.journal.database import Counts
+from batchllm.journal.files import Kind
+from batchllm.journal.finished import Finished
+from batchllm.journal.lines import WHOLE_ROW
+from batchllm.journal.parts import PartInfo, Store, damaged_part, open_part
+
+_BATCH_ROWS = 1 << 16
+
+
+def recall(store: Store, counts: Counts) -> Finished:
+    """Raises StorageError when parts and journal do not hold what the totals say."""
+    slots = store.tables.slots
+    finished = Finished(slots)
+    finished.ok = _mark_parts(store, "output", finished) + _mark_lines(store, "results", finished)
+    finished.failed = _mark_parts(store, "failures", finished) + _mark_lines(store, "failures", finished)
+    for row in [*_rows_without_lane(store), *_lines_without_lane(store)]:
+        units = finished.open_slots(row)
+        finished.mark(units)
+        finished.failed += len(units)
+    finished.spent_usd = counts.cost_usd
+    if (finished.ok, finished.failed) != (
+        counts.ok,
+        counts.failed,
+    ) or finished.marked() != counts.ok + counts.failed:
+        raise StorageError(
+            f"the journal {store.database.path} and the parts beside it do not belong together: it counts"
+            f" {counts.ok} answers and {counts.failed} failures; {finished.ok} and {finished.failed} are there,"
+            f" for {finished.marked()} different rows",
+            remedy="put back the whole output folder, .batchllm included, as one run left it",
+        )
+    return finished
+
+
+def runs(ranks: pa.Array) -> Iterator[tuple[int, int]]:
+    """Numbers as ranges (end not included); few when they are nearly gapless and in order."""
+    if not len(ranks):
+        return
+    steps = pc.subtract(ranks.slice(1), ranks.slice(0, len(ranks) - 1))
+    breaks = pc.indices_nonzero(pc.not_equal(steps, 1)).to_pylist()
+    firsts = ranks.take(pa.array([0, *(index + 1 for index in breaks)], pa.int64())).to_pylist()
+    lasts = ranks.take(pa.array([*breaks, len(ranks) - 1], pa.int64())).to_pylist()
+    for first, last in zip(firsts, lasts, strict=True):
+        yield first, last + 1
+
+
+def _mark_parts(store: Store, kind: Kind, finished: Finished) -> int:
+    count = 0
+    for part in store.parts(kind):
+        if part.min_row is None or part.max_row is None:
+            continue
+        first, end = part.min_row * finished.slots, (part.max_row + 1) * finished.slots
+        if part.rows == end - first and kind == "output":
+            finished.mark_range(first, end)
+            count += part.rows
+            continue
+        for batch in _read(store, part, finished.slots):
+            units = store.tables.units(batch).drop_null()
+            count += len(units)
+            for start, stop in runs(units):
+                finished.mark_range(start, stop)
+    return count
+
+
+def _rows_without_lane(store: Store) -> list[int]:
+    """Rows of failures/ that failed for all lanes at once."""
+    if store.tables.slots == 1:
+        return []
+    return [
+        row
+        for part in store.parts("failures")
+        for batch in _read(store, part, store.tables.slots)
+        for row in batch.filter(pc.is_null(batch.column("lane"))).column("row").to_pylist()
+    ]
+
+
+def _read(store: Store, part: PartInfo, slots: int) -> Iterator[pa.RecordBatch]:
+    path = store.layout.part(part.kind, part.name)
+    rows = 0
+    with open_part(path) as file:
+        try:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=["row", "lane"] if slots > 1 else ["row"]):
+                rows += batch.num_rows
+                yield batch
+        except (OSError, pa.ArrowException) as error:
+            raise damaged_part(path, error) from error
+    if rows != part.rows:
+        raise damaged_part(path, ValueError(f"{rows} rows instead of {part.rows}"))
+
+
+def _mark_lines(store: Store, table: str, finished: Finished) -> int:
+    sql = f"SELECT row * ? + slot FROM {table} WHERE slot <> ?"  # noqa: S608 - our own names
+    units = [unit for (unit,) in store.database.rows(sql, (finished.slots, WHOLE_ROW))]
+    finished.mark(units)
+    return len(units)
+
+
+def _lines_without_lane(store: Store) -> list[int]:
+    return [row for (row,) in store.database.rows("SELECT row FROM failures WHERE slot = ?", (WHOLE_ROW,))]

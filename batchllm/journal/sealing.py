@@ -1,0 +1,142 @@
+"""The ends of a run: the manifest from what the journal knows, and the step from drained parts to ordered ones.
+
+Completion is one transaction (new parts in, old parts out, `complete`), then the manifest, then the removal of the
+old files. Cut off before the transaction, nothing has happened; after it, the next start finishes the rest.
+"""
+
+from hashlib import blake2b
+
+import orjson
+
+from batchllm.errors import InvariantError, StorageError
+from batchllm.journal.database import Database, store_meta
+from batchllm.journal.files import KINDS, Layout
+from batchllm.journal.manifest import Manifest, PartEntry, instant, read_manifest, write_manifest
+from batchllm.journal.merge import merged, plan_rewriting
+from batchllm.journal.parts import PartInfo, Sealed, Store, abandon_all, publish
+from batchllm.records import LaneInfo
+
+
+def check_manifest(database: Database, layout: Layout) -> None:
+    """A manifest never knows more than the journal. Where it does, an old or headless journal was put in place."""
+    manifest = read_manifest(layout.out)
+    if manifest is None:
+        return
+    known = {f"{kind}/{name}" for kind, name in database.rows("SELECT kind, name FROM parts")}
+    unknown = [part.path for parts in manifest.parts.values() for part in parts if part.path not in known]
+    if unknown or manifest.ok > database.counts().ok:
+        what = f"does not know {unknown[0]}" if unknown else f"lacks answers ({manifest.ok} are listed)"
+        raise StorageError(
+            f"{database.path} is older than {layout.manifest}: it {what}",
+            remedy="put back the whole .batchllm folder as the last run left it (journal.db-wal belongs to it)",
+        )
+
+
+def is_complete(database: Database) -> bool:
+    return database.meta("complete") == "1"
+
+
+def mark_incomplete(store: Store, now_s: float) -> Manifest:
+    """More is to come: the manifest does not say (any more) that this is all."""
+    if is_complete(store.database):
+        with store.database.transaction() as connection:
+            store_meta(connection, "complete", "0")
+    return save_manifest(store, now_s)
+
+
+def save_manifest(store: Store, now_s: float) -> Manifest:
+    manifest = compose_manifest(store, now_s)
+    write_manifest(store.layout, manifest, store.fault)
+    return manifest
+
+
+def compose_manifest(store: Store, now_s: float) -> Manifest:
+    database = store.database
+    counts = database.counts()
+    slots = int(database.meta("slots") or 1)
+    rows = _optional_int(database.meta("input_rows"))
+    pending = None if rows is None else rows * slots - counts.ok - counts.failed
+    lanes = tuple(
+        LaneInfo(name, provider, model, bool(simulated))
+        for name, provider, model, simulated in database.rows(
+            "SELECT name, provider, model, simulated FROM lanes ORDER BY lane"
+        )
+    )
+    sections = orjson.loads(database.meta("sections") or "{}")
+    return Manifest(
+        job_name=database.meta("job_name") or "",
+        version=database.meta("version") or "",
+        complete=is_complete(database),
+        simulated=any(lane.is_simulated for lane in lanes),
+        slots=slots,
+        rows=rows,
+        ok=counts.ok,
+        failed=counts.failed,
+        pending=None if pending is None else max(0, pending),
+        attempts=counts.attempts,
+        uncertain=counts.uncertain,
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
+        cost_usd=None if counts.unpriced else counts.cost_usd,
+        fingerprint=database.meta("fingerprint") or "",
+        sections={
+            name: blake2b(text.encode(), digest_size=16).hexdigest() for name, text in sections.items()
+        },
+        input_digest=database.meta("input_digest"),
+        lanes=lanes,
+        parts={kind: tuple(_entry(part) for part in store.parts(kind)) for kind in KINDS},
+        created=instant(float(database.meta("created") or now_s)),
+        updated=instant(now_s),
+    )
+
+
+def complete_parts(store: Store) -> None:
+    """Put all tables in input order and mark the record as complete. Everything is drained already."""
+    sealed: list[Sealed] = []
+    retired: list[PartInfo] = []
+    try:
+        for kind in KINDS:
+            plan = plan_rewriting(store.parts(kind), store.sizes)
+            retired += [*plan.merged, *plan.dropped]
+            if plan.makes_parts:
+                sealed += merged(store, kind, plan.merged)
+        publish(store, sealed)
+    except BaseException:
+        abandon_all(store, [part.intent for part in sealed])
+        raise
+    store.commit(sealed, retired=retired, is_complete=True)
+
+
+def add_empty_parts(store: Store) -> None:
+    """A table always has a part, if one without rows: readers find the columns at least."""
+    sealed: list[Sealed] = []
+    try:
+        for kind in KINDS:
+            if not store.parts(kind):
+                sealed += merged(store, kind, [])
+        publish(store, sealed)
+    except BaseException:
+        abandon_all(store, [part.intent for part in sealed])
+        raise
+    if sealed:
+        store.commit(sealed)
+
+
+def check_count(ok: int, failed: int, expected: int) -> None:
+    """Nothing is complete while a unit is missing, or counted twice."""
+    if ok + failed == expected:
+        return
+    off = expected - ok - failed
+    side = f"{off} have no outcome" if off > 0 else f"{-off} outcomes are too many"
+    raise InvariantError(
+        f"{ok} answers and {failed} failures for {expected} units of work: {side}",
+        remedy="nothing is lost: start again to fill what is missing; report this as a bug",
+    )
+
+
+def _entry(part: PartInfo) -> PartEntry:
+    return PartEntry(f"{part.kind}/{part.name}", part.rows, part.bytes, part.sha256)
+
+
+def _optional_int(text: str | None) -> int | None:
+    return None if text is None else int(text)

@@ -1,0 +1,238 @@
+"""The writer thread: the only one that touches the journal while a run goes on.
+
+It commits whatever has queued, and at once again: while one commit waits for the disk the next batch gathers, so
+the batches grow with the load and no timer is needed. Between two commits it does one slice of a drain.
+
+An error has two degrees. Some (a repeated row, a full disk that is not quite full, a part that cannot be written)
+stop the run, but what is still coming in can be stored, and is. After an error of the journal itself nothing can be
+stored any more. Either way `room` and `flush` raise it.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from batchllm.errors import BatchllmError, InvariantError, StorageError
+from batchllm.records import JournalRecord, RowDone, RowFailed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """So much may be waiting for its commit before `room` waits: what a crash would have to buy again."""
+
+    rows: int = 4096
+    bytes: int = 64 << 20
+
+
+class Work(Protocol):
+    """What the thread does. An error that `commit` returns stops the run, one that it raises stops the writer too."""
+
+    def commit(self, records: Sequence[JournalRecord]) -> BatchllmError | None: ...
+    def step(self) -> None: ...
+    @property
+    def is_due(self) -> bool:
+        """Whether `step` has something to do."""
+
+
+class Writer:
+    """Queue and thread. `put`, `room`, `flush` belong to the loop's thread; `call` to any but the writer's own."""
+
+    def __init__(self, work: Work, limits: QueueLimits) -> None:
+        self._work = work
+        self._limits = limits
+        self._wake = threading.Condition()
+        self._records: list[JournalRecord] = []
+        self._calls: list[Callable[[], None]] = []
+        self._waiting_rows = 0  # put and not yet committed
+        self._waiting_bytes = 0
+        self._is_stopping = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_commit: Callable[[], None] | None = None
+        self._watcher: Callable[[int], None] | None = None
+        self._committed = 0  # of all records put
+        self._waiters: list[asyncio.Future[None]] = []
+        self._is_broken = False
+        self._drains = True
+        self._error: BatchllmError | None = None
+        self.is_error_known = False
+
+    def start(self, loop: asyncio.AbstractEventLoop, on_commit: Callable[[], None] | None) -> None:
+        """`on_commit` is called on the loop's thread after commits."""
+        self._loop, self._on_commit = loop, on_commit
+        self._thread = threading.Thread(target=self._run, name="batchllm-journal", daemon=True)
+        self._thread.start()
+
+    def put(self, records: Sequence[JournalRecord]) -> None:
+        """Take the records over; never waits."""
+        size = _size(records)
+        with self._wake:
+            if self._is_stopping:
+                raise InvariantError(f"{len(records)} records came in after the journal was closed")
+            self._records.extend(records)
+            self._waiting_rows += len(records)
+            self._waiting_bytes += size
+            self._wake.notify()
+
+    def watch(self, committed: Callable[[int], None]) -> None:
+        """`committed` hears, on the loop's thread, how many of the records put so far are committed."""
+        self._watcher = committed
+
+    async def room(self) -> None:
+        while not self._has_room():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    async def flush(self) -> None:
+        """Everything put so far is committed when this returns."""
+        await asyncio.wrap_future(self._submit(lambda: None))
+        self.raise_error()
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Run `work` between commits, after what has been put; waits for it."""
+        return self._submit(work).result()
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Like `call`, without waiting; an error stops the run."""
+        self._submit(work).add_done_callback(self._note_post)
+
+    async def stop(self) -> None:
+        """Commit what is there and end the thread."""
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify()
+        if self._thread is None:
+            self._round()
+        else:
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    @property
+    def error(self) -> BatchllmError | None:
+        return self._error
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            self.is_error_known = True
+            raise self._error
+
+    def _has_room(self) -> bool:
+        self.raise_error()
+        return self._waiting_rows < self._limits.rows and self._waiting_bytes < self._limits.bytes
+
+    def _submit(self, work: Callable[[], T]) -> "Future[T]":
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # nobody waits for it any more
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+                future.set_exception(error)
+
+        with self._wake:
+            if self._is_stopping:
+                raise InvariantError("the journal is closed")
+            self._calls.append(run)
+            self._wake.notify()
+        if self._thread is None:
+            self._round()
+        return future
+
+    def _note_post(self, done: "Future[None]") -> None:
+        error = done.exception()
+        if error is not None:
+            self._fail(error)
+
+    def _run(self) -> None:
+        while self._round():
+            with self._wake:
+                while not (self._records or self._calls or self._is_stopping or self._may_drain()):
+                    self._wake.wait()
+
+    def _round(self) -> bool:
+        """Commit what there is, do what was asked, drain a slice; False when there is no more to come."""
+        with self._wake:
+            records, self._records = self._records, []
+            calls, self._calls = self._calls, []
+            size, is_stopping = self._waiting_bytes, self._is_stopping
+        self._commit(records, size)
+        for call in calls:
+            call()
+        if not is_stopping and self._may_drain():
+            self._step()
+        return bool(records or calls or not is_stopping)
+
+    def _commit(self, records: Sequence[JournalRecord], size: int) -> None:
+        if not records or self._is_broken:
+            return
+        try:
+            error = self._work.commit(records)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the loop's thread must hear of it
+            self._is_broken = True
+            self._fail(failure)
+            return
+        with self._wake:
+            self._waiting_rows -= len(records)
+            self._committed += len(records)
+            self._waiting_bytes -= size
+        if error is not None:
+            self._fail(error)
+        self._tell()
+
+    def _may_drain(self) -> bool:
+        return self._drains and not self._is_broken and self._work.is_due
+
+    def _step(self) -> None:
+        try:
+            self._work.step()
+        except Exception as failure:  # noqa: BLE001 - the lines are still in the journal; the run stops
+            self._drains = False
+            self._fail(failure)
+
+    def _fail(self, failure: BaseException) -> None:
+        if self._error is None:
+            self._error = _as_ours(failure)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self._loop.call_soon_threadsafe(self._told)
+
+    def _told(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._watcher is not None:
+            self._watcher(self._committed)
+        if self._on_commit is not None:
+            self._on_commit()
+
+
+def _as_ours(failure: BaseException) -> BatchllmError:
+    if isinstance(failure, BatchllmError):
+        return failure
+    what = f"the journal's writer failed: {type(failure).__name__}: {failure}"
+    error = StorageError(what) if isinstance(failure, OSError) else InvariantError(what)
+    error.__cause__ = failure
+    return error
+
+
+def _size(records: Sequence[JournalRecord]) -> int:
+    size = 0
+    for record in records:
+        if isinstance(record, RowDone):
+            size += len(record.answer) + len(record.row.carry)
+        elif isinstance(record, RowFailed):
+            size += len(record.content or "") + len(record.message)
+    return size

@@ -1,0 +1,115 @@
+"""Parquet: only the columns that are asked for, and only so many rows at a time as stay within memory.
+
+A file that is cut off, or no Parquet at all, is refused when the source is opened; damage inside it is found by the
+scan, which decodes all that a run will decode.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchllm.carry import is_bytes, is_text
+from batchllm.errors import InputDataError
+from batchllm.records import BadRow, Row
+from batchllm.source.arrow_rows import ArrowRows
+from batchllm.source.columns import Shape
+from batchllm.source.files import Format, InputFile, LocalStore, named_faults
+from batchllm.source.parquet_sizes import rows_at_once
+from batchllm.source.settling import settled_type
+
+_LOCAL_BUFFER_BYTES = 1 << 20
+_REMOTE_BUFFER_BYTES = 8 << 20
+
+
+class ParquetReader:
+    format: Format = "parquet"
+
+    def __init__(self, shape: Shape, shown: Sequence[str], columns: Sequence[str]) -> None:
+        """`shown`: the columns that templates see; `columns`: these, the key and what is carried."""
+        self._shape = shape
+        self._shown = shown
+        self._columns = list(columns)
+
+    def read(
+        self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
+    ) -> Iterator[Sequence[Row | BadRow]]:
+        """All rows of the file; the first one's ordinal is `first`."""
+        if tap is not None:
+            file.feed(tap)
+        rows = ArrowRows(file.path, self._shape, self._shown)
+        ordinal = first
+        with opened(file) as (parquet, source):
+            for group in range(parquet.num_row_groups):
+                size = rows_at_once(file.path, parquet, source, group, self._columns)
+                for batch in parquet.iter_batches(size, row_groups=[group], columns=self._columns):
+                    start = ordinal - first
+                    yield from rows.batches(batch, ordinal, lambda at, start=start: place(file, start + at))  # type: ignore[misc]
+                    ordinal += batch.num_rows
+
+    def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
+        """Where the rows stand that have these ordinals, counted from 0 in this file."""
+        return {ordinal: place(file, ordinal) for ordinal in ordinals}
+
+
+def place(file: InputFile, row: int) -> str:
+    return f"{file.label}: row {row}, counted from 0"
+
+
+@contextmanager
+def opened(file: InputFile) -> Iterator[tuple[pq.ParquetFile, pa.NativeFile]]:
+    with named_faults(file.path), closing(file.store.open_random()) as source:
+        # Reading ahead and reading unbuffered hold whole column chunks in memory; checksums cost little.
+        buffer_bytes = _LOCAL_BUFFER_BYTES if isinstance(file.store, LocalStore) else _REMOTE_BUFFER_BYTES
+        parquet = pq.ParquetFile(
+            source, pre_buffer=False, buffer_size=buffer_bytes, page_checksum_verification=True
+        )
+        yield parquet, source
+
+
+def read_schema(file: InputFile) -> pa.Schema:
+    """Raises InputDataError when the file is no whole Parquet file."""
+    with opened(file) as (parquet, _):
+        return parquet.schema_arrow
+
+
+def shared_schema(
+    files: Sequence[InputFile], schemas: Sequence[pa.Schema], wanted: frozenset[str] | None
+) -> pa.Schema:
+    """The columns that all files have, as the first one has them; those that are `wanted` must agree in type."""
+    for at, (file, schema) in enumerate(zip(files, schemas, strict=True)):
+        if at and schema.equals(schemas[0]):
+            continue
+        for name in dict.fromkeys([*schemas[0].names, *schema.names]):
+            if wanted is None or name in wanted:
+                _check_agreement(name, (files[0], schemas[0]), (file, schema))
+    names = set(schemas[0].names).intersection(*(schema.names for schema in schemas))
+    return pa.schema([schemas[0].field(at) for at, name in enumerate(schemas[0].names) if name in names])
+
+
+def _check_agreement(name: str, one: tuple[InputFile, pa.Schema], other: tuple[InputFile, pa.Schema]) -> None:
+    for (file, schema), (having, _) in ((one, other), (other, one)):
+        if name not in schema.names:
+            raise _disagreement(f'{file.path} has no column "{name}", which {having.path} has')
+        if schema.names.count(name) > 1:
+            raise InputDataError(f'{file.path} has several columns "{name}"', remedy="rename all but one")
+    kinds = one[1].field(name).type, other[1].field(name).type
+    if _comparable(kinds[0]) != _comparable(kinds[1]):
+        raise _disagreement(
+            f'column "{name}" is {kinds[0]} in {one[0].path} and {kinds[1]} in {other[0].path}'
+        )
+
+
+def _disagreement(message: str) -> InputDataError:
+    return InputDataError(
+        message, remedy="write the files with one schema, or name those that agree in input.path"
+    )
+
+
+def _comparable(kind: pa.DataType) -> pa.DataType:
+    """Text is text and bytes are bytes, whatever the width of their offsets."""
+    kind = settled_type(kind)
+    if is_text(kind):
+        return pa.string()
+    return pa.binary() if is_bytes(kind) and not pa.types.is_fixed_size_binary(kind) else kind

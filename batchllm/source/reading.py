@@ -1,0 +1,84 @@
+"""The input as a source of rows: files one after the other, whatever their format."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Protocol
+
+from batchllm.records import BadRow, Row
+from batchllm.source.columns import Shape
+from batchllm.source.files import FileStamp, Format, InputFile
+from batchllm.source.scan import Scan, Tally, first_rows
+
+
+class Reader(Protocol):
+    """One format, under the name that it has in the job."""
+
+    format: Format
+
+    def read(
+        self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
+    ) -> Iterator[Sequence[Row | BadRow]]:
+        """All rows of the file; the first one's ordinal is `first`. `tap` is shown each byte of it."""
+
+    def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
+        """Where the rows stand that have these ordinals, counted from 0 in this file."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """`files` are as they were when the source was opened; if one changes, reading ends with InputDataError."""
+
+    files: tuple[InputFile, ...]
+    reader: Reader
+    shape: Shape
+    column_names: tuple[str, ...] | None
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """What the file system said of each file, without reading it."""
+        return tuple(file.stamp for file in self.files)
+
+    def scan(self) -> Scan:
+        tally = Tally(None if self.shape.key is None else self.shape.key.name)
+        stamps: list[FileStamp] = []
+        for file in self.files:
+            first = tally.rows
+            digest = sha256()
+            for batch in self._read(file, first, digest.update):
+                tally.add(batch)
+            stamps.append(replace(file.stamp, sha256=digest.hexdigest(), rows=tally.rows - first))
+        counts = [stamp.rows or 0 for stamp in stamps]
+        tally.check_keys(self.batches, lambda ordinals: self._places(ordinals, counts))
+        return Scan(tally.rows, self._digest(stamps), tuple(stamps), tally.bad_rows)
+
+    def batches(self) -> Iterator[Sequence[Row | BadRow]]:
+        first = 0
+        for file in self.files:
+            for batch in self._read(file, first, None):
+                yield batch
+                first += len(batch)
+
+    def peek(self, rows: int) -> Sequence[Row]:
+        return first_rows(self.batches(), rows)
+
+    def _read(
+        self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
+    ) -> Iterator[Sequence[Row | BadRow]]:
+        file.check_unchanged()
+        yield from self.reader.read(file, first, tap)
+        file.check_unchanged()
+
+    def _places(self, ordinals: frozenset[int], counts: Sequence[int]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        first = 0
+        for file, count in zip(self.files, counts, strict=True):
+            here = frozenset(at - first for at in ordinals if first <= at < first + count)
+            if here:
+                found |= {at + first: place for at, place in self.reader.places(file, here).items()}
+            first += count
+        return found
+
+    def _digest(self, stamps: Sequence[FileStamp]) -> str:
+        """Of the bytes in reading order; a file's name and time are no part of what its rows say."""
+        lines = [self.reader.format, *(stamp.sha256 or "" for stamp in stamps)]
+        return sha256("\n".join(lines).encode()).hexdigest()

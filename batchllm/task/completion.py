@@ -1,0 +1,49 @@
+"""Completion: a row's values → a prompt; the reply → the text that goes on from it."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from batchllm.errors import RowError
+from batchllm.prompt import Template
+from batchllm.records import AnswerValue, Failure, Reading, Request, Row
+from batchllm.spec import models
+from batchllm.task.reply import Generated, finish_reason, first_choice, judge, kept_texts, open_envelope
+
+
+class CompletionTask:
+    """Raises TemplateError."""
+
+    kind = "completion"
+    path = "/completions"
+    content_field = "prompt"
+    is_packed = False
+
+    def __init__(self, spec: models.CompletionTask) -> None:
+        self._prompt = Template(spec.prompt, where="task.prompt")
+        self.template_columns = self._prompt.columns
+        self.answer_fields: tuple[pa.Field, ...] = (pa.field("content", pa.string()),)
+
+    def content(self, row: Row) -> object:
+        prompt = self._prompt.render(row.values)
+        if not prompt.strip():
+            raise RowError("the prompt is empty for this row: there is nothing to complete")
+        return prompt
+
+    def texts(self, content: object) -> Sequence[str]:
+        return [content] if isinstance(content, str) else []
+
+    def read(self, reply: object, request: Request) -> Reading | Failure:  # noqa: ARG002 - the port's signature
+        envelope = open_envelope(reply)
+        if isinstance(envelope, Failure):
+            return envelope
+        choice = first_choice(envelope)
+        if isinstance(choice, Failure):
+            return choice
+        text = choice.get("text")
+        if not isinstance(text, str | None):
+            return envelope.malformed("the first choice's text is no text")
+        return judge(Generated(text or "", finish_reason(choice)), envelope, None)
+
+    def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
+        return [pa.array(kept_texts(values), pa.string())]

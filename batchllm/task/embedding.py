@@ -1,0 +1,146 @@
+"""Embedding: the texts of several rows → one request; the reply → one vector a row, as float32 bytes.
+
+Vectors are placed by their index, never by their order, and a reply with one too few or too many is none at all:
+both have put vectors to the wrong texts elsewhere. A vector that is no vector (NaN, all zeros) sends the request
+back in halves, so that one text does not cost its neighbours their answers.
+"""
+
+import base64
+import binascii
+import math
+import sys
+from array import array
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchllm.errors import InvariantError, RowError
+from batchllm.prompt import Template
+from batchllm.records import Action, Answer, AnswerValue, Failure, FailureCode, Reading, Request, Row
+from batchllm.spec import models
+from batchllm.task.reply import Envelope, open_envelope
+
+_FLOAT_BYTES = 4
+
+
+class EmbeddingTask:
+    """`dimensions` is the width of the vectors. Raises TemplateError."""
+
+    kind = "embedding"
+    path = "/embeddings"
+    content_field = "input"
+    is_packed = True
+
+    def __init__(self, spec: models.EmbeddingTask, dimensions: int) -> None:
+        self._text = Template(spec.text, where="task.text")
+        self._dimensions = dimensions
+        self.template_columns = self._text.columns
+        self.answer_fields: tuple[pa.Field, ...] = (
+            pa.field("embedding", pa.list_(pa.float32(), dimensions)),
+        )
+
+    def content(self, row: Row) -> object:
+        """The row's text; a request holds a list of them."""
+        text = self._text.render(row.values)
+        if not text.strip():
+            raise RowError("the text is empty for this row: there is nothing to embed")
+        return text
+
+    def texts(self, content: object) -> Sequence[str]:
+        return [
+            text for text in (content if isinstance(content, list) else [content]) if isinstance(text, str)
+        ]
+
+    def read(self, reply: object, request: Request) -> Reading | Failure:
+        envelope = open_envelope(reply)
+        if isinstance(envelope, Failure):
+            return envelope
+        placed = _placed(envelope, len(request.rows))
+        if isinstance(placed, Failure):
+            return placed
+        vectors: list[bytes] = []
+        for at, given in enumerate(placed):
+            vector = _packed(given)
+            if not vector:
+                return envelope.malformed(f"vector {at} is neither a list of numbers nor base64 of float32")
+            if len(vector) != self._dimensions * _FLOAT_BYTES:
+                return self._wrong_width(vector, envelope)
+            vectors.append(vector)
+        fault = _fault(vectors)
+        if fault is not None:
+            action = Action.SPLIT if len(vectors) > 1 else Action.AGAIN
+            return envelope.turn_down(action, FailureCode.MALFORMED, fault)
+        return envelope.accept(tuple(map(Answer, vectors)))
+
+    def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
+        size = self._dimensions * _FLOAT_BYTES
+        if any(not isinstance(value, bytes) or len(value) != size for value in values):
+            raise InvariantError(f"a kept vector is not {self._dimensions} float32 numbers")
+        numbers = _numbers(b"".join(value for value in values if isinstance(value, bytes)))
+        return [pa.FixedSizeListArray.from_arrays(numbers, self._dimensions)]
+
+    def _wrong_width(self, vector: bytes, envelope: Envelope) -> Failure:
+        width, rest = divmod(len(vector), _FLOAT_BYTES)
+        got = f"{width:,} numbers" if not rest else f"{len(vector):,} bytes, which are no float32 numbers"
+        message = (
+            f"the vector has {got}, the job expects {self._dimensions:,}: "
+            "set task.dimensions to what the model gives, or take a model of this width"
+        )
+        return envelope.turn_down(Action.ELSEWHERE, FailureCode.CAPABILITY, message)
+
+
+def _placed(envelope: Envelope, rows: int) -> list[object] | Failure:
+    """The vectors as sent, in the order of the rows."""
+    data = envelope.body.get("data")
+    if not isinstance(data, list):
+        return envelope.malformed("the reply has no list of vectors (data)")
+    if len(data) != rows:
+        return envelope.malformed(f"the reply has {len(data):,} vectors for {rows:,} texts")
+    by_index: dict[int, object] = {}
+    for entry in data:
+        index = entry.get("index") if isinstance(entry, dict) else None
+        if type(index) is not int or not 0 <= index < rows:
+            return envelope.malformed(f"a vector has no index from 0 to {rows - 1}, so its text is not known")
+        if index in by_index:
+            return envelope.malformed(f"two vectors have the index {index}")
+        by_index[index] = entry.get("embedding")
+    return [by_index[index] for index in range(rows)]
+
+
+def _packed(given: object) -> bytes | None:
+    """Little-endian float32; nothing for what is no vector."""
+    if isinstance(given, str):
+        try:
+            return base64.b64decode(given, validate=True)
+        except (binascii.Error, ValueError):
+            return None
+    if not isinstance(given, list) or not set(map(type, given)) <= {float, int}:
+        return None
+    try:
+        numbers = array("f", given)
+    except OverflowError:
+        return None
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _fault(vectors: Sequence[bytes]) -> str | None:
+    """The first vector that says nothing. A sum over all finds what is not finite, without a Python float a number."""
+    if not math.isfinite(_sum(b"".join(vectors))):
+        at = next(at for at, vector in enumerate(vectors) if not math.isfinite(_sum(vector)))
+        return f"vector {at} holds NaN or infinity"
+    for at, vector in enumerate(vectors):
+        if vector.count(0) == len(vector):
+            return f"vector {at} is all zeros"
+    return None
+
+
+def _sum(packed: bytes) -> float:
+    total = pc.sum(_numbers(packed)).as_py()
+    return 0.0 if total is None else float(total)
+
+
+def _numbers(packed: bytes) -> pa.Array:
+    return pa.Array.from_buffers(pa.float32(), len(packed) // _FLOAT_BYTES, [None, pa.py_buffer(packed)])

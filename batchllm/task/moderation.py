@@ -1,0 +1,107 @@
+"""Moderation: the texts of several rows → one request; the reply → flags and scores, kept as canonical JSON.
+
+Results have no index; their order is the inputs' order, so only their number can be checked. OpenAI says whether an
+input is flagged; Mistral says it for each category, and one is enough.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from batchllm.errors import InvariantError, RowError
+from batchllm.prompt import Template
+from batchllm.records import Answer, AnswerValue, Failure, Reading, Request, Row
+from batchllm.spec import models
+from batchllm.task.reply import open_envelope
+
+#: Beyond this a whole number is no longer exact as a float64; no score comes near it. NaN is not below it.
+_EXACT = 2**53
+
+
+class ModerationTask:
+    """Raises TemplateError."""
+
+    kind = "moderation"
+    path = "/moderations"
+    content_field = "input"
+    is_packed = True
+    #: A map, since providers differ in their categories: polars has `.map.get("hate")`, DuckDB `scores['hate']`.
+    answer_fields: tuple[pa.Field, ...] = (
+        pa.field("flagged", pa.bool_()),
+        pa.field("categories", pa.list_(pa.string())),
+        pa.field("scores", pa.map_(pa.string(), pa.float64())),
+    )
+
+    def __init__(self, spec: models.ModerationTask) -> None:
+        self._text = Template(spec.text, where="task.text")
+        self.template_columns = self._text.columns
+
+    def content(self, row: Row) -> object:
+        """The row's text; a request holds a list of them."""
+        text = self._text.render(row.values)
+        if not text.strip():
+            raise RowError("the text is empty for this row: there is nothing to judge")
+        return text
+
+    def texts(self, content: object) -> Sequence[str]:
+        return [
+            text for text in (content if isinstance(content, list) else [content]) if isinstance(text, str)
+        ]
+
+    def read(self, reply: object, request: Request) -> Reading | Failure:
+        envelope = open_envelope(reply)
+        if isinstance(envelope, Failure):
+            return envelope
+        results = envelope.body.get("results")
+        if not isinstance(results, list):
+            return envelope.malformed("the reply has no list of results")
+        if len(results) != len(request.rows):
+            return envelope.malformed(
+                f"the reply has {len(results):,} results for {len(request.rows):,} texts"
+            )
+        answers: list[Answer] = []
+        for at, result in enumerate(results):
+            kept = _kept(result)
+            if kept is None:
+                return envelope.malformed(f"result {at} has no usable flags and scores")
+            answers.append(Answer(kept))
+        return envelope.accept(tuple(answers))
+
+    def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
+        results = [_result(value) for value in values]
+        data = (
+            [result["flagged"] for result in results],
+            [sorted(name for name, is_true in result["categories"].items() if is_true) for result in results],
+            [sorted(result["category_scores"].items()) for result in results],
+        )
+        return [pa.array(column, field.type) for column, field in zip(data, self.answer_fields, strict=True)]
+
+
+def _kept(result: object) -> bytes | None:
+    """One result in canonical form; None when it says nothing that could be relied on."""
+    if not isinstance(result, dict):
+        return None
+    categories, scores = result.get("categories"), result.get("category_scores")
+    if not isinstance(categories, dict) or not isinstance(scores, dict | None):
+        return None
+    # Null means that the model does not know this category.
+    flags = {name: is_true for name, is_true in categories.items() if is_true is not None}
+    numbers = {name: score for name, score in (scores or {}).items() if score is not None}
+    flagged = result.get("flagged")
+    if flagged is None and flags:
+        flagged = any(flags.values())
+    if not all(isinstance(is_true, bool) for is_true in (flagged, *flags.values())):
+        return None
+    if not all(type(score) in {int, float} and abs(score) < _EXACT for score in numbers.values()):
+        return None
+    kept = {"flagged": flagged, "categories": flags, "category_scores": numbers}
+    return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
+
+
+def _result(value: AnswerValue) -> Mapping[str, Any]:
+    if not isinstance(value, bytes):
+        raise InvariantError("a kept result holds text where this task keeps JSON bytes")
+    result: Mapping[str, Any] = orjson.loads(value)
+    return result

@@ -1,0 +1,102 @@
+"""The command line as a process: exit codes, what is printed where, what is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def batchllm(*args: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    environ = {**os.environ, "NO_COLOR": "1", **more}
+    return subprocess.run(
+        [sys.executable, "-m", "batchllm", *args],
+        cwd=cwd,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
+    probe = (
+        "import sys; from batchllm.cli.main import invoke; code = invoke(['--help']);"
+        "heavy = {'pyarrow', 'polars', 'openai', 'aiohttp', 'pydantic', 'jinja2', 'tiktoken', 'rich', 'yaml'}"
+        " & set(sys.modules);"
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for command in ("run", "providers", "schema", "simulate"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "providers", "schema", "simulate"])
+def test_each_command_explains_itself(command: str) -> None:
+    done = batchllm(command, "--help")
+    assert done.returncode == 0
+    assert "Usage: batchllm" in done.stdout
+
+
+def test_a_mistyped_command_gets_the_nearest_one() -> None:
+    done = batchllm("rnu")
+    assert done.returncode == 2
+    assert "'run'" in done.stderr
+
+
+def test_version() -> None:
+    done = batchllm("--version")
+    assert done.returncode == 0
+    assert "0.1.0" in done.stdout
+
+
+def test_a_bad_job_ends_with_78_and_no_traceback(tmp_path: Path) -> None:
+    job = tmp_path / "bad.yaml"
+    job.write_text("name: x\ninput: {path: rows.jsonl}\ntask: {type: chatt, prompt: hi}\nproviders: []\n")
+    done = batchllm("run", str(job))
+    assert done.returncode == 78
+    assert "bad.yaml:3" in done.stderr
+    assert "did you mean chat" in done.stderr.replace("'", "").replace('"', "")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_missing_job_ends_with_66(tmp_path: Path) -> None:
+    done = batchllm("run", str(tmp_path / "no.yaml"))
+    assert done.returncode == 66
+    assert "no.yaml" in done.stderr
+
+
+def test_a_run_prints_one_line_without_a_terminal_and_json_for_machines(tmp_path: Path) -> None:
+    import json
+
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": "x"}\n{"id": "b", "text": "y"}\n')
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "name: tiny\ninput: {path: rows.jsonl, key: id}\ntask: {type: chat, prompt: '{{ text }}'}\n"
+        "providers: [{provider: simulator, model: m, simulate: {latency: {median_s: 0.0}}}]\n"
+    )
+    done = batchllm("run", str(job))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    assert "2 of 2 answered" in done.stdout
+    again = batchllm("run", str(job), "--json")
+    said = json.loads(again.stdout)
+    assert (again.returncode, said["code"], said["rows"]["reused"], said["reason"]) == (
+        0,
+        0,
+        2,
+        "nothing to do",
+    )
+    page = batchllm("run", str(job), "-v")
+    assert "read_parquet" in page.stdout
+    assert (tmp_path / "out" / "tiny" / "output").is_dir()

@@ -1,0 +1,53 @@
+from rich.console import Console
+
+from batchllm.cli.progress import Rates, _View, remaining_time
+from batchllm.events import LaneStats, RunStats
+
+
+def drawn(stats: RunStats, width: int = 100) -> str:
+    console = Console(width=width, record=True, file=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(_View(stats, "classify").draw(10.0))
+    return capture.get()
+
+
+def test_the_panel_shows_each_lane_with_its_state() -> None:
+    lane = LaneStats(
+        "swift", "groq", "gpt-oss", answered=12, in_flight=4, state="resting", reason="HTTP [500]", rpm=900
+    )
+    text = drawn(RunStats(total=100, ok=12, lanes=[lane], phase="running"))
+    assert "12 of 100" in text
+    assert any(row.split()[:2] == ["lane", "model"] for row in text.splitlines())
+    assert "swift" in text
+    assert "900" in text
+    assert "resting: HTTP [500]" in text
+
+
+def test_eighty_columns_are_enough() -> None:
+    lane = LaneStats(
+        "a-rather-long-lane-name", "openai", "gpt-4.1-nano-2025-04-14", answered=1_000_000, rpm=30_000
+    )
+    text = drawn(RunStats(total=10_000_000, ok=1_000_000, lanes=[lane], phase="running"), width=80)
+    assert all(len(row) <= 80 for row in text.splitlines())
+    assert "1,000,000 of 10,000,000" in text
+
+
+def test_rates_are_those_of_the_last_seconds() -> None:
+    rates = Rates()
+    assert rates.note(0.0, 0) == 0.0
+    assert rates.note(1.0, 50) == 50.0
+    for second in range(2, 40):
+        rate = rates.note(float(second), 50)
+    assert rate == 0.0
+
+
+def test_time_left_is_said_as_people_say_it() -> None:
+    assert [
+        remaining_time(*case) for case in ((0, 5.0), (10, 0.0), (50, 1.0), (600, 1.0), (72_000, 5.0))
+    ] == [
+        "done",
+        "waiting",
+        "50 s left",
+        "10 min left",
+        "4.0 h left",
+    ]

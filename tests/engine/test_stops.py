@@ -1,0 +1,159 @@
+"""The command as a process that is killed, stopped, and started again. The simulator's books are the bill."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import job_rig as rig
+import polars as pl
+import pytest
+
+from batchllm.simulate import SimulatedProvider
+
+ROWS = 400
+IN_FLIGHT = 16
+RUNNING_BOUND_S = 40
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[tuple[Path, SimulatedProvider]]:
+    """A job file over one slow simulated provider, and the provider's books."""
+    rig.write_rows(tmp_path / "rows.jsonl", ROWS)
+    with rig.served({"latency": {"median_s": 0.03, "p99_s": 0.1}}) as (urls, books):
+        lane = rig.lane(urls[0], "one", limits={"concurrency": IN_FLIGHT})
+        path = tmp_path / "job.yaml"
+        path.write_text(json.dumps(rig.job(tmp_path, [lane])), "utf-8")
+        yield path, books[0]
+
+
+@contextmanager
+def started(job: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchllm", "run", str(job), *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def wait_for(book: SimulatedProvider, accepted: int) -> None:
+    """Until the provider has let in so many requests; the bound is a failed test, not a time to pass."""
+    for _ in range(RUNNING_BOUND_S * 200):
+        if book.ledger.accepted >= accepted:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"only {book.ledger.accepted} of {accepted} requests came")
+
+
+def finish(job: Path) -> str:
+    with started(job) as process:
+        out, err = process.communicate(timeout=RUNNING_BOUND_S)
+        assert process.returncode == 0, err
+        return out + err
+
+
+def assert_whole(folder: Path) -> pl.DataFrame:
+    """Every row once, in order, with its own answer."""
+    output = rig.table(folder, "output")
+    assert output["row"].to_list() == list(range(ROWS))
+    assert output["id"].to_list() == [f"r{n}" for n in range(ROWS)]
+    assert all(f"text number {n}" in content for n, content in enumerate(output["content"]))
+    assert json.loads((folder / "out" / "manifest.json").read_text())["complete"] is True
+    return output
+
+
+def test_three_kills_lose_nothing_and_pay_twice_only_for_what_was_in_flight(
+    job: tuple[Path, SimulatedProvider],
+) -> None:
+    path, book = job
+    dice = random.Random(7)
+    for kill in range(3):
+        with started(path) as process:
+            wait_for(book, 60 + kill * 90 + dice.randrange(30))
+            process.kill()
+            process.wait()
+    said = finish(path)
+    assert_whole(path.parent)
+    bought_again = sum(book.ledger.billed.values()) - ROWS
+    assert 0 <= bought_again <= 3 * IN_FLIGHT
+    assert "may be paid twice" in said
+
+
+def test_the_first_ctrl_c_drains_and_the_next_start_goes_on(job: tuple[Path, SimulatedProvider]) -> None:
+    path, book = job
+    with started(path) as process:
+        wait_for(book, 80)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=RUNNING_BOUND_S)
+    assert process.returncode == 130
+    assert "waiting for" in err
+    assert "Traceback" not in err
+    kept = rig.table(path.parent, "output").height
+    assert kept == sum(book.ledger.billed.values())
+    finish(path)
+    assert_whole(path.parent)
+    assert sum(book.ledger.billed.values()) == ROWS
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_signals_drain_too(
+    job: tuple[Path, SimulatedProvider], number: signal.Signals, code: int
+) -> None:
+    path, book = job
+    with started(path) as process:
+        wait_for(book, 60)
+        process.send_signal(number)
+        process.communicate(timeout=RUNNING_BOUND_S)
+    assert process.returncode == code
+    finish(path)
+    assert_whole(path.parent)
+    assert sum(book.ledger.billed.values()) == ROWS
+
+
+def test_the_second_ctrl_c_abandons_stalled_calls_and_keeps_what_came(tmp_path: Path) -> None:
+    rig.write_rows(tmp_path / "rows.jsonl", ROWS)
+    with rig.served({"latency": {"median_s": 0.01}, "faults": {"stall_rate": 0.1}}) as (urls, books):
+        path = tmp_path / "job.yaml"
+        lane = rig.lane(urls[0], "one", limits={"concurrency": 4})
+        path.write_text(json.dumps(rig.job(tmp_path, [lane])), "utf-8")
+        with started(path) as process:
+            while books[0].ledger.faults["stall"] < 4:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+            while "waiting for" not in (process.stderr.readline() if process.stderr else ""):
+                pass
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=RUNNING_BOUND_S)
+    assert process.returncode == 130
+    usage = rig.table(tmp_path, "usage")
+    assert usage.filter(pl.col("billed") == "unknown").height == 4
+    assert rig.table(tmp_path, "output").height == usage.height - 4
+
+
+def test_a_second_run_leaves_at_once_while_the_first_goes_on(job: tuple[Path, SimulatedProvider]) -> None:
+    path, book = job
+    with started(path) as first:
+        wait_for(book, 20)
+        with started(path) as second:
+            _, err = second.communicate(timeout=RUNNING_BOUND_S)
+        assert second.returncode == 75
+        assert str(first.pid) in err
+        first.communicate(timeout=RUNNING_BOUND_S)
+        assert first.returncode == 0
+    assert sum(book.ledger.billed.values()) == ROWS

@@ -1,0 +1,72 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from batchllm.errors import StorageError
+from batchllm.journal.files import Layout, free_bytes, is_network_folder, open_new, storage_fault, write_new
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:30 / /home rw - nfs4 server:/home rw
+31 30 0:31 / /home/local rw - xfs /dev/vdb rw
+32 22 0:32 / /mnt/my\\040share rw - cifs //server/share rw
+33 22 0:33 / /mnt/bucket rw - fuse.s3fs s3fs rw
+34 22 0:34 / /mnt/disk rw - fuseblk /dev/sdc1 rw
+garbage
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "is_network"),
+    [
+        ("/work/out", False),
+        ("/home/me/out", True),
+        ("/home", True),
+        ("/home/local/out", False),
+        ("/homework/out", False),
+        ("/mnt/my share/out", True),
+        ("/mnt/bucket/out", True),
+        ("/mnt/disk/out", False),
+    ],
+)
+def test_the_nearest_mount_tells_whether_a_folder_is_on_the_network(path, is_network):
+    assert is_network_folder(Path(path), MOUNTS) is is_network
+
+
+def test_without_a_list_of_mounts_a_folder_counts_as_local():
+    assert not is_network_folder(Path("/out"), "")
+
+
+def test_a_new_file_never_replaces_one_nor_follows_a_link(tmp_path):
+    path = tmp_path / "file"
+    write_new(path, b"first", 0o600)
+    with pytest.raises(FileExistsError):
+        write_new(path, b"second", 0o600)
+    assert path.read_bytes() == b"first"
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "missing")
+    with pytest.raises(OSError):
+        open_new(link, 0o600)
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_says_how_much_is_free_and_how_much_is_needed(tmp_path, code):
+    error = storage_fault("write", tmp_path / "x", OSError(code, "full"))
+    assert isinstance(error, StorageError)
+    assert "MiB are free" in error.message
+    assert "free at least 256 MiB" in error.remedy
+
+
+def test_free_space_of_a_folder_that_is_gone_is_that_of_the_one_above(tmp_path):
+    assert free_bytes(tmp_path / "gone" / "deeper") == pytest.approx(free_bytes(tmp_path), rel=0.2)
+
+
+def test_results_are_seen_by_their_names(tmp_path):
+    layout = Layout(tmp_path)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "notes.txt").write_text("")
+    assert not layout.has_results()
+    (tmp_path / "output" / "part-1.parquet").write_text("")
+    assert layout.has_results()

@@ -1,0 +1,36 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchllm.journal.finished import Finished
+
+UNITS = st.integers(0, 300)
+
+
+@given(st.lists(st.tuples(UNITS, UNITS)), st.lists(UNITS))
+def test_ranges_and_single_units_mark_exactly_what_they_name(ranges, singles):
+    finished, expected = Finished(1), set(singles)
+    for first, end in ranges:
+        finished.mark_range(first, end)
+        expected.update(range(first, end))
+    finished.mark(singles)
+    assert {unit for unit in range(400) if finished.has(unit)} == expected
+    assert finished.marked() == len(expected)
+
+
+def test_what_was_never_marked_is_not_finished_however_far_away():
+    assert not Finished(1).has(10**12)
+
+
+@given(st.integers(2, 7), st.integers(0, 50), st.integers(0, 6))
+def test_with_several_slots_each_lane_of_a_row_is_a_unit_of_its_own(slots, row, lane):
+    finished, lane = Finished(slots), lane % slots
+    finished.mark([row * slots + lane])
+    assert finished.has(row, lane)
+    assert finished.open_slots(row) == [row * slots + other for other in range(slots) if other != lane]
+
+
+def test_with_one_slot_the_lane_does_not_matter():
+    finished = Finished(1)
+    finished.mark([4])
+    assert finished.has(4, 0)
+    assert finished.has(4, 3)

@@ -1,0 +1,141 @@
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchllm.errors import LockedError, OutputError
+from batchllm.journal.lock import OutputLock
+
+ROOT = Path(__file__).parent.parent.parent
+HOLDER = """
+import sys
+from pathlib import Path
+from batchllm.journal.lock import OutputLock
+lock = OutputLock.acquire(Path(sys.argv[1]), about={"started": "noon"})
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(out):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_refused_with_who_holds_it_since_when(out, holder):
+    with pytest.raises(LockedError, match=rf"held by pid {holder.pid} on .* since noon") as caught:
+        OutputLock.acquire(out, about={})
+    assert caught.value.exit_code == 75
+
+
+def test_the_lock_is_free_once_its_holder_was_killed(out, holder):
+    holder.kill()
+    holder.wait()
+    OutputLock.acquire(out, about={}).release()
+
+
+def test_a_second_lock_in_the_same_process_is_refused(out):
+    with OutputLock.acquire(out, about={}), pytest.raises(LockedError):
+        OutputLock.acquire(out, about={})
+
+
+def test_a_released_lock_can_be_taken_again_and_its_file_stays(out):
+    lock = OutputLock.acquire(out, about={})
+    lock.release()
+    lock.release()
+    assert (out / ".batchllm" / "lock").exists()
+    OutputLock.acquire(out, about={}).release()
+
+
+def test_a_lock_file_that_somebody_removed_is_made_anew(out):
+    OutputLock.acquire(out, about={}).release()
+    (out / ".batchllm" / "lock").unlink()
+    with OutputLock.acquire(out, about={}), pytest.raises(LockedError):
+        OutputLock.acquire(out, about={})
+
+
+def test_the_descriptor_is_not_inherited_by_child_processes(out):
+    with OutputLock.acquire(out, about={}):
+        listing = "import os; print([os.readlink(f'/proc/self/fd/{fd}') for fd in (3, 4, 5, 6, 7, 8, 9)"
+        listing += " if os.path.lexists(f'/proc/self/fd/{fd}')])"
+        seen = subprocess.run(
+            [sys.executable, "-c", listing], capture_output=True, text=True, check=True, close_fds=False
+        )
+    assert "lock" not in seen.stdout
+
+
+def test_folders_are_private_whatever_the_umask(out):
+    before = os.umask(0)
+    try:
+        OutputLock.acquire(out, about={}).release()
+    finally:
+        os.umask(before)
+    state = out / ".batchllm"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert stat.S_IMODE((state / "lock").stat().st_mode) == 0o600
+
+
+def test_nothing_but_the_lock_stays_behind(out):
+    OutputLock.acquire(out, about={}).release()
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+    assert found == [".batchllm", ".batchllm/lock", "failures", "output", "usage"]
+
+
+def test_what_a_killed_probe_left_does_not_matter(out):
+    OutputLock.acquire(out, about={}).release()
+    for folder in (out / ".batchllm", out / "output", out):
+        (folder / ".batchllm-probe").write_text("left over")
+    OutputLock.acquire(out, about={}).release()
+    assert not list(out.rglob(".batchllm-probe"))
+
+
+@pytest.mark.parametrize("name", [".batchllm", "output", "failures", "usage"])
+def test_a_symbolic_link_in_place_of_a_folder_is_refused(out, tmp_path, name):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out.mkdir()
+    (out / name).symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="symbolic link"):
+        OutputLock.acquire(out, about={})
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_symbolic_link_in_place_of_the_lock_is_refused(out, tmp_path):
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    (out / ".batchllm").mkdir(parents=True)
+    (out / ".batchllm" / "lock").symlink_to(target)
+    with pytest.raises(OutputError, match="symbolic link"):
+        OutputLock.acquire(out, about={})
+    assert target.read_text() == "precious"
+
+
+def test_an_output_below_a_file_cannot_be_created(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot create") as caught:
+        OutputLock.acquire(tmp_path / "file" / "out", about={})
+    assert caught.value.exit_code == 73
+
+
+def test_an_output_on_a_file_system_that_cannot_be_written_is_refused():
+    with pytest.raises(OutputError):
+        OutputLock.acquire(Path("/proc/out"), about={})
+
+
+def test_a_holder_that_wrote_nothing_yet_is_another_process(out):
+    with OutputLock.acquire(out, about={}) as lock:
+        lock.path.write_bytes(b"")
+        with pytest.raises(LockedError, match="held by another process"):
+            OutputLock.acquire(out, about={})

@@ -1,0 +1,241 @@
+"""Queue and thread, with a store that the test holds in its hand."""
+
+import asyncio
+import threading
+
+import pytest
+
+from batchllm.errors import InvariantError, StorageError
+from batchllm.journal.writer import QueueLimits, Writer
+
+
+class Store:
+    """Commits when the gate is open; raises or returns what it is told to."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.commits: list[list[object]] = []
+        self.raises: Exception | None = None
+        self.returns: Exception | None = None
+        self.slices = 0
+        self.step_raises: Exception | None = None
+
+    def commit(self, records):
+        self.entered.set()
+        assert self.gate.wait(30)
+        if self.raises is not None:
+            raise self.raises
+        self.commits.append(list(records))
+        return self.returns
+
+    def step(self):
+        if self.step_raises is not None:
+            raise self.step_raises
+        self.slices -= 1
+
+    @property
+    def is_due(self):
+        return self.slices > 0
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture
+async def writer(store):
+    writer = Writer(store, QueueLimits(rows=4, bytes=1000))
+    writer.start(asyncio.get_running_loop(), None)
+    yield writer
+    store.gate.set()
+    await writer.stop()
+
+
+async def test_what_was_put_is_committed_in_order(kit, writer, store):
+    for row in range(20):
+        writer.put([kit.attempt(row)])
+    await writer.flush()
+    assert [record.row for commit in store.commits for record in commit] == list(range(20))
+
+
+async def test_what_gathers_during_one_commit_goes_into_the_next(kit, writer, store):
+    store.gate.clear()
+    writer.put([kit.attempt(0)])
+    await asyncio.to_thread(store.entered.wait)
+    for row in range(1, 10):
+        writer.put([kit.attempt(row)])
+    store.gate.set()
+    await writer.flush()
+    assert [len(commit) for commit in store.commits] == [1, 9]
+
+
+@pytest.mark.parametrize("full", ["rows", "bytes", "failed bytes"])
+async def test_room_waits_while_the_queue_is_full_and_ends_with_a_commit(kit, writer, store, full):
+    records = {
+        "rows": [kit.attempt(row) for row in range(4)],
+        "bytes": [kit.done(0, answer="x" * 1000)],
+        "failed bytes": [kit.failed(0, content="x" * 1000)],
+    }[full]
+    await writer.room()
+    store.gate.clear()
+    writer.put(records)
+    waiting = asyncio.create_task(writer.room())
+    await asyncio.to_thread(store.entered.wait)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    store.gate.set()
+    await waiting
+
+
+async def test_a_wait_for_room_that_is_cancelled_harms_no_other(kit, writer, store):
+    store.gate.clear()
+    writer.put([kit.attempt(row) for row in range(4)])
+    first, second = asyncio.create_task(writer.room()), asyncio.create_task(writer.room())
+    await asyncio.sleep(0)
+    first.cancel()
+    store.gate.set()
+    await second
+    assert first.cancelled()
+
+
+async def test_a_flush_that_is_cancelled_does_not_end_the_writer(kit, writer, store):
+    store.gate.clear()
+    writer.put([kit.attempt(0)])
+    await asyncio.to_thread(store.entered.wait)
+    flushing = asyncio.create_task(writer.flush())
+    await asyncio.sleep(0)
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    store.gate.set()
+    writer.put([kit.attempt(1)])
+    await writer.flush()
+    assert len(store.commits) == 2
+
+
+async def test_a_failed_commit_reaches_room_and_flush_and_nothing_is_committed_after_it(kit, writer, store):
+    store.raises = StorageError("the disk is full")
+    writer.put([kit.attempt(0)])
+    for wait in (writer.flush, writer.room, writer.flush):
+        with pytest.raises(StorageError, match="the disk is full"):
+            await wait()
+    store.raises = None
+    writer.put([kit.attempt(1)])
+    with pytest.raises(StorageError):
+        await writer.flush()
+    assert store.commits == []
+
+
+async def test_a_failed_commit_wakes_those_who_wait_for_room(kit, writer, store):
+    store.gate.clear()
+    store.raises = StorageError("the disk is full")
+    writer.put([kit.attempt(row) for row in range(4)])
+    waiting = asyncio.create_task(writer.room())
+    await asyncio.sleep(0)
+    store.gate.set()
+    with pytest.raises(StorageError):
+        await waiting
+
+
+async def test_an_error_that_a_commit_returns_stops_the_run_but_not_the_commits(kit, writer, store):
+    store.returns = InvariantError("row 1 came twice")
+    writer.put([kit.attempt(0)])
+    with pytest.raises(InvariantError):
+        await writer.flush()
+    store.returns = None
+    writer.put([kit.attempt(1)])
+    with pytest.raises(InvariantError, match="row 1 came twice"):
+        await writer.flush()
+    assert len(store.commits) == 2
+
+
+async def test_an_error_of_a_drain_stops_the_run_and_the_drains_but_not_the_commits(kit, writer, store):
+    store.step_raises, store.slices = StorageError("no part can be written"), 5
+    writer.put([kit.attempt(0)])
+    with pytest.raises(StorageError, match="no part"):
+        while True:
+            await writer.flush()
+    writer.put([kit.attempt(1)])
+    with pytest.raises(StorageError):
+        await writer.flush()
+    assert len(store.commits) == 2
+
+
+async def test_a_bug_in_the_store_is_a_broken_promise_and_names_itself(kit, writer, store):
+    store.raises = ZeroDivisionError("by zero")
+    writer.put([kit.attempt(0)])
+    with pytest.raises(InvariantError, match="ZeroDivisionError: by zero"):
+        await writer.flush()
+
+
+async def test_slices_of_a_drain_are_done_without_new_records(kit, writer, store):
+    store.slices = 5
+    writer.put([kit.attempt(0)])
+    while store.slices:
+        await writer.flush()
+    assert len(store.commits) == 1
+
+
+async def test_calls_run_after_what_was_put_before_them(kit, writer, store):
+    writer.put([kit.attempt(0)])
+    assert await asyncio.to_thread(writer.call, lambda: len(store.commits)) == 1
+
+
+async def test_an_error_of_a_call_is_its_callers(writer):
+    with pytest.raises(ZeroDivisionError):
+        writer.call(lambda: 1 / 0)
+    await writer.flush()
+
+
+async def test_an_error_of_a_posted_call_stops_the_run(writer):
+    writer.post(lambda: 1 / 0)
+    with pytest.raises(InvariantError, match="division by zero"):
+        await writer.flush()
+
+
+async def test_commits_are_told_on_the_loops_thread(kit, store):
+    heard: list[tuple[int, int]] = []
+    writer = Writer(store, QueueLimits())
+    writer.start(
+        asyncio.get_running_loop(), lambda: heard.append((len(store.commits), threading.get_ident()))
+    )
+    writer.put([kit.attempt(0)])
+    await writer.flush()
+    await asyncio.sleep(0)
+    await writer.stop()
+    assert heard[0] == (1, threading.get_ident())
+
+
+async def test_stop_commits_what_is_left_and_refuses_what_comes_later(kit, store):
+    writer = Writer(store, QueueLimits())
+    writer.start(asyncio.get_running_loop(), None)
+    writer.put([kit.attempt(0)])
+    await writer.stop()
+    assert len(store.commits) == 1
+    with pytest.raises(InvariantError, match="after the journal was closed"):
+        writer.put([kit.attempt(1)])
+    with pytest.raises(InvariantError, match="closed"):
+        writer.call(lambda: None)
+
+
+async def test_without_a_thread_calls_commit_first(kit, store):
+    writer = Writer(store, QueueLimits())
+    writer.put([kit.attempt(0)])
+    assert writer.call(lambda: len(store.commits)) == 1
+    writer.put([kit.attempt(1)])
+    await writer.stop()
+    assert len(store.commits) == 2
+
+
+def test_a_loop_that_is_gone_does_not_end_the_writer(kit, store):
+    writer = Writer(store, QueueLimits())
+
+    async def start():
+        writer.start(asyncio.get_running_loop(), None)
+
+    asyncio.run(start())
+    writer.put([kit.attempt(0)])
+    assert writer.call(lambda: len(store.commits)) == 1
+    asyncio.run(writer.stop())

@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+from batchllm.report.summary import LaneSummary, RunSummary, as_mapping, line, money, page
+
+LANE = LaneSummary(
+    "swift", "simulator", "swift-1", True, 270, 260, 3, 7, 31_204, 2_080, 0.0052, 0.142, "running", ""
+)
+DONE = RunSummary(
+    job="classify",
+    exit_code=0,
+    ending="",
+    remedy="",
+    is_complete=True,
+    is_simulated=True,
+    rows=260,
+    units=260,
+    ok=260,
+    failed=0,
+    reused=0,
+    failed_before=0,
+    pending=0,
+    prompt_tokens=31_204,
+    completion_tokens=2_080,
+    cost_usd=0.0052,
+    spent_usd=0.0052,
+    seconds=14.2,
+    output="out/classify",
+    python=".venv/bin/python",
+    lanes=(LANE,),
+)
+
+
+def test_the_page_says_counts_tokens_cost_and_how_to_read_it() -> None:
+    text = page(DONE)
+    for part in (
+        "answers of simulated providers",
+        "260 of 260 answered, 0 failed",
+        "31,204 in, 2,080 out",
+        "$0.005200 (simulated)",
+        "14.2 s, 18.3 a second",
+        ".venv/bin/python -c \"import polars; print(polars.read_parquet('out/classify/output/*.parquet'))\"",
+        "duckdb -c \"FROM 'out/classify/output/*.parquet'\"",
+    ):
+        assert part in text
+
+
+def test_the_line_is_one_line() -> None:
+    assert "\n" not in line(DONE)
+    assert "260 of 260 answered" in line(DONE)
+
+
+def test_an_unknown_cost_is_never_zero() -> None:
+    assert money(None) == "unknown"
+    assert "unknown" in page(replace(DONE, cost_usd=None))
+    assert as_mapping(replace(DONE, cost_usd=None))["cost_usd"] is None
+
+
+def test_money_shows_as_many_places_as_it_needs() -> None:
+    assert [money(usd) for usd in (0, 0.000012, 0.0123, 1.5, 1234.567)] == [
+        "$0.00",
+        "$0.000012",
+        "$0.0123",
+        "$1.50",
+        "$1,234.57",
+    ]
+
+
+def test_reused_answers_and_spending_over_all_runs_are_said() -> None:
+    text = page(replace(DONE, ok=60, reused=200, spent_usd=0.05))
+    assert "260 of 260 answered (200 of them by an earlier run)" in text
+    assert "$0.0500 over all runs" in text
+
+
+def test_failures_come_with_their_classes_and_the_last_messages() -> None:
+    stopped = replace(
+        DONE,
+        exit_code=3,
+        ok=258,
+        failed=2,
+        failures_by_class={"input": 1, "truncated": 1},
+        last_failures=("row 7: not JSON",),
+    )
+    assert "1 input, 1 truncated" in page(stopped)
+    assert "row 7: not JSON" in page(stopped)
+
+
+def test_a_stop_says_why_and_what_to_do() -> None:
+    stopped = replace(
+        DONE, exit_code=4, is_complete=False, pending=100, ending="the budget is spent", remedy="raise it"
+    )
+    assert "stopped: the budget is spent" in page(stopped)
+    assert "raise it" in page(stopped)
+    assert "100 not asked yet" in page(stopped)
+    assert as_mapping(stopped)["resumable"] is True

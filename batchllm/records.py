@@ -42,8 +42,8 @@ class Request(NamedTuple):
     """One unit of dispatch: one row, or several packed ones (embedding, moderation).
 
     `content` is lane-neutral: messages (chat), a string (completion), a list of strings, one a row (embedding,
-    moderation). `tokens` holds the estimated prompt tokens of each row, `digests` what identifies its content (16 bytes):
-    the same whichever lane it goes to and whatever it is packed with.
+    moderation). `tokens` holds the estimated prompt tokens of each row, `digests` what identifies its content
+    (16 bytes): the same whichever lane it goes to and whatever it is packed with.
     """
 
     rows: tuple[RowRef, ...]

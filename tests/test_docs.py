@@ -21,14 +21,13 @@ JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
 
 def options() -> list[str]:
     context = click.Context(cli)
-    names = []
-    for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
-        assert command is not None
-        for parameter in command.params:
-            if isinstance(parameter, click.Option):
-                names.append(f"{name} {max(parameter.opts, key=len)}")
-    return names
+    commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    return [
+        f"{name} {max(parameter.opts, key=len)}"
+        for name, command in commands.items()
+        for parameter in (command.params if command is not None else ())
+        if isinstance(parameter, click.Option)
+    ]
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda path: path.name)

@@ -362,6 +362,11 @@ def test_the_slow_end_of_a_latency_is_not_faster_than_its_middle() -> None:
     assert line == "providers.0.simulate.latency.p99_s: 1 is less than median_s (2)"
 
 
+def test_a_latency_of_zero_has_no_slow_end() -> None:
+    (line,) = lane_faults(provider="simulator", simulate={"latency": {"median_s": 0.0, "p99_s": 1.0}})
+    assert line.startswith("providers.0.simulate.latency.median_s: ")
+
+
 # Overrides
 
 

@@ -38,15 +38,19 @@ class Health:
     reason: str = ""
     killer: Failure | None = None
     rest_until_s: float = 0.0
+    changed_s: float = float("-inf")  # calls sent before this know nothing of what has changed
     _in_a_row: int = 0
     _rests: int = 0
     _refusals: int = 0
+    _refused_since_s: float | None = None
+    _longest_silence_s: float = 0.0
     _down_since_s: float | None = None
-    _changed_s: float = float("-inf")
     _has_answered: bool = False
 
     def note_success(self) -> None:
         self._refusals = 0
+        self._refused_since_s = None
+        self._longest_silence_s = 0.0
         self.note_answer()
 
     def note_answer(self) -> None:
@@ -63,17 +67,33 @@ class Health:
             return
         if failure.lane_is_dead:
             self._die(failure)
-        elif failure.code in LANE_TROUBLE and sent_s >= self._changed_s:
+        elif (
+            failure.code in LANE_TROUBLE and self.state is not LaneState.RESTING and sent_s >= self.changed_s
+        ):
             self._note_trouble(failure, now_s)
 
     def note_refusal(self, failure: Failure, *, sent_s: float, now_s: float) -> float:
-        """A refusal by a rate limit. Returns the seconds of silence that it asks for (0: it is an old one)."""
-        if sent_s < self._changed_s:
-            return 0.0
-        self._changed_s = now_s
+        """A refusal by a rate limit. Returns the seconds of silence that it asks for (0: it is an old one).
+
+        Somebody is there, but the lane has not answered: a rest goes on, and so does the probing after it. A lane
+        that refuses everything for its patience, and longer than any silence it asked for, is given up.
+        """
+        self._has_answered = True
+        self._in_a_row = 0
+        self._down_since_s = None
+        asked_s = failure.retry_after_s
+        if sent_s < self.changed_s or self.state in (LaneState.RESTING, LaneState.DEAD):
+            return asked_s or 0.0  # an old one says nothing new but for a time that the provider itself names
+        self.changed_s = now_s
         self._refusals += 1
         grown_s = min(LONGEST_REST_S, 0.5 * 2.0 ** min(self._refusals - 1, 10))
-        return failure.retry_after_s if failure.retry_after_s is not None else grown_s
+        silence_s = grown_s if asked_s is None else asked_s
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        elif now_s - self._refused_since_s >= self.patience_s + self._longest_silence_s:
+            self._die(failure)
+        self._longest_silence_s = max(self._longest_silence_s, silence_s)
+        return silence_s
 
     @property
     def wants_one_at_a_time(self) -> bool:
@@ -84,7 +104,7 @@ class Health:
         """When the rest is over the lane is probed."""
         if self.state is LaneState.RESTING and now_s >= self.rest_until_s:
             self.state = LaneState.PROBING
-            self._changed_s = now_s
+            self.changed_s = now_s
 
     def rest_s(self, now_s: float) -> float:
         return max(0.0, self.rest_until_s - now_s) if self.state is LaneState.RESTING else 0.0
@@ -102,7 +122,7 @@ class Health:
             self.reason = failure.message
             self.rest_until_s = now_s + min(LONGEST_REST_S, FIRST_REST_S * 2.0 ** min(self._rests, 10))
             self._rests += 1
-            self._changed_s = self.rest_until_s
+            self.changed_s = now_s
 
     def _die(self, failure: Failure) -> None:
         self.state = LaneState.DEAD
@@ -120,8 +140,8 @@ class Candidate(Protocol):
 
 
 def is_available(lane: Candidate) -> bool:
-    """Could this lane take a request within a few seconds?"""
-    return lane.health.state in (LaneState.RUNNING, LaneState.PROBING) and lane.quiet_s <= PATIENT_QUIET_S
+    """Could this lane take a request within a few seconds? One that is probed has its one request already."""
+    return lane.health.state is LaneState.RUNNING and lane.quiet_s <= PATIENT_QUIET_S
 
 
 def is_open_to(lane: int, lanes: Sequence[Candidate], *, excluded: frozenset[int], in_order: bool) -> bool:

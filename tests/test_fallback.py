@@ -6,6 +6,7 @@ from batchllm.fallback import (
     TRIP_AFTER,
     Health,
     LaneState,
+    is_available,
     is_open_to,
     remaining,
 )
@@ -127,3 +128,61 @@ def test_remaining_leaves_out_the_dead_and_the_excluded() -> None:
     lanes = [Lane(), Lane(), Lane()]
     lanes[1].health.note_failure(DEAD, sent_s=0.0, now_s=0.0)
     assert remaining(lanes, frozenset({0})) == [2]
+
+
+def test_a_probe_that_is_refused_by_a_rate_limit_does_not_open_the_lane() -> None:
+    health = Health(3600.0)
+    fail(health, 0.0, TRIP_AFTER)
+    health.wake(1.0)
+    assert health.note_refusal(REFUSED, sent_s=1.0, now_s=1.1) == 0.5
+    assert health.state is LaneState.PROBING
+    assert health.wants_one_at_a_time
+
+
+def test_an_old_refusal_does_not_end_a_rest() -> None:
+    health = Health(3600.0)
+    fail(health, 10.0, TRIP_AFTER)
+    assert health.note_refusal(REFUSED, sent_s=9.0, now_s=10.2) == 0.0
+    assert health.state is LaneState.RESTING
+
+
+def test_the_time_that_an_old_refusal_names_is_obeyed_all_the_same() -> None:
+    health = Health(3600.0)
+    health.note_refusal(REFUSED, sent_s=0.0, now_s=1.0)
+    assert health.note_refusal(REFUSED._replace(retry_after_s=7.0), sent_s=0.5, now_s=1.1) == 7.0
+
+
+def test_a_lane_that_an_old_answer_revives_can_fail_again_at_once() -> None:
+    health = Health(3600.0)
+    for _ in range(8):
+        fail(health, 10.0, TRIP_AFTER)
+        health.wake(health.rest_until_s)
+    rested_until_s = health.rest_until_s
+    fail(health, rested_until_s)
+    health.note_success()
+    assert health.state is LaneState.RUNNING
+    fail(health, rested_until_s + 1.0, TRIP_AFTER)
+    assert health.state is LaneState.RESTING
+    health.note_success()
+    assert health.note_refusal(REFUSED, sent_s=rested_until_s + 1.1, now_s=rested_until_s + 1.2) > 0.0
+
+
+def test_refusals_without_an_end_use_up_patience_and_an_answer_renews_it() -> None:
+    health = Health(100.0)
+    for now_s in (0.0, 60.0):
+        health.note_refusal(REFUSED, sent_s=now_s, now_s=now_s)
+    health.note_success()
+    for now_s in (120.0, 180.0):
+        health.note_refusal(REFUSED, sent_s=now_s, now_s=now_s)
+    assert health.state is LaneState.RUNNING
+    health.note_refusal(REFUSED, sent_s=240.0, now_s=240.0)
+    assert health.state is LaneState.DEAD
+    assert health.killer is REFUSED
+
+
+def test_a_lane_on_probation_is_not_the_better_bet() -> None:
+    lane = Lane()
+    fail(lane.health, 0.0, TRIP_AFTER)
+    lane.health.wake(1.0)
+    assert lane.health.state is LaneState.PROBING
+    assert not is_available(lane)

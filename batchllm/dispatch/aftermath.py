@@ -113,13 +113,21 @@ class Aftermath:
         else:
             self._elsewhere(work, lane)
 
-    def record_failed(self, records: Sequence[JournalRecord]) -> None:
+    def give_back(self, work: Work) -> None:
+        """A lane took it and cannot send it now. The lanes that could may have died since."""
+        if self._is_lost(work):
+            self._give_up_lost(work)
+        else:
+            self._board.give_back(work)
+
+    def record_failed(self, records: Sequence[JournalRecord], *, units: int = 1) -> None:
+        """Each record is so many units of work: with `routing: all` a row that no lane was asked for is several."""
         self._put(records)
         for record in records:
             if isinstance(record, RowFailed):
                 by_class = self._stats.failures_by_class
-                self._stats.failed += 1
-                by_class[record.code] = by_class.get(record.code, 0) + 1
+                self._stats.failed += units
+                by_class[record.code] = by_class.get(record.code, 0) + units
                 self._stats.last_failures.append(f"row {record.row.ordinal}: {record.message}")
         del self._stats.last_failures[:-_LAST_FAILURES]
 
@@ -140,7 +148,7 @@ class Aftermath:
                 lane.limits.quiet(failure.retry_after_s)
         if failure.code in LANE_TROUBLE or failure.lane_is_dead:
             lane.health.note_failure(failure, sent_s=call.sent_s, now_s=call.now_s)
-        else:
+        elif failure.code is not FailureCode.RATE_LIMIT:
             lane.health.note_answer()
         self._board.wake()
 
@@ -162,6 +170,9 @@ class Aftermath:
 
     def _again(self, work: Work, after_s: float) -> None:
         def back() -> None:
+            if self._is_lost(work):  # its lanes died during the wait
+                self._give_up_lost(work)
+                return
             self._board.return_failed(work)
             self._later(PREFER_OTHER_S, forget)
 
@@ -202,7 +213,13 @@ class Aftermath:
         if self._same_fault < SAME_FAULT_ROWS:
             return
         if failure.code is FailureCode.INTERNAL:
-            self._stop(Ending(ExitCode.SOFTWARE, f"{self._same_fault} rows in a row: {failure.message}"))
+            self._stop(
+                Ending(
+                    ExitCode.SOFTWARE,
+                    f"{self._same_fault} rows in a row: {failure.message}",
+                    "report it with the message above; finished rows are kept",
+                )
+            )
         else:
             self._stop(
                 Ending(
@@ -218,17 +235,25 @@ class Aftermath:
         if not remaining(self._lanes, frozenset()):
             self._stop(_no_lane_left(self._lanes))
             return
-        failure = _dead_lane(lane)
-        for work in self._board.sweep(self._is_hopeless):
-            work.last_failure = work.last_failure or failure
-            work.causes.setdefault(lane.info.name, f"{lane.info.name}: {failure.message}")
-            self._give_up(work, lane if work.pinned == lane.index else None)
+        for work in self._board.sweep(self._is_lost):
+            self._give_up_lost(work)
         self._board.wake()
 
-    def _is_hopeless(self, work: Work) -> bool:
+    def _is_lost(self, work: Work) -> bool:
+        """No lane is left for this one. With no lane left for any the run stops, and what waits stays pending."""
+        if not remaining(self._lanes, frozenset()):
+            return False
         if work.pinned is not None:
             return self._lanes[work.pinned].health.state is LaneState.DEAD
         return not remaining(self._lanes, work.excluded)
+
+    def _give_up_lost(self, work: Work) -> None:
+        for lane in self._lanes:
+            if lane.health.state is LaneState.DEAD and work.pinned in (None, lane.index):
+                failure = _dead_lane(lane)
+                work.last_failure = work.last_failure or failure
+                work.causes.setdefault(lane.info.name, f"{lane.info.name}: {failure.message}")
+        self._give_up(work, None if work.pinned is None else self._lanes[work.pinned])
 
 
 def _dead_lane(lane: Lane) -> Failure:

@@ -81,7 +81,8 @@ class Dispatcher:
         )
         self._calls: set[asyncio.Task[None]] = set()
         self._safe = Safety()
-        recorder.watch(self._safe.note_committed)
+        recorder.watch(self._note_committed)
+        self._news = asyncio.Event()
         self._ended: asyncio.Future[Ending] | None = None
         self._settled = asyncio.Event()
 
@@ -89,6 +90,7 @@ class Dispatcher:
         """Until all that `feed` yields has its outcome, or nothing more can be done, or `stop` is called."""
         self._ended = asyncio.get_running_loop().create_future()
         tasks = [asyncio.create_task(self._feed(feed))]
+        tasks.append(asyncio.create_task(self._watch_record()))
         tasks += [asyncio.create_task(self._pump(lane)) for lane in self._lanes]
         for task in tasks:
             task.add_done_callback(self._note_crash)
@@ -125,12 +127,29 @@ class Dispatcher:
     def in_flight(self) -> int:
         return len(self._calls)
 
+    @property
+    def outstanding(self) -> int:
+        """Requests that were fed and have no outcome yet."""
+        return self._board.outstanding
+
+    async def _watch_record(self) -> None:
+        """Meet an error of the record even when all else waits for places that only a commit gives back."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._recorder.room()
+
+    def _note_committed(self, records: int) -> None:
+        self._safe.note_committed(records)
+        self._news.set()
+
     async def _feed(self, feed: AsyncIterator[FeedBatch]) -> None:
         bound = max(512, 2 * sum(lane.window.size for lane in self._lanes))
+        units = 1 if self._spreading is None else len(self._lanes)
         async for batch in feed:
             for item in batch:
                 if isinstance(item, RowFailed):
-                    self._aftermath.record_failed([item])
+                    self._aftermath.record_failed([item], units=units)
                 else:
                     self._add(item)
             await self._recorder.room()
@@ -163,6 +182,7 @@ class Dispatcher:
                 continue
             lane.window.enter()
             lane.stats.in_flight = lane.window.in_flight
+            lane.newest, lane.newest_s = work, self._clock.monotonic_s()
             call = asyncio.create_task(self._call(lane, work, tokens))
             self._calls.add(call)
             call.add_done_callback(self._end_call)
@@ -173,13 +193,12 @@ class Dispatcher:
             now_s = self._clock.monotonic_s()
             lane.health.wake(now_s)
             state = lane.health.state
-            size = 1 if lane.health.wants_one_at_a_time else lane.window.size
             if state is LaneState.DEAD:
                 break
             if state is LaneState.RESTING or lane.quiet_s:
                 await self._rest(lane, now_s)
-            elif lane.window.in_flight >= size:
-                await lane.window.room(size)
+            elif not lane.has_room:
+                await lane.window.change()
             else:
                 lane.stats.state, lane.stats.reason = "running", ""
                 return True
@@ -197,16 +216,18 @@ class Dispatcher:
 
     async def _is_paid_for(self, lane: Lane, work: Work, tokens: int) -> bool:
         """Reserve tokens and money for a request; when it cannot go now it is given back."""
-        wait_s = lane.limits.reserve(tokens)
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        is_unfit = lane.health.state in (LaneState.RESTING, LaneState.DEAD) or lane.quiet_s > 0
+        ready_s = self._clock.monotonic_s() + lane.limits.reserve(tokens)
+        while lane.is_fit:
+            wait_s = ready_s - self._clock.monotonic_s()
+            if wait_s <= 0:
+                break
+            await asyncio.sleep(min(wait_s, _LONGEST_NAP_S))
         worst_usd = _worst_usd(lane, work)
-        if not is_unfit and (self._budget is None or self._budget.reserve(worst_usd)):
+        if lane.is_fit and (self._budget is None or self._budget.reserve(worst_usd)):
             return True
         lane.limits.settle(tokens, 0)
-        self._board.give_back(work)
-        if not is_unfit and self._budget is not None:
+        self._aftermath.give_back(work)
+        if lane.is_fit and self._budget is not None:
             await self._money_back(self._budget, worst_usd)
         return False
 
@@ -236,6 +257,8 @@ class Dispatcher:
             verdict = await self._exchange(lane, request)
         finally:
             now_s = self._clock.monotonic_s()
+            if lane.newest is work:
+                lane.newest = None
             self._settle(lane, work, verdict, tokens, latency_s=now_s - sent_s)
             if isinstance(verdict, Failure):
                 record = attempt_record(
@@ -268,18 +291,22 @@ class Dispatcher:
         self._recorder.put(records)
 
     async def _exchange(self, lane: Lane, request: Request) -> Reading | Failure:
+        billed = Billed.NO
         try:
-            reply = await lane.provider.send(lane.path, lane.encode(request), lane.deadline_s)
+            body = lane.encode(request)
+            billed = Billed.UNKNOWN
+            reply = await lane.provider.send(lane.path, body, lane.deadline_s)
             return reply if isinstance(reply, Failure) else lane.judge(reply, request)
         except BatchllmError:
             raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return _CANCELLED  # by the connection, not by us: nobody would ever hear of the request again
         except Exception as error:  # noqa: BLE001 - a bug costs one row and is counted; it must not cost the run
-            return Failure(
-                Action.GIVE_UP,
-                FailureCode.INTERNAL,
-                f"bug in batchllm: {type(error).__name__}: {error}",
-                billed=Billed.UNKNOWN,
-            )
+            message = lane.redact(f"bug in batchllm: {type(error).__name__}: {error}")
+            return Failure(Action.GIVE_UP, FailureCode.INTERNAL, message, billed=billed)
 
     def _settle(
         self, lane: Lane, work: Work, verdict: Reading | Failure, tokens: int, *, latency_s: float
@@ -291,7 +318,8 @@ class Dispatcher:
         if usage is not None and usage.prompt_tokens is not None:
             completion = usage.completion_tokens or 0
             lane.limits.settle(tokens, usage.prompt_tokens + completion)
-            lane.output_size.learn(completion)
+            if completion:  # 0 is what a refusal has, and what stands for "not told"
+                lane.output_size.learn(completion)
             stats.prompt_tokens += usage.prompt_tokens
             stats.completion_tokens += completion
         elif isinstance(verdict, Failure) and verdict.billed is Billed.NO:
@@ -331,6 +359,12 @@ def _cost_of(lane: Lane, verdict: Reading | Failure, wall_s: float) -> float | N
     return None if verdict.usage is None else cost_usd(lane.price, verdict.usage, wall_s=wall_s)
 
 
+_CANCELLED = Failure(
+    Action.AGAIN,
+    FailureCode.CONNECTION,
+    "the connection cancelled the call; it may have been paid for",
+    billed=Billed.UNKNOWN,
+)
 _ABANDONED = Failure(
     Action.AGAIN,
     FailureCode.TIMEOUT,

@@ -88,8 +88,12 @@ class Window:
         self.in_flight -= 1
         self._room.set()
 
-    async def room(self, size: int | None = None) -> None:
-        """Return when fewer than `size` calls (default: the window's size) are in flight."""
-        while self.in_flight >= min(self.size, size or self.size):
-            self._room.clear()
-            await self._room.wait()
+    async def room(self) -> None:
+        """Return when another call may go."""
+        while not self.has_room:
+            await self.change()
+
+    async def change(self) -> None:
+        """Return after the next call has left."""
+        self._room.clear()
+        await self._room.wait()

@@ -1,140 +1,38 @@
 """The dispatcher against scripted lanes, in virtual time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from dispatch_rig import (
+    BAD_ANSWER,
+    BAD_KEY,
+    INVALID,
+    REFUSED,
+    SERVER_ERROR,
+    Rig,
+    failing_first,
+    feed,
+    rate_limited,
+    rows,
+    run,
+)
 
 from batchllm.budget import Budget
-from batchllm.dispatch import Dispatcher, Ending, Lane
+from batchllm.dispatch import Dispatcher, Ending
 from batchllm.errors import ExitCode, StorageError
-from batchllm.events import LaneStats, RunStats
-from batchllm.fallback import Health, LaneState
-from batchllm.limit.lane_limits import LaneLimits, Window
-from batchllm.limit.output_size import OutputSize
+from batchllm.fallback import LaneState
 from batchllm.pricing import Price
-from batchllm.records import (
-    Action,
-    Billed,
-    Failure,
-    FailureCode,
-    LaneInfo,
-    Request,
-    Response,
-    RowFailed,
-    RowRef,
-)
+from batchllm.records import Failure, Request, Response, RowFailed, RowRef
 from batchllm.retry import RetryPolicy
 from batchllm.testing import (
-    LoopClock,
     MemoryRecorder,
     ScriptedProvider,
     echo,
-    encode_content,
-    judge_echo,
     packed_request,
     run_virtual,
     text_request,
 )
-
-SERVER_ERROR = Failure(Action.AGAIN, FailureCode.SERVER, "HTTP 500", 500, billed=Billed.UNKNOWN)
-REFUSED = Failure(Action.AGAIN, FailureCode.CONNECTION, "connection refused")
-BAD_KEY = Failure(Action.ELSEWHERE, FailureCode.CREDENTIALS, "HTTP 401", 401, lane_is_dead=True)
-INVALID = Failure(Action.SPLIT, FailureCode.INVALID_REQUEST, "HTTP 400: no", 400)
-BAD_ANSWER = Failure(Action.AGAIN, FailureCode.SCHEMA_MISMATCH, "not in enum", 200, billed=Billed.YES)
-
-
-def rate_limited(retry_after_s: float | None) -> Failure:
-    return Failure(Action.AGAIN, FailureCode.RATE_LIMIT, "HTTP 429", 429, retry_after_s)
-
-
-class Rig:
-    """Lanes, a recorder and a dispatcher, with a handle on each."""
-
-    def __init__(
-        self,
-        *providers: ScriptedProvider,
-        routing: str = "spread",
-        size: int = 4,
-        policy: RetryPolicy | None = None,
-        budget: Budget | None = None,
-        price: Price | None = None,
-        patience_s: float = 21_600.0,
-        **limits: float,
-    ) -> None:
-        self.providers = providers
-        self.recorder = MemoryRecorder()
-        self.stats = RunStats()
-        self.clock = LoopClock()
-        self.lanes = [
-            Lane(
-                index,
-                LaneInfo(f"lane{index}", "custom", "echo-1", True),
-                provider,
-                "/echo",
-                encode_content,
-                judge_echo,
-                LaneLimits(clock=self.clock, **limits),
-                Window(size),
-                Health(patience_s),
-                OutputSize(5),
-                LaneStats(f"lane{index}", "custom", "echo-1"),
-                600.0,
-                price,
-                5,
-            )
-            for index, provider in enumerate(providers)
-        ]
-        self.dispatcher = Dispatcher(
-            self.lanes,
-            recorder=self.recorder,
-            policy=policy or RetryPolicy(),
-            in_order=routing == "fallback",
-            stats=self.stats,
-            clock=self.clock,
-            budget=budget,
-            spreading=self._to_all if routing == "all" else None,
-        )
-
-    def _to_all(self, request: Request) -> Sequence[tuple[int, Request]]:
-        return [(lane.index, request) for lane in self.lanes]
-
-    async def run(self, requests: Sequence[Request | RowFailed]) -> Ending:
-        ending = await self.dispatcher.run(feed(requests))
-        await self.dispatcher.drain(60)
-        return ending
-
-    def answers(self) -> dict[int, str]:
-        return {done.row.ordinal: str(done.answer) for done in self.recorder.done}
-
-
-async def feed(requests: Sequence[Request | RowFailed]) -> AsyncIterator[Sequence[Request | RowFailed]]:
-    for start in range(0, len(requests), 50):
-        await asyncio.sleep(0)
-        yield requests[start : start + 50]
-
-
-def rows(count: int) -> list[Request]:
-    return [text_request(ordinal) for ordinal in range(count)]
-
-
-def run(make: Callable[[], Rig], requests: Sequence[Request | RowFailed]) -> tuple[Rig, Ending]:
-    async def main() -> tuple[Rig, Ending]:
-        rig = make()
-        return rig, await rig.run(requests)
-
-    return run_virtual(main())
-
-
-def failing_first(times: int, failure: Failure) -> Callable[..., Response | Failure]:
-    """Each row fails so often before it is answered."""
-    seen: dict[str, int] = {}
-
-    def script(body: dict[str, str], call: int) -> Response | Failure:
-        seen[body["content"]] = seen.get(body["content"], 0) + 1
-        return failure if seen[body["content"]] <= times else echo(body)
-
-    return script
 
 
 def test_every_row_gets_its_own_answer() -> None:

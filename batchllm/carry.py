@@ -156,11 +156,16 @@ _LISTS = (
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type without dictionaries and run-end encodings, at every depth."""
-    return map_type(kind, _value_type)
+    """The type without dictionaries and run-end encodings, at every depth.
+
+    Extension types within others become their storage: Arrow cannot build them there.
+    """
+    return kind if is_extension(kind) else map_type(kind, _value_type)
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
+    if is_extension(kind):
+        return kind.storage_type
     return kind.value_type if types.is_dictionary(kind) or types.is_run_end_encoded(kind) else kind
 
 
@@ -272,7 +277,7 @@ def _read(reader: Convert | None, value: object) -> object:
 class CarryCodec:
     """Rows of carried values ↔ JSON bytes, for one pinned list of fields.
 
-    `fields` are the fields as they come back: without dictionaries and run-end encodings.
+    `fields` are the fields as they come back: of their `plain_type`.
     """
 
     def __init__(self, fields: Sequence[pa.Field]) -> None:

@@ -154,6 +154,17 @@ def test_a_dictionary_comes_back_as_its_values() -> None:
     assert round_trip(array).equals(pa.array(["a", None, "b", "a"]))
 
 
+def test_a_dictionary_of_nanoseconds_comes_back_as_its_values() -> None:
+    stamps = pa.array([1, None, 2**62 + 1], pa.timestamp("ns"))
+    assert round_trip(stamps.dictionary_encode()).equals(stamps)
+
+
+def test_an_extension_type_inside_a_list_comes_back_as_its_storage() -> None:
+    ids = pa.array([b"0123456789abcdef", None], pa.uuid())
+    back = round_trip(pa.ListArray.from_arrays(pa.array([0, 1, 2]), ids))
+    assert back.equals(pa.array([[b"0123456789abcdef"], [None]], pa.list_(pa.binary(16))))
+
+
 def test_a_dictionary_inside_a_list_comes_back_as_its_values() -> None:
     words = pa.array(["a", "b", "a"]).dictionary_encode()
     array = pa.ListArray.from_arrays(pa.array([0, 2, 3]), words)

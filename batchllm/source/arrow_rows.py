@@ -111,11 +111,12 @@ class ArrowRows:
         if self._shape.key is None:
             return [None] * int(batch.num_rows)
         name, kind = self._shape.key.name, self._shape.key.type
+        column = undictionary(batch.column(name))
         try:
-            return list(undictionary(batch.column(name)).cast(kind).to_pylist())
+            return list(column.cast(kind).to_pylist())
         except pa.ArrowInvalid:
             raise InputDataError(
-                f'{self._where}: the key column "{name}" holds numbers beyond the 64-bit range of int64',
+                f'{self._where}: the key column "{name}" holds {pc.max(column)}, which is beyond int64',
                 remedy="cast the column to string in the input",
             ) from None
 

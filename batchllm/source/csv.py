@@ -15,7 +15,7 @@ from batchllm.source.columns import RowFault, fit_text
 from batchllm.source.files import Format, InputFile, Stream
 from batchllm.source.jsonl import escaped
 from batchllm.source.lines import LineBlock, LongLine, line_blocks, refuse_foreign
-from batchllm.source.rows import MAX_BATCH_BYTES, MAX_BATCH_ROWS, ValueRows, Values
+from batchllm.source.rows import BatchMaker, ValueRows, Values
 from batchllm.spec.models import ColumnType
 
 MAX_FIELD_CHARS = 16 << 20
@@ -191,7 +191,7 @@ class CsvReader:
     ) -> Iterator[Sequence[Row | BadRow]]:
         """All rows of the file; the first one's ordinal is `first`."""
         with file.text_stream(tap) as stream:
-            batch = _Batch(self._rows, file, first)
+            batch = BatchMaker(self._rows, first, lambda line: f"{file.label}:{line}")
             to_values = self._value_maker(self._headers[file.path] or [])
             records = _Records(file, stream)
             for line, fields in _without_header(records):
@@ -242,41 +242,3 @@ def _without_header(records: _Records) -> Iterator[tuple[int, list[str] | RowFau
     found = iter(records)
     next(found, None)
     return found
-
-
-class _Batch:
-    """Rows under way, in input order; runs of good ones are made together."""
-
-    def __init__(self, rows: ValueRows, file: InputFile, first: int) -> None:
-        self._rows = rows
-        self._label = file.label
-        self._next = first
-        self._good: list[Values] = []
-        self._lines: list[int] = []
-        self._made: list[Row | BadRow] = []
-        self._chars = 0
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._made) + len(self._good) >= MAX_BATCH_ROWS or self._chars >= MAX_BATCH_BYTES
-
-    def add(self, line: int, values: Values | RowFault, chars: int) -> None:
-        if isinstance(values, RowFault):
-            self._make_good()
-            self._made.append(BadRow(self._next, f"{self._label}:{line}", str(values)))
-            self._next += 1
-        else:
-            self._good.append(values)
-            self._lines.append(line)
-            self._chars += chars
-
-    def take(self) -> list[Row | BadRow]:
-        self._make_good()
-        made, self._made, self._chars = self._made, [], 0
-        return made
-
-    def _make_good(self) -> None:
-        lines = self._lines
-        self._made += self._rows.make(self._next, self._good, lambda at: f"{self._label}:{lines[at]}")
-        self._next += len(self._good)
-        self._good, self._lines = [], []

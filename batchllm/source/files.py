@@ -18,7 +18,7 @@ from batchllm.errors import InputDataError, InputMissingError
 Format = Literal["jsonl", "csv", "parquet"]
 Compression = Literal["gzip", "zstd"]
 
-_DRAIN_BYTES = 1 << 20
+_FEED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +93,18 @@ class InputFile:
 
     @contextmanager
     def text_stream(self, tap: Callable[[bytes], object] | None = None) -> Iterator[Stream]:
-        """The bytes, unpacked; `tap` sees each byte of the file as it lies on disk, to its end."""
+        """The bytes, unpacked; `tap` sees each byte that was read of the file, as it lies on disk."""
         with named_faults(self.path), closing(_Tap(self.store.open(), tap)) as raw:
             if self.compression is None:
                 yield raw
                 return
             with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), self.compression) as unpacked:
                 yield unpacked
-                while tap is not None and raw.read(_DRAIN_BYTES):
-                    pass
 
     def feed(self, tap: Callable[[bytes], object]) -> None:
         """Show all bytes as they lie on disk."""
         with named_faults(self.path), closing(self.store.open()) as raw:
-            while data := raw.read(_DRAIN_BYTES):
+            while data := raw.read(_FEED_BYTES):
                 tap(data)
 
 
@@ -143,7 +141,7 @@ def named_faults(path: str) -> Iterator[None]:
         raise InputDataError(
             f"{path} may not be read by this user", remedy="give read permission (folders: r and x)"
         ) from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputDataError(
             f"{path} cannot be read: {reason}", remedy="check that it is whole, or make it again"

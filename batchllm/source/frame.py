@@ -6,6 +6,7 @@ a second evaluation may give other rows.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,7 +20,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows, check_zones, cut, find_faults, pin_arrow, take
 from batchllm.source.columns import RowFault, Shape, pin_seen
 from batchllm.source.jsonl import repaired
-from batchllm.source.rows import MAX_BATCH_ROWS, ValueRows, Values
+from batchllm.source.rows import MAX_BATCH_ROWS, BatchMaker, ValueRows, Values
 from batchllm.source.scan import Scan, Tally, first_rows
 from batchllm.source.settling import settled_type
 from batchllm.spec.models import ColumnType
@@ -83,16 +84,18 @@ class ArrowTable:
         fields = [pa.field(field.name, settled_type(field.type)) for field in self.table.schema]
         codec = CarryCodec(fields)
         digest = sha256(repr([(field.name, str(field.type)) for field in fields]).encode())
+        faulty = sha256()
+        first = 0
         for batch in self.table.to_batches(max_chunksize=MAX_BATCH_ROWS):
-            for _, part in cut(batch):
+            for start, part in cut(batch):
                 faults = find_faults(part)
                 good = [at for at in range(part.num_rows) if at not in faults]
                 for blob in codec.encode_batch(take(part, good) if faults else part):
                     digest.update(blob + b"\n")
-                digest.update(
-                    repr([(at, str(faults[at])) for at in sorted(faults)]).encode() if faults else b""
-                )
-        return digest.hexdigest()
+                for at in sorted(faults):
+                    faulty.update(f"{first + start + at}: {faults[at]}\n".encode())
+            first += batch.num_rows
+        return sha256(digest.digest() + faulty.digest()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +105,14 @@ class DictTable:
 
     def batches(self) -> Iterator[Sequence[Row | BadRow]]:
         for first in range(0, len(self.table), MAX_BATCH_ROWS):
-            batch: list[Row | BadRow] = []
+            batch = BatchMaker(self.rows, first, place)
             for ordinal, row in enumerate(self.table[first : first + MAX_BATCH_ROWS], first):
                 try:
-                    values = _values(row)
+                    values: Values | RowFault = _values(row)
                 except RowFault as fault:
-                    batch.append(BadRow(ordinal, place(ordinal), str(fault)))
-                else:
-                    batch += self.rows.make(ordinal, [values], lambda _, at=ordinal: place(at))  # type: ignore[misc]
-            yield batch
+                    values = fault
+                batch.add(ordinal, values, 0)
+            yield batch.take()
 
     def digest(self) -> str:
         digest = sha256()
@@ -133,10 +135,13 @@ def _values(row: object) -> Values:
 
 
 def _canonical(row: object) -> bytes:
+    """Equal rows, equal bytes; of what is no JSON, and so no row, its `repr` must do."""
     try:
         text = json.dumps(row, sort_keys=True, default=repr)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         text = repr(row)
+    except RecursionError:
+        text = "nested too deeply"
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -160,9 +165,9 @@ def _arrow_source(
     table: pa.Table, key: str | None, carry: str | Sequence[str], needed: frozenset[str] | None
 ) -> FrameSource:
     names = list(table.schema.names)
-    for name in names:
-        if names.count(name) > 1:
-            raise InputDataError(f'{WHERE} has several columns "{name}"', remedy="rename all but one")
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise InputDataError(f'{WHERE} has several columns "{repeated}"', remedy="rename all but one")
     shape = pin_arrow(WHERE, table.schema, key, None if carry == "all" else carry)
     shown = [name for name in names if needed is None or name in needed]
     check_zones(WHERE, table.schema, shown)
@@ -183,22 +188,30 @@ def _dict_source(
 
 
 def read_table(frame: object) -> pa.Table:
-    """Any frame as an Arrow table; polars is asked for the layouts that Arrow can compute with."""
+    """Any frame as an Arrow table, without a copy where the library allows it."""
+    frame = _collected(frame)
+    if not hasattr(frame, "__arrow_c_stream__") and not hasattr(frame, "__arrow_c_array__"):
+        raise InputDataError(
+            f"rows cannot be read from an object of type {type(frame).__name__}",
+            remedy="give a polars, pyarrow or pandas frame, or a list of dicts",
+        )
     try:
-        if hasattr(frame, "collect") and not hasattr(frame, "__arrow_c_stream__"):
-            frame = frame.collect()
-        if type(frame).__module__.partition(".")[0] == "polars" and hasattr(frame, "to_arrow"):
-            import polars as pl
-
-            return pa.table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
-        if hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "__arrow_c_array__"):
-            return pa.table(frame)
+        return pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputDataError(
             f"{WHERE} cannot be read as an Arrow table: {error}",
             remedy="cast columns of types that Arrow does not have, such as Python objects and 128-bit integers",
         ) from error
-    raise InputDataError(
-        f"rows cannot be read from a {type(frame).__name__}",
-        remedy="give a polars, pyarrow or pandas frame, or a list of dicts",
-    )
+
+
+def _collected(frame: object) -> object:
+    if type(frame).__module__.partition(".")[0] != "polars":
+        return frame
+    import polars as pl
+
+    try:
+        return frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputDataError(
+            f"the lazy frame cannot be collected: {error}", remedy="correct its query"
+        ) from error

@@ -19,7 +19,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.columns import RowFault
 from batchllm.source.files import Format, InputFile
 from batchllm.source.lines import LineBlock, LongLine, line_blocks, refuse_foreign
-from batchllm.source.rows import MAX_BATCH_ROWS, ValueRows, Values, bad_row
+from batchllm.source.rows import MAX_BATCH_ROWS, BatchMaker, ValueRows, Values
 
 _HEAD_BYTES = 16
 _SAMPLE_BYTES = 8 << 20
@@ -81,19 +81,16 @@ class JsonlReader:
                 first += len(batch)
 
     def _line_by_line(self, file: InputFile, first: int, block: LineBlock, start: int) -> list[Row | BadRow]:
-        place = _Places(file, block, start)
-        batch: list[Row | BadRow] = []
+        batch = BatchMaker(self._rows, first, _Places(file, block, start))
         for at, line in enumerate(block.lines[start : start + MAX_BATCH_ROWS]):
             if _is_blank(line):
                 continue
-            ordinal = first + len(batch)
             try:
-                values = parse_line(line)
+                values: Values | RowFault = parse_line(line)
             except RowFault as fault:
-                batch.append(bad_row(ordinal, place(at), fault))
-            else:
-                batch += self._rows.make(ordinal, [values], lambda _, at=at: place(at))  # type: ignore[misc]
-        return batch
+                values = fault
+            batch.add(at, values, len(line))
+        return batch.take()
 
 
 class _Places:

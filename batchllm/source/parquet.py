@@ -89,12 +89,14 @@ def shared_schema(
 
 
 def _check_agreement(name: str, one: tuple[InputFile, pa.Schema], other: tuple[InputFile, pa.Schema]) -> None:
+    kinds = []
     for (file, schema), (having, _) in ((one, other), (other, one)):
-        if name not in schema.names:
+        found = schema.get_all_field_indices(name)
+        if not found:
             raise _disagreement(f'{file.path} has no column "{name}", which {having.path} has')
-        if schema.names.count(name) > 1:
+        if len(found) > 1:
             raise InputDataError(f'{file.path} has several columns "{name}"', remedy="rename all but one")
-    kinds = one[1].field(name).type, other[1].field(name).type
+        kinds.append(schema.field(found[0]).type)
     if _comparable(kinds[0]) != _comparable(kinds[1]):
         raise _disagreement(
             f'column "{name}" is {kinds[0]} in {one[0].path} and {kinds[1]} in {other[0].path}'

@@ -89,9 +89,9 @@ class _Column:
         """The length of its longest text; None when what came is not the whole dictionary page."""
         name = self._described.path
         reader = pq.ParquetFile(self._source, pre_buffer=False, read_dictionary=[name])
-        first = next(reader.iter_batches(1, row_groups=[self._group], columns=[name]))
-        column = first.column(0)
-        if not types.is_dictionary(column.type):
+        first = next(reader.iter_batches(1, row_groups=[self._group], columns=[name]), None)
+        column = None if first is None else first.column(0)
+        if column is None or not types.is_dictionary(column.type):
             return None
         lengths = pc.binary_length(column.dictionary)
         whole = (pc.sum(lengths).as_py() or 0) + _LENGTH_BYTES * len(lengths)

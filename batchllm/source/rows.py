@@ -80,6 +80,45 @@ class ValueRows:
         return fit_column(name, self._pinned[name], [values.get(name) for values in parsed])
 
 
+class BatchMaker:
+    """Gathers one batch, in input order; runs of good rows are made together."""
+
+    def __init__(self, rows: ValueRows, first: int, place: Place) -> None:
+        """`place` tells where that is, which `add` is told of."""
+        self._rows = rows
+        self._place = place
+        self._next = first
+        self._good: list[Values] = []
+        self._wheres: list[int] = []
+        self._made: list[Row | BadRow] = []
+        self._bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._made) + len(self._good) >= MAX_BATCH_ROWS or self._bytes >= MAX_BATCH_BYTES
+
+    def add(self, where: int, values: Values | RowFault, size_bytes: int) -> None:
+        self._bytes += size_bytes
+        if isinstance(values, RowFault):
+            self._make_good()
+            self._made.append(bad_row(self._next, self._place(where), values))
+            self._next += 1
+        else:
+            self._good.append(values)
+            self._wheres.append(where)
+
+    def take(self) -> list[Row | BadRow]:
+        self._make_good()
+        made, self._made, self._bytes = self._made, [], 0
+        return made
+
+    def _make_good(self) -> None:
+        wheres = self._wheres
+        self._made += self._rows.make(self._next, self._good, lambda at: self._place(wheres[at]))
+        self._next += len(self._good)
+        self._good, self._wheres = [], []
+
+
 def key_type(kind: pa.DataType) -> pa.DataType | None:
     """What a key of this Arrow type is in the output; None when it cannot be a key."""
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):

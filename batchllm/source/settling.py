@@ -29,7 +29,7 @@ def _without_view(kind: pa.DataType) -> pa.DataType:
 
 
 def settle(array: pa.Array) -> pa.Array:
-    """The same values; a dictionary around them stays."""
+    """The same values; a dictionary around them stays. Raises NotImplementedError."""
     kind = array.type
     if types.is_run_end_encoded(kind):
         return settle(pc.run_end_decode(array))
@@ -50,7 +50,7 @@ def _rebuild(array: pa.Array, wanted: pa.DataType) -> pa.Array:
         children = [settle(child) for child in array.flatten()]
         return pa.StructArray.from_arrays(children, fields=list(wanted), mask=array.is_null())
     if not is_list(wanted) or types.is_fixed_size_list(wanted):
-        raise InputDataError(f"a column of type {array.type} cannot be read", remedy=f"cast it to {wanted}")
+        raise NotImplementedError(f"{array.type} to {wanted}")
     lengths = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())
     ends = pc.cumulative_sum(lengths)
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
@@ -74,7 +74,16 @@ def _has_list_view(kind: pa.DataType) -> bool:
 def settle_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     if not batch.num_columns:
         return batch  # made anew, it would forget how many rows it has
-    return pa.RecordBatch.from_arrays([settle(column) for column in batch.columns], names=batch.schema.names)
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns.append(settle(column))
+        except NotImplementedError:  # Arrow's own is one too
+            raise InputDataError(
+                f'column "{name}" is of type {column.type}, which cannot be read',
+                remedy=f"cast it to {settled_type(column.type)}",
+            ) from None
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def undictionary(array: pa.Array) -> pa.Array:

@@ -226,6 +226,7 @@ def test_a_line_beyond_64_mib_is_a_bad_row_and_reading_goes_on(tmp_path: Path) -
         (b"a,b\xff\n1,2\n", "header cannot be read: invalid UTF-8"),
         ('a,"b\n1,2\n', "never closed"),
         ("a,b\r1,2\r3,4", "carriage returns alone"),
+        (b"PAR1\n", "a Parquet file, not lines of UTF-8 text"),
     ],
 )
 def test_a_faulty_header_refuses_the_file(tmp_path: Path, data: str | bytes, says: str) -> None:

@@ -112,6 +112,9 @@ def test_an_item_that_is_no_row_is_a_bad_row(row: object, says: str) -> None:
     assert isinstance(second, BadRow)
     assert says in second.message
     assert second.place == "row 1, counted from 0"
+    scan = opened([{"c": "x"}, row]).scan()
+    assert scan.rows == 2
+    assert scan.digest == opened([{"c": "x"}, row]).scan().digest
 
 
 def test_surrogates_in_dicts_are_replaced() -> None:
@@ -137,6 +140,7 @@ def test_types_travel_as_the_frame_has_them() -> None:
             "vector": pl.Series([[1.0, 2.0]], dtype=pl.Array(pl.Float32, 2)),
             "struct": [{"a": "b"}],
             "none": [None],
+            "cats": pl.Series([["x"]], dtype=pl.List(pl.Categorical)),
         }
     )
     source = opened(frame, None, "all")
@@ -153,10 +157,12 @@ def test_types_travel_as_the_frame_has_them() -> None:
         "vector": "fixed_size_list<item: float>[2]",
         "struct": "struct<a: large_string>",
         "none": "null",
+        "cats": "large_list<item: large_string>",
     }
-    again = pl.from_arrow(pa.table(back, names=list(source.shape.carry[at].name for at in range(9))))
+    again = pl.from_arrow(pa.table(back, names=[field.name for field in source.shape.carry]))
     assert isinstance(again, pl.DataFrame)
-    assert again.with_columns(pl.col("cat").cast(pl.Categorical)).equals(frame)
+    categories = pl.col("cat").cast(pl.Categorical), pl.col("cats").cast(pl.List(pl.Categorical))
+    assert again.with_columns(categories).equals(frame)
 
 
 def test_no_needed_column_makes_empty_rows() -> None:
@@ -182,10 +188,11 @@ def test_repeated_keys_are_refused_with_their_rows() -> None:
         (pa.table([[1], [2]], names=["a", "a"]), 'several columns "a"'),
         (pl.DataFrame({"a": [1]}, schema={"a": pl.Int128}), "128-bit"),
         (pl.Series("a", [1]), "cannot be read as an Arrow table"),
-        ({"a": [1]}, "rows cannot be read from a dict"),
-        (17, "rows cannot be read from a int"),
+        (pl.LazyFrame({"a": [1]}).select("b"), "the lazy frame cannot be collected"),
+        ({"a": [1]}, "object of type dict"),
+        (17, "object of type int"),
     ],
-    ids=["equal names", "int128", "series", "dict", "number"],
+    ids=["equal names", "int128", "series", "query", "dict", "number"],
 )
 def test_what_is_no_table_is_refused(frame: object, says: str) -> None:
     with pytest.raises(InputDataError) as caught:
@@ -244,6 +251,17 @@ def test_equal_dicts_have_equal_digests(table: list[dict[str, object]]) -> None:
     again = [dict(reversed(row.items())) for row in table]
     assert opened(table).scan().digest == opened(again).scan().digest
     assert opened([*table, {}]).scan().digest != opened(table).scan().digest
+
+
+def test_bad_text_in_chunks_has_one_digest() -> None:
+    raw = pa.array([b"a", b"\xff", b"c", b"\xfe"])
+    table = pa.table({"t": pa.Array.from_buffers(pa.string(), 4, raw.buffers())})
+    chunked = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    assert opened(table).scan().digest == opened(chunked).scan().digest
+
+
+def test_a_frame_has_no_stamps() -> None:
+    assert opened(TABLE).stamps() == ()
 
 
 def test_bad_text_in_a_frame_is_a_bad_row_and_counts_in_the_digest() -> None:

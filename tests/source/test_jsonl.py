@@ -224,6 +224,12 @@ def test_a_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path: Path) -
         opened(tmp_path, b'{"a":1}\n', name="a.jsonl.gz")
 
 
+@pytest.mark.parametrize("head", [b"PAR1", b"\x1f\x8b\x08", b"\xff\xfe{"])
+def test_a_file_of_another_kind_is_refused_when_it_is_opened(tmp_path: Path, head: bytes) -> None:
+    with pytest.raises(InputDataError, match="not lines of UTF-8 text"):
+        opened(tmp_path, head + b"\n" * 20)
+
+
 def test_undeclared_carried_values_travel_as_their_json_text(tmp_path: Path) -> None:
     lines = [b'{"c":"x"}', b'{"c":5}', b'{"c":1.50}', b'{"c":true}', b'{"c":[1, 2]}', b'{"c":{"k":null}}']
     lines += [b'{"c":null}', b"{}", b'{"c":NaN}', b'{"c":""}', b'{"c":"\\u00e9"}', b'{"c":[NaN]}']

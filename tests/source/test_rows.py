@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from batchllm.records import BadRow, Row
-from batchllm.source.columns import pin_text
-from batchllm.source.rows import KeylessRow, ValueRows, Values, key_type
+from batchllm.source.columns import RowFault, pin_text
+from batchllm.source.rows import MAX_BATCH_BYTES, BatchMaker, KeylessRow, ValueRows, Values, key_type
 
 
 def maker(key: str | None = None, carry: tuple[str, ...] = (), **declared: str) -> ValueRows:
@@ -57,3 +57,29 @@ def test_no_values_make_no_rows() -> None:
 )
 def test_only_text_and_whole_numbers_are_key_types(kind: pa.DataType, made: pa.DataType | None) -> None:
     assert key_type(kind) == made
+
+
+def test_a_batch_is_full_of_rows_or_of_bytes() -> None:
+    batch = BatchMaker(maker(), 0, place)
+    for _ in range(511):
+        batch.add(0, {}, 1)
+    assert not batch.is_full
+    batch.add(0, RowFault("bad"), 1)
+    assert batch.is_full
+    assert len(batch.take()) == 512
+    batch.add(0, {}, MAX_BATCH_BYTES - 1)
+    assert not batch.is_full
+    batch.add(0, {}, 1)
+    assert batch.is_full
+
+
+def test_a_batch_keeps_the_order_of_good_and_bad_rows() -> None:
+    batch = BatchMaker(maker(), 7, place)
+    for at in range(6):
+        batch.add(at * 10, RowFault("bad") if at in (0, 3) else {"n": at}, 1)
+    made = batch.take()
+    assert [row.ordinal for row in made] == list(range(7, 13))
+    assert [row.place for row in made if isinstance(row, BadRow)] == ["line 0", "line 30"]
+    assert batch.take() == []
+    batch.add(0, {}, 1)
+    assert batch.take()[0].ordinal == 13

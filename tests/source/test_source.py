@@ -84,7 +84,7 @@ def test_blank_and_bad_lines_do_not_shift_the_places_of_repeats(tmp_path: Path) 
 
 def test_bad_records_do_not_shift_the_places_of_repeats_in_csv(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('id,t\n"a","x\ny"\n\nb\n"c"d,1\na,2\n')
-    with pytest.raises(InputDataError, match='a.csv:2 and a.csv:7: "a"'):
+    with pytest.raises(InputDataError, match=r'a\.csv:2 and a\.csv:7: "a"'):
         opened(tmp_path, "id").scan()
 
 

@@ -40,12 +40,23 @@ class Tries:
         """Count a failed attempt where it belongs."""
         if failure.code is FailureCode.RATE_LIMIT:
             self.refused += 1
+        elif failure.action is Action.SPLIT:
+            pass  # what is too much for one request says nothing of its rows
+        elif was_probe and _met_nobody(failure):
+            pass  # no row makes a host unreachable; the lane's patience is what ends this
         elif failure.code in LANE_TROUBLE and (was_probe or _met_nobody(failure)):
             self.probes += 1
         else:
             self.counted += 1
             if failure.billed is Billed.YES:
                 self.reasks += 1
+
+    def copy(self) -> "Tries":
+        """For the halves of a request: what was tried with it was tried with them."""
+        copy = Tries()
+        copy.sent, copy.counted, copy.probes = self.sent, self.counted, self.probes
+        copy.reasks, copy.refused = self.reasks, self.refused
+        return copy
 
     def are_used_up(self, policy: RetryPolicy) -> bool:
         return (

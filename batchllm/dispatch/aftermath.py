@@ -87,7 +87,10 @@ class Aftermath:
         work.last_failure = failure
         work.last_lane = lane.index
         work.causes[lane.info.name] = f"{lane.info.name}: {failure.message}"
+        counted = work.tries.counted
         work.tries.note(failure, was_probe=call.was_probe)
+        if work.tries.counted > counted:
+            work.note_fall(lane.index)
         self._note_health(call)
         decision = decide(failure, work.tries, len(work.request.rows), self._policy, self._dice.random())
         match decision.next:
@@ -156,7 +159,9 @@ class Aftermath:
         parts = [Work(half, work.pinned) for half in halves(work.request)]
         for part in parts:
             part.excluded = work.excluded
-            part.tries.sent = work.tries.sent
+            part.tries = work.tries.copy()
+            part.causes = dict(work.causes)
+            part.last_failure = work.last_failure
         self._board.replace(parts)
 
     def _elsewhere(self, work: Work, lane: Lane) -> None:

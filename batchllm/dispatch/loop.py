@@ -20,7 +20,7 @@ from batchllm.dispatch.safety import Safety
 from batchllm.dispatch.work import Board, Work
 from batchllm.errors import BatchllmError, ExitCode
 from batchllm.events import RunStats
-from batchllm.fallback import LaneState
+from batchllm.fallback import LaneState, remaining
 from batchllm.ports import Recorder
 from batchllm.pricing import cost_usd, worst_case_usd
 from batchllm.records import (
@@ -226,10 +226,24 @@ class Dispatcher:
         if lane.is_fit and (self._budget is None or self._budget.reserve(worst_usd)):
             return True
         lane.limits.settle(tokens, 0)
+        budget = self._budget if lane.is_fit else None
+        if budget is not None and self._is_for_a_cheaper_lane(lane, work, budget):
+            work.excluded |= {lane.index}
+            work.causes[lane.info.name] = (
+                f"{lane.info.name}: what is left of the budget does not cover the call"
+            )
+            budget = None
         self._aftermath.give_back(work)
-        if lane.is_fit and self._budget is not None:
-            await self._money_back(self._budget, worst_usd)
+        if budget is not None:
+            await self._money_back(budget, worst_usd)
         return False
+
+    def _is_for_a_cheaper_lane(self, lane: Lane, work: Work, budget: Budget) -> bool:
+        """Money never comes back to a lane that is too dear now, but another one may still answer for what is left."""
+        if work.pinned is not None or budget.could_reserve(_worst_usd(lane, work)):
+            return False
+        others = remaining(self._lanes, work.excluded | {lane.index})
+        return any(budget.could_reserve(_worst_usd(self._lanes[other], work)) for other in others)
 
     async def _money_back(self, budget: Budget, worst_usd: float) -> None:
         """Calls in flight may cost less than was reserved for them; when even that is no use the budget is spent."""

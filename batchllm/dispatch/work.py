@@ -13,11 +13,14 @@ from batchllm.fallback import Candidate, is_available, is_open_to, remaining
 from batchllm.records import Failure, Request
 from batchllm.retry import RetryShare, Tries
 
+#: With `routing: fallback`, so many failures of one request send it to the next lane, however fit the first one is.
+TRIES_IN_ORDER = 2
+
 
 class Work:
     """One request on its way, with what it has been through."""
 
-    __slots__ = ("causes", "excluded", "last_failure", "last_lane", "pinned", "request", "tries")
+    __slots__ = ("causes", "excluded", "falls", "last_failure", "last_lane", "pinned", "request", "tries")
 
     def __init__(self, request: Request, pinned: int | None = None) -> None:
         self.request = request
@@ -27,6 +30,15 @@ class Work:
         self.last_lane: int | None = None
         self.last_failure: Failure | None = None
         self.causes: dict[str, str] = {}  # lane name → its last message
+        self.falls: dict[int, int] = {}  # lane → how often it failed this request
+
+    def note_fall(self, lane: int) -> None:
+        self.falls[lane] = self.falls.get(lane, 0) + 1
+
+    @property
+    def tired(self) -> frozenset[int]:
+        """Lanes that have had their tries: in order, the next one is asked before these."""
+        return frozenset(lane for lane, falls in self.falls.items() if falls >= TRIES_IN_ORDER)
 
 
 class Board:
@@ -55,7 +67,7 @@ class Board:
 
     def give_back(self, work: Work) -> None:
         """A lane took it and cannot send it now: first in line again."""
-        if work.tries.sent:
+        if work.tries.sent or work.excluded:
             self._returned.appendleft(work)
         elif work.pinned is None:
             self._fresh.appendleft(work)
@@ -144,11 +156,15 @@ class Board:
     def _may_take(self, lane: int, work: Work) -> bool:
         if work.pinned is not None:
             return work.pinned == lane
-        if not is_open_to(lane, self._lanes, excluded=work.excluded, in_order=self._in_order):
+        if self._in_order:
+            tired = work.tired
+            barred = work.excluded | tired if tired and self._has_other(tired, work) else work.excluded
+            return is_open_to(lane, self._lanes, excluded=barred, in_order=True)
+        if not is_open_to(lane, self._lanes, excluded=work.excluded, in_order=False):
             return False
-        return self._in_order or work.last_lane != lane or not self._has_other(lane, work)
+        return work.last_lane != lane or not self._has_other(frozenset({lane}), work)
 
-    def _has_other(self, lane: int, work: Work) -> bool:
+    def _has_other(self, lanes: frozenset[int], work: Work) -> bool:
         """After a failure another lane is the better bet, when there is one that runs."""
-        others = remaining(self._lanes, work.excluded | {lane})
+        others = remaining(self._lanes, work.excluded | lanes)
         return any(is_available(self._lanes[other]) for other in others)

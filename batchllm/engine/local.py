@@ -20,7 +20,7 @@ import orjson
 from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
-from batchllm.engine.signals import stopping_on_signals
+from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise
 from batchllm.errors import ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
@@ -54,6 +54,7 @@ class Options:
     say: Callable[[str], None] = _silence
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     clock: Clock = field(default_factory=SystemClock)
+    remote: RemoteStop = field(default_factory=RemoteStop, repr=False)
 
 
 def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None) -> RunSummary:
@@ -181,6 +182,7 @@ class _Run:
         parts = self._parts(journal, lanes, scan, rows)
         stop = Stop()
         loop = asyncio.get_running_loop()
+        self._options.remote.bind(loop, stop)
         try:
             with (
                 stopping_on_signals(
@@ -292,8 +294,11 @@ def _version() -> str:
     return version("batchllm")
 
 
-def in_own_thread(call: Callable[[], Any]) -> Any:
-    """Run `call` where no event loop runs, so that it may start its own: notebooks have one already."""
+def in_own_thread(call: Callable[[], Any], remote: RemoteStop) -> Any:
+    """Run `call` where no event loop runs, so that it may start its own: notebooks have one already.
+
+    Ctrl-C while the caller waits is passed to the run through `remote`: it must not go on, and spend, unseen.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -307,9 +312,10 @@ def in_own_thread(call: Callable[[], Any]) -> Any:
         except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that asked
             errors.append(error)
 
-    thread = threading.Thread(target=work, name="batchllm-run")
-    thread.start()
-    thread.join()
+    thread = threading.Thread(target=work, name="batchllm-run", daemon=True)
+    with interrupts_for(remote):
+        thread.start()
+        thread.join()
     if errors:
         raise errors[0]
     return box[0]

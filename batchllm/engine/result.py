@@ -71,9 +71,11 @@ def run(
     relative to (default: the current one). Raises a BatchllmError where the command line would end with an error;
     rows that failed do not raise: look at `.ok` and `.failures`. Also works inside a running event loop.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is how many rows to run, at least 1; here: {limit}")
     loaded = _loaded(job, rows is not None, overrides, Path(folder) if folder is not None else Path.cwd())
     options = Options(limit=limit)
-    summary: RunSummary = in_own_thread(lambda: execute(loaded, options, frame=rows))
+    summary: RunSummary = in_own_thread(lambda: execute(loaded, options, frame=rows), options.remote)
     return Result(summary, Path(str(loaded.job.output.path)))
 
 

@@ -202,6 +202,6 @@ def test_a_fallback_lane_works_while_the_first_one_is_probed() -> None:
         rows(4_000),
     )
     assert ending.code is ExitCode.OK
-    sent = rig.providers[1].sent_s
+    sent = rig.providers[1].sent_s[10:]  # by then the first lane has tripped its breaker
     gaps = sorted(after - before for before, after in pairwise(sent))
     assert gaps[-2] < 10  # the last one is the wait for the row that the last probe holds

@@ -100,7 +100,7 @@ def test_the_first_ctrl_c_drains_and_the_next_start_goes_on(job: tuple[Path, Sim
     with started(path) as process:
         wait_for(book, 80)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=RUNNING_BOUND_S)
+        _, err = process.communicate(timeout=RUNNING_BOUND_S)
     assert process.returncode == 130
     assert "waiting for" in err
     assert "Traceback" not in err

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from batchllm.clock import Clock
 from batchllm.dispatch import Dispatcher, Ending, FeedBatch
-from batchllm.errors import ExitCode
+from batchllm.errors import BatchllmError, ExitCode
 from batchllm.events import RunStats
 from batchllm.journal import Journal, Manifest
 from batchllm.plan import Planner
@@ -63,6 +63,11 @@ class RunParts:
     drain_timeout_s: float
 
 
+_CUT_OFF = Ending(
+    ExitCode.INTERRUPTED, "the run was cut off", "run the same job again: it goes on where it was"
+)
+
+
 async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
     """Run to the end. Raises StorageError, InvariantError and what the source raises, with everything kept."""
     stats, journal = parts.stats, parts.journal
@@ -80,6 +85,9 @@ async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
         is_clean = not abandoned
         stats.phase = "done"
         return Ending(code, ending.reason, ending.remedy), manifest
+    except BatchllmError as error:
+        code = error.exit_code
+        raise
     finally:
         stats.ended_s = parts.clock.monotonic_s()
         await journal.close(clean=is_clean, exit_code=code)
@@ -97,6 +105,9 @@ async def _dispatch(parts: RunParts, stop: Stop, reader: ThreadPoolExecutor) -> 
         ending = await running
     finally:
         asked.cancel()
+        if not running.done():  # this task itself was cancelled: nothing more may be sent
+            dispatcher.stop(_CUT_OFF)
+            await asyncio.wait({running})
         abandoned = await _drain(parts, stop)
     return ending, abandoned
 

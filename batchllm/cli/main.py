@@ -5,6 +5,7 @@ Commands are imported when they are called: `batchllm --help` loads click and no
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -103,7 +104,8 @@ def _report_bug(error: Exception) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(f"batchllm: {text}", err=True)
+    with suppress(OSError):  # a terminal that has gone: the exit code says it too
+        click.echo(f"batchllm: {text}", err=True)
 
 
 def _leave_quietly() -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from batchllm.events import LaneStats, RunStats
-from batchllm.report.summary import money
+from batchllm.report.summary import clipped, money, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,12 +89,15 @@ class _View:
         ):
             table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type] # rich's literal
         for lane, rates in zip(stats.lanes, self._lanes, strict=False):
-            table.add_row(*(Text(cell) for cell in _lane_cells(lane, rates.note(now_s, lane.answered))))
+            table.add_row(
+                *(Text(printable(cell)) for cell in _lane_cells(lane, rates.note(now_s, lane.answered)))
+            )
         bar = Table.grid(expand=True)  # a bar by itself does not end its line
         bar.add_row(ProgressBar(total=max(1, stats.total), completed=stats.finished))
         rows: list[RenderableType] = [head, bar, table]
         rows += [
-            Text(f"  {text}"[:200], style="dim", overflow="ellipsis") for text in stats.last_failures[-2:]
+            Text(printable(f"  {text}"[:200]), style="dim", overflow="ellipsis", no_wrap=True)
+            for text in stats.last_failures[-2:]
         ]
         return Group(*rows)
 
@@ -115,8 +118,8 @@ def _lane_cells(lane: LaneStats, rate: float) -> list[str]:
     limit = "-" if lane.rpm is None else f"{lane.rpm:,.0f}"
     state = lane.state if not lane.reason else f"{lane.state}: {lane.reason}"
     return [
-        lane.name,
-        lane.model,
+        clipped(printable(lane.name)),
+        clipped(printable(lane.model)),
         f"{rate * 60:,.0f}",
         limit,
         f"{lane.in_flight:,}",

@@ -1,11 +1,15 @@
 """`batchllm run JOB`: the main command."""
 
+import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from batchllm.errors import BatchllmError
 
 if TYPE_CHECKING:
     from batchllm.events import RunStats
@@ -44,17 +48,43 @@ def run_command(
     Rows that an earlier run has finished are not sent again: after a stop or a crash, run the same command. The exit
     code is 0 when every row is answered, 3 when some failed, 130 after Ctrl-C; the README has the whole table.
     """
-    import os
-
     from batchllm.engine.local import Options, execute
     from batchllm.spec.loading import load_job
 
-    loaded = load_job(job, overrides=overrides, environ=dict(os.environ))
     shows_panel = progress == "panel" or (progress == "auto" and sys.stderr.isatty())
     options = Options(limit=limit, watch=_panel if shows_panel else _no_panel, say=_say)
-    summary = execute(loaded, options)
-    _print(summary, as_json=as_json, whole=verbose or sys.stdout.isatty(), quiet=quiet)
+    try:
+        loaded = load_job(job, overrides=overrides, environ=dict(os.environ))
+        summary = execute(loaded, options)
+    except BatchllmError as error:
+        if as_json:
+            _print_error(error)
+        raise
+    with _outliving_its_reader():
+        _print(summary, as_json=as_json, whole=verbose or sys.stdout.isatty(), quiet=quiet)
     return summary.exit_code
+
+
+@contextmanager
+def _outliving_its_reader() -> Iterator[None]:
+    """The run is over and its code stands, whether or not anybody can read what it says (`| head`, a full disk)."""
+    try:
+        yield
+    except OSError as error:
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+        if not isinstance(error, BrokenPipeError):
+            _say(f"the summary could not be printed: {error.strerror or error}")
+
+
+def _print_error(error: BatchllmError) -> None:
+    """The same last object for machines where the run could not start or go on."""
+    import json
+
+    said = {"type": "exit", "code": int(error.exit_code), "reason": error.message, "remedy": error.remedy}
+    with _outliving_its_reader():
+        click.echo(json.dumps(said))
 
 
 def _panel(stats: "RunStats", title: str) -> AbstractContextManager[None]:
@@ -68,7 +98,8 @@ def _no_panel(stats: "RunStats", title: str) -> AbstractContextManager[None]:  #
 
 
 def _say(text: str) -> None:
-    click.echo(f"batchllm: {text}", err=True)
+    with suppress(OSError):  # a terminal that has gone; what is said here changes nothing
+        click.echo(f"batchllm: {text}", err=True)
 
 
 def _print(summary: "RunSummary", *, as_json: bool, whole: bool, quiet: bool) -> None:

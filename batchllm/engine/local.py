@@ -22,7 +22,7 @@ from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise
-from batchllm.errors import ChangedJobError, ExitCode, InputDataError
+from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
 from batchllm.journal import Identity, Journal, Manifest, OutputLock, read_manifest, stored_sections
 from batchllm.plan import Planner, narrow
@@ -123,11 +123,18 @@ class _Run:
             shape=checked.source.shape,
             clock=self._options.clock,
         )
+        code = ExitCode.OK
         try:
             yield journal
+        except BatchllmError as error:
+            code = error.exit_code
+            raise
+        except BaseException:
+            code = ExitCode.BUG
+            raise
         finally:
             # A run that got as far as its loop has closed it there, with its own exit code.
-            asyncio.run(journal.close(clean=True, exit_code=ExitCode.OK))
+            asyncio.run(journal.close(clean=True, exit_code=code))
 
     def _scanned(self, journal: Journal) -> Scan:
         stamps = self._stamps()

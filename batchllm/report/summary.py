@@ -5,6 +5,10 @@ Three forms of the same values: a dict for machines, one line for logs, a page f
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from unicodedata import category
+
+#: A lane's name or model in a table; the whole of it stands in the output.
+_NAME_CHARS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def line(summary: RunSummary) -> str:
         cost = money(summary.cost_usd) + (" (simulated)" if summary.is_simulated else "")
         parts += [f"tokens {_tokens(summary)}", f"cost {cost}", _duration(summary.seconds)]
     parts.append(f"{summary.output}/output")
-    return f"{summary.job}: " + "; ".join(part for part in parts if part)
+    return printable(f"{summary.job}: " + "; ".join(part for part in parts if part))
 
 
 def page(summary: RunSummary) -> str:
@@ -79,7 +83,7 @@ def page(summary: RunSummary) -> str:
     if summary.notes:
         rows += ["", *(f"  note: {note}" for note in summary.notes)]
     rows += ["", *_reading(summary)]
-    return "\n".join(rows)
+    return "\n".join(printable(row) for row in rows)
 
 
 def as_mapping(summary: RunSummary) -> dict[str, object]:
@@ -89,9 +93,10 @@ def as_mapping(summary: RunSummary) -> dict[str, object]:
         "job": summary.job,
         "code": summary.exit_code,
         "reason": summary.ending,
+        "remedy": summary.remedy,
         "complete": summary.is_complete,
         "simulated": summary.is_simulated,
-        "resumable": not summary.is_complete and summary.exit_code != 0,
+        "resumable": not summary.is_complete,
         "rows": {
             "input": summary.rows,
             "units": summary.units,
@@ -121,10 +126,27 @@ def as_mapping(summary: RunSummary) -> dict[str, object]:
                 "cost_usd": lane.cost_usd,
                 "mean_latency_s": lane.mean_latency_s,
                 "state": lane.state,
+                "reason": lane.reason,
             }
             for lane in summary.lanes
         ],
     }
+
+
+def printable(text: str) -> str:
+    """Foreign text (names, messages, paths) without what would move a terminal's cursor or turn its direction."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or category(char) == "Zs" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def clipped(text: str) -> str:
+    """A name as short as a column of a table can bear."""
+    return text if len(text) <= _NAME_CHARS else text[: _NAME_CHARS - 1] + "…"
 
 
 def money(usd: float | None) -> str:
@@ -193,13 +215,14 @@ def _duration(seconds: float) -> str:
 
 
 def _lane_table(summary: RunSummary) -> list[str]:
-    width = max(4, *(len(lane.name) for lane in summary.lanes))
-    model = max(5, *(min(32, len(lane.model)) for lane in summary.lanes))
+    names = [clipped(printable(lane.name)) for lane in summary.lanes]
+    models = [clipped(printable(lane.model)) for lane in summary.lanes]
+    width, model = max(4, *map(len, names)), max(5, *map(len, models))
     head = f"  {'lane':<{width}}  {'model':<{model}}  {'answered':>8}  {'refused':>7}  {'failed':>6}"
     rows = [f"{head}  {'s a call':>8}  cost"]
-    for lane in summary.lanes:
+    for lane, name, model_name in zip(summary.lanes, names, models, strict=True):
         latency = "-" if lane.mean_latency_s is None else f"{lane.mean_latency_s:.2f}"
-        cells = f"  {lane.name:<{width}}  {lane.model[:32]:<{model}}  {lane.answered:>8,}  {lane.refused:>7,}"
+        cells = f"  {name:<{width}}  {model_name:<{model}}  {lane.answered:>8,}  {lane.refused:>7,}"
         state = f"  {lane.state}: {lane.reason}" if lane.state == "dead" else ""
         rows.append(f"{cells}  {lane.failed:>6,}  {latency:>8}  {money(lane.cost_usd)}{state}")
     return rows

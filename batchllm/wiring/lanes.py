@@ -4,6 +4,7 @@ A key goes to the host that it was given for and to no other: the provider's own
 that the job put in the catalogue's place, unless the job says so with `api_key`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from batchllm.pricing import Price, find_price
 from batchllm.provider.catalogue import Catalogue, NotFound, ProviderEntry, TaskKind
 from batchllm.provider.connection import HttpConnection
 from batchllm.provider.dialect import Asked, Translation, translate
+from batchllm.provider.redact import one_line
 from batchllm.provider.verdict import judge
 from batchllm.records import Failure, LaneInfo, Reading, Request, Response
 from batchllm.spec.env import ExpansionError, expand
@@ -29,6 +31,7 @@ from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import LaneSpec, Retry
 
 SIMULATOR = "simulator"
+_PARTS = re.compile(r"[/?&=]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class LanePlan:
     info: LaneInfo
     entry: ProviderEntry
     path: str
-    base_url: str
+    base_url: str = field(repr=False)  # gateways take tokens in the path
     translation: Translation
     price: Price | None
     headers: Mapping[str, str] = field(repr=False)
@@ -95,7 +98,7 @@ class LanePlanner:
             translation=translation,
             price=price,
             headers=headers,
-            secrets=tuple(value for value in (key, *headers.values()) if value),
+            secrets=_secrets(key, headers, spec.base_url or "", base_url),
         )
 
     def entry(self, index: int) -> ProviderEntry | None:
@@ -245,6 +248,7 @@ def _build(
         price=plan.price,
         max_output_tokens=(cap or 0) if task.content_field != "input" else 0,
         prompt_margin=prompt_margin,
+        redact=lambda text: one_line(text, plan.secrets),
     )
 
 
@@ -274,6 +278,17 @@ def with_instruction(messages: Sequence[object], instruction: str) -> list[objec
         if isinstance(text, str):
             return [{**first, "content": f"{text}\n\n{instruction}"}, *messages[1:]]
     return [{"role": "system", "content": instruction}, *messages]
+
+
+def _secrets(key: str | None, headers: Mapping[str, str], template: str, base_url: str) -> tuple[str, ...]:
+    """What must not be seen again: servers repeat a key without its scheme, and a path as it was asked for."""
+    values = [value for value in (key, *headers.values()) if value]
+    values += [value.split()[-1] for value in headers.values() if len(value.split()) > 1]
+    if "${" in template:
+        url = urlsplit(base_url)
+        told = set(_PARTS.split(template))
+        values += [part for part in _PARTS.split(f"{url.path}?{url.query}") if part and part not in told]
+    return tuple(dict.fromkeys(values))
 
 
 def _host(url: str) -> str:

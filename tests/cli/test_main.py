@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,3 +101,49 @@ def test_a_run_prints_one_line_without_a_terminal_and_json_for_machines(tmp_path
     page = batchllm("run", str(job), "-v")
     assert "read_parquet" in page.stdout
     assert (tmp_path / "out" / "tiny" / "output").is_dir()
+
+
+@pytest.fixture
+def half_bad(tmp_path: Path) -> Path:
+    """A job of which one row fails."""
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": "x"}\nno JSON\n')
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "name: tiny\ninput: {path: rows.jsonl}\ntask: {type: chat, prompt: '{{ text }}'}\n"
+        "providers: [{provider: simulator, model: m, simulate: {latency: {median_s: 0.0}}}]\n"
+    )
+    return job
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
+@pytest.mark.parametrize("sink", ["/dev/full", "pipe"])
+def test_a_reader_that_has_gone_does_not_change_the_exit_code(half_bad: Path, stream: str, sink: str) -> None:
+    import os
+
+    if sink == "pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(sink, os.O_WRONLY)
+    streams: dict[str, Any] = {
+        name: writer if stream in (name, "both") else subprocess.DEVNULL for name in ("stdout", "stderr")
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "batchllm", "run", str(half_bad), "-v"],
+            **streams,
+            timeout=50,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 3
+
+
+def test_an_error_is_an_object_for_machines_too(tmp_path: Path) -> None:
+    import json
+
+    done = batchllm("run", "--json", str(tmp_path / "no.yaml"))
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["type"], said["code"]) == (66, "exit", 66)
+    assert "no.yaml" in said["reason"]

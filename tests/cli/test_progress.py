@@ -51,3 +51,12 @@ def test_time_left_is_said_as_people_say_it() -> None:
         "10 min left",
         "4.0 h left",
     ]
+
+
+def test_sixty_four_lanes_no_rows_and_evil_names_are_drawn() -> None:
+    lanes = [LaneStats(f"l{n}\x1b[2J", "p", "m\u202e" * 200, reason="\x07\n") for n in range(64)]
+    stats = RunStats(lanes=lanes, last_failures=["row 0: \x1b]0;title\x07 bad\nline"])
+    text = drawn(stats)
+    assert sum(row.startswith("l") for row in text.splitlines()) == 64 + 1
+    assert all(row.isprintable() for row in text.splitlines())
+    assert "0 of 0" in text

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -486,3 +487,51 @@ async def test_python_runs_inside_a_running_loop(folder: Path) -> None:
     }
     result = batchllm.run(spec, rows=rows, folder=folder)
     assert result.ok
+
+
+def test_the_record_knows_how_a_run_ended_that_never_sent_anything(folder: Path) -> None:
+    rows = rig.write_rows(folder / "rows.jsonl", 5)
+    with rig.served({}) as (urls, _):
+        spec = rig.job(folder, [rig.lane(urls[0], "one")])
+        rig.run(folder, spec, limit=2)
+        rig.write_rows(rows, 6)
+        with pytest.raises(InputDataError):
+            rig.run(folder, spec)
+    with sqlite3.connect(folder / "out" / ".batchllm" / "journal.db") as database:
+        codes = [code for (code,) in database.execute("SELECT exit_code FROM runs ORDER BY run")]
+    database.close()
+    assert codes == [ExitCode.OK, ExitCode.DATA]
+
+
+def test_all_is_resumed_with_what_each_lane_still_owes(folder: Path) -> None:
+    """The second lane had finished more rows than the first when the run was stopped by its budget."""
+    rig.write_rows(folder / "rows.jsonl", 60)
+    dear = {"input": 100.0, "output": 100.0}
+    with rig.served({"latency": {"median_s": 0.01}}, {"latency": {"median_s": 0.1}}) as (urls, books):
+        lanes = [
+            rig.lane(url, name, price=dear, limits={"concurrency": 2})
+            for url, name in zip(urls, ("one", "two"), strict=True)
+        ]
+        spec = rig.job(
+            folder,
+            lanes,
+            routing="all",
+            task={"type": "chat", "prompt": "{{ text }}", "params": {"max_tokens": 20}},
+        )
+        stopped = rig.run(folder, {**spec, "budget": {"usd": 0.05}})
+        assert stopped.exit_code == ExitCode.LIMIT_STOPPED
+        assert 0 < stopped.ok < 120
+        done = rig.run(folder, spec)
+        billed = [sum(book.ledger.billed.values()) for book in books]
+    assert (done.exit_code, done.ok + done.reused, done.pending) == (ExitCode.OK, 120, 0)
+    assert billed == [60, 60]
+    output = rig.table(folder, "output")
+    assert output.group_by("row").len()["len"].to_list() == [2] * 60
+
+
+def test_with_all_a_bad_line_leaves_nothing_pending(folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"id": "a", "text": "x"}\nno JSON\n')
+    with rig.served({}, {}) as (urls, _):
+        lanes = [rig.lane(url, name) for url, name in zip(urls, ("one", "two"), strict=True)]
+        summary = rig.run(folder, rig.job(folder, lanes, routing="all", input={"path": "rows.jsonl"}))
+    assert (summary.exit_code, summary.ok, summary.failed, summary.pending) == (ExitCode.ROWS_FAILED, 2, 2, 0)

@@ -92,3 +92,37 @@ def test_a_stop_says_why_and_what_to_do() -> None:
     assert "raise it" in page(stopped)
     assert "100 not asked yet" in page(stopped)
     assert as_mapping(stopped)["resumable"] is True
+
+
+def test_foreign_text_cannot_steer_the_terminal() -> None:
+    evil = "a\x1b[2J\x07\u202eb\nc"
+    lane = replace(LANE, name=evil, model=evil, state="dead", reason=evil)
+    shown = page(
+        replace(
+            DONE, lanes=(lane,), ending=evil, remedy=evil, notes=(evil,), last_failures=(evil,), output=evil
+        )
+    )
+    assert all(row.isprintable() for row in shown.split("\n"))
+    assert len(shown.splitlines()) == len(page(replace(DONE, remedy="x", notes=("x",))).splitlines())
+    assert line(replace(DONE, output=evil)).isprintable()
+    assert "日本語　ok" in line(replace(DONE, output="日本語　ok"))
+
+
+def test_long_names_and_many_lanes_keep_the_table_in_shape() -> None:
+    lanes = tuple(replace(LANE, name=f"{n}-{'n' * 500}", model="m" * 500) for n in range(64))
+    rows = page(replace(DONE, lanes=lanes)).splitlines()
+    assert max(len(row) for row in rows) < 160
+    assert sum("-nnn" in row for row in rows) == 64
+
+
+def test_no_rows_at_all_is_a_summary_too() -> None:
+    empty = replace(
+        DONE, rows=0, units=0, ok=0, lanes=(), prompt_tokens=0, completion_tokens=0, cost_usd=0.0, seconds=0.0
+    )
+    assert "0 of 0 answered" in line(empty)
+    assert "0 of 0 answered" in page(empty)
+
+
+def test_what_is_not_complete_can_be_resumed() -> None:
+    assert as_mapping(replace(DONE, is_complete=False))["resumable"] is True
+    assert as_mapping(DONE)["resumable"] is False

@@ -143,3 +143,24 @@ def test_an_instruction_joins_the_system_message_or_becomes_one() -> None:
         {"role": "system", "content": "Be kind.\n\nJSON only"},
         user,
     ]
+
+
+def test_a_key_in_a_header_is_secret_with_and_without_its_scheme() -> None:
+    spec = {
+        "provider": "custom",
+        "model": "m",
+        "base_url": "https://gw.example/v1",
+        "headers": {"X-Auth": "Token ${KEY}"},
+    }
+    lane, _ = plan(spec, {"KEY": "canary-0123456789"})
+    assert lane is not None
+    assert set(lane.secrets) == {"Token canary-0123456789", "canary-0123456789"}
+
+
+def test_a_token_in_the_path_of_an_address_is_secret() -> None:
+    spec = {"provider": "custom", "model": "m", "base_url": "https://gw.example/t/${TOKEN}/v1"}
+    lane, _ = plan(spec, {"TOKEN": "canary-0123456789"})
+    assert lane is not None
+    assert lane.base_url == "https://gw.example/t/canary-0123456789/v1"
+    assert lane.secrets == ("canary-0123456789",)
+    assert "canary" not in repr(lane)

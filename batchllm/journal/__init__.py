@@ -7,7 +7,7 @@
     tables     lines → Arrow columns                    recall     what earlier runs finished
     parts      the protocol of one Parquet part         drain      journal → parts, in slices
     merge      parts → input order                      sealing    completion
-    manifest   manifest.json
+    recovery   what a killed run left half done         manifest   manifest.json
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
 """

@@ -21,11 +21,8 @@ from batchllm.journal.files import (
     Layout,
     cannot_create,
     full_disk,
-    is_network_folder,
     open_new,
-    read_mounts,
     remove_files,
-    sync_folder,
 )
 
 APPLICATION_ID = 0x626C6C6D
@@ -36,6 +33,8 @@ _CACHE_KIB = 8192
 _BUSY_S = 10.0
 _CHUNK_LINES = 64
 _LEAST_BYTES = 512
+_DRAFT = "journal.new"
+_MOST = 2**63 - 1
 
 #: `seq` has AUTOINCREMENT because a number must never come back: without it SQLite starts at 1 again once a drain has
 #: emptied the table, and a part's `hi_seq` would then speak of other rows.
@@ -99,8 +98,8 @@ class Counts(NamedTuple):
             self.ok + other.ok,
             self.failed + other.failed,
             self.attempts + other.attempts,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
+            min(self.prompt_tokens + other.prompt_tokens, _MOST),
+            min(self.completion_tokens + other.completion_tokens, _MOST),
             self.cost_usd + other.cost_usd,
             self.unpriced + other.unpriced,
             self.uncertain + other.uncertain,
@@ -193,10 +192,11 @@ class Database:
             )
 
     def shrink(self) -> None:
-        """Give back the space of rows that were drained, once little is left to copy."""
+        """Give back the space of rows that were drained, if there is much of it and little to copy for it."""
         free, pages = self.rows("PRAGMA freelist_count")[0][0], self.rows("PRAGMA page_count")[0][0]
-        if free > _WAL_PAGES and free > pages // 2 and self.broken is None:
-            self.rows("VACUUM")
+        if free > _WAL_PAGES > pages - free:
+            with suppress(sqlite3.Error):  # a full disk, say: the file stays as large as it is
+                self._connection.execute("VACUUM")
 
     def close(self) -> None:
         self._connection.close()
@@ -206,11 +206,15 @@ def store_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
-def open_database(layout: Layout, *, max_page_count: int | None = None) -> Database:
-    """Open the journal that is there. Raises StorageError when it is damaged or not ours."""
+def open_database(layout: Layout, *, is_network: bool, max_page_count: int | None = None) -> Database:
+    """Open the journal that is there. Raises StorageError when it is damaged or not ours.
+
+    On a network disk WAL works without shared memory, as the lock lets one process in; nobody can look on then.
+    """
     path = layout.database
     if path.is_symlink() or not path.is_file():
         raise OutputError(f"{path} is not a file of its own", remedy="remove what stands there instead")
+    _clear_drafts(path)
     size = path.stat().st_size
     if size < _LEAST_BYTES:  # SQLite would take it for a new database
         raise _damaged(path, f"it has {size} bytes only")
@@ -222,8 +226,7 @@ def open_database(layout: Layout, *, max_page_count: int | None = None) -> Datab
         uri=True,
     )
     try:
-        if is_network_folder(path.resolve(), read_mounts()):
-            # Without shared memory WAL works on a network disk too, as the lock lets one process in.
+        if is_network:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         _check_origin(connection, path)
         _check_pages(connection, path)
@@ -248,8 +251,8 @@ def create_database(layout: Layout) -> None:
     leftovers = [path.with_name(path.name + tail) for tail in ("-wal", "-journal")]
     if any(leftover.exists() for leftover in leftovers):
         raise _damaged(path, f"it is missing, but {leftovers[0].name} is there")
-    draft = path.with_name("journal.new")
-    remove_files([draft, draft.with_name("journal.new-journal")])
+    _clear_drafts(path)
+    draft = path.with_name(_DRAFT)
     try:
         os.close(open_new(draft, 0o600))
         with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
@@ -260,7 +263,12 @@ def create_database(layout: Layout) -> None:
     except OSError as error:
         raise cannot_create(path, error) from error
     remove_files([draft])
-    sync_folder(path.parent)
+
+
+def _clear_drafts(path: Path) -> None:
+    """Away with what a creation that was killed left, before or after it gave the journal its name."""
+    drafts = [path.with_name(_DRAFT + tail) for tail in ("", "-journal")]
+    remove_files([draft for draft in drafts if draft.exists()])
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:

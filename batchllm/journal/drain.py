@@ -1,11 +1,11 @@
 """From the journal into parts, a slice at a time, so that commits never wait for a whole part.
 
-Lines up to a number that is fixed at the start are read in the order that the part has, at most 2048 lines or 4 MiB
+Lines up to a number that is fixed at the start are read in the order that the part has, at most 2048 lines or 2 MiB
 at a time, and the drain hands control back after each slice. Usage has no index by row (one would cost more than
 it saves): its lines are small, so they are sorted in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 import pyarrow as pa
@@ -32,10 +32,10 @@ class Drains:
         self._store = store
         self._rows: dict[Kind, int] = {}
         self._bytes: dict[Kind, int] = {}
-        self._running: Iterator[None] | None = None
+        self._running: Generator[None] | None = None
         for kind in KINDS:
             self._rows[kind], self._bytes[kind] = store.database.rows(
-                f"SELECT count(*), total({_BYTES_OF[kind]}) FROM {SOURCE_TABLE[kind]}"  # noqa: S608
+                f"SELECT count(*), CAST(total({_BYTES_OF[kind]}) AS INTEGER) FROM {SOURCE_TABLE[kind]}"  # noqa: S608
             )[0]
 
     @property
@@ -67,9 +67,11 @@ class Drains:
 
     def cancel(self) -> None:
         """Leave the drain that is running; its lines stay in the journal."""
-        self._running = None
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
-    def _advance(self, running: Iterator[None]) -> None:
+    def _advance(self, running: Generator[None]) -> None:
         try:
             next(running)
         except StopIteration:
@@ -85,7 +87,7 @@ class Drains:
                 return kind
         return None
 
-    def _drain(self, kind: Kind) -> Iterator[None]:
+    def _drain(self, kind: Kind) -> Generator[None]:
         store = self._store
         rows, size = self._rows[kind], self._bytes[kind]
         intent = store.intend(kind, self._hi_seq(kind))
@@ -129,8 +131,9 @@ def _batches(store: Store, intent: Intent) -> Iterator[pa.RecordBatch]:
         yield from _sorted_usage(store, intent)
         return
     selected, table = SELECTED[intent.kind], SOURCE_TABLE[intent.kind]
+    # The plus keeps SQLite from looking lines up by `seq` and sorting all of them again for each slice.
     sql = (
-        f"SELECT {selected} FROM {table} WHERE seq <= ? AND (row, slot) > (?, ?)"  # noqa: S608
+        f"SELECT {selected} FROM {table} WHERE +seq <= ? AND (row, slot) > (?, ?)"  # noqa: S608
         " ORDER BY row, slot LIMIT ?"
     )
     place: tuple[int, int] | None = (-1, -1)

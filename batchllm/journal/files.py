@@ -15,6 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -88,10 +89,14 @@ class Layout:
 
 def make_folders(layout: Layout) -> None:
     """Create what is missing. Raises OutputError, also when something else stands in the way."""
+    new = [folder for folder in (layout.out, *layout.out.parents) if not folder.exists()]
     try:
         layout.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_create(layout.out, error) from error
+    for folder in new:
+        with suppress(StorageError):  # a folder that may be written but not listed cannot be fsynced
+            sync_folder(folder.parent)
     _make_folder(layout.state, 0o700)
     os.chmod(layout.state, 0o700)  # noqa: PTH101 - the mode that mkdir gave went through the umask
     for kind in KINDS:
@@ -125,8 +130,6 @@ def probe(layout: Layout) -> None:
             target.unlink()
         source.unlink()
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise storage_fault("try the output folder", layout.out, error) from error
         raise cannot_create(Path(error.filename or layout.out), error) from error
 
 
@@ -175,7 +178,9 @@ def remove_files(paths: list[Path]) -> None:
             sync_folder(folder)
 
 
-def cannot_create(path: Path, error: OSError) -> OutputError:
+def cannot_create(path: Path, error: OSError) -> OutputError | StorageError:
+    if error.errno in _NO_SPACE:
+        return storage_fault("create", path, error)
     return OutputError(
         f"cannot create {path}: {error.strerror or error}",
         remedy="choose an output path on a disk that can be written and that knows hard links",
@@ -196,8 +201,8 @@ def full_disk(path: Path, message: str, needed_bytes: int = 0) -> StorageError:
     has = "" if free is None else f" ({_mib(free)} MiB are free)"
     return StorageError(
         f"{message}{has}",
-        remedy=f"free at least {_mib(max(needed_bytes, 256 << 20))} MiB there (or raise the quota) and start again:"
-        " what was committed is kept and not paid again",
+        remedy=f"free at least {_mib(max(needed_bytes, 256 << 20))} MiB there, or raise the quota or the file size"
+        " limit, and start again: what was committed is kept and not paid again",
     )
 
 
@@ -223,6 +228,10 @@ def floor_bytes(path: Path) -> int:
 
 def _mib(size: int) -> int:
     return -(-size // (1 << 20))
+
+
+def is_on_network(layout: Layout) -> bool:
+    return is_network_folder(layout.out.resolve(), read_mounts())
 
 
 def is_network_folder(path: Path, mounts: str) -> bool:

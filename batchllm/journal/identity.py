@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from batchllm.errors import ChangedJobError, InvariantError
 from batchllm.journal.database import Database, open_database, store_meta
-from batchllm.journal.files import Kind, Layout
+from batchllm.journal.files import Kind, Layout, is_on_network
 from batchllm.records import LaneInfo
 
 
@@ -37,7 +37,7 @@ def stored_sections(out: Path) -> Mapping[str, str] | None:
     layout = Layout(out)
     if not layout.database.exists():
         return None
-    database = open_database(layout)
+    database = open_database(layout, is_network=is_on_network(layout))
     try:
         text = database.meta("sections")
         return _sections(text) if text is not None and holds_value(database) else None
@@ -94,6 +94,7 @@ def _start_afresh(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE parts SET state = 'retired' WHERE state = 'committed'")
     for table in ("failures", "attempts", "lanes"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+    connection.execute("DELETE FROM meta WHERE name LIKE 'input_%'")
     connection.execute("UPDATE totals SET failed = 0, attempts = 0, prompt_tokens = 0, completion_tokens = 0")
     store_meta(connection, "complete", "0")
 

@@ -18,12 +18,22 @@ from batchllm.clock import Clock
 from batchllm.errors import BatchllmError, StorageError
 from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
 from batchllm.journal.drain import Drains
-from batchllm.journal.files import Fault, Layout, floor_bytes, free_bytes, full_disk, make_folders, no_fault
+from batchllm.journal.files import (
+    Fault,
+    Layout,
+    floor_bytes,
+    free_bytes,
+    full_disk,
+    is_on_network,
+    make_folders,
+    no_fault,
+)
 from batchllm.journal.identity import Identity, adopt, register_lanes
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
-from batchllm.journal.parts import Sizes, Store, purge, recover
+from batchllm.journal.parts import Sizes, Store
 from batchllm.journal.recall import recall
+from batchllm.journal.recovery import purge, recover
 from batchllm.journal.sealing import (
     add_empty_parts,
     check_count,
@@ -99,7 +109,9 @@ class Journal:
         make_folders(layout)
         if not os.path.lexists(layout.database):
             create_database(layout)
-        database = open_database(layout, max_page_count=tuning.max_page_count)
+        database = open_database(
+            layout, is_network=is_on_network(layout), max_page_count=tuning.max_page_count
+        )
         try:
             check_manifest(database, layout)
             adopt(
@@ -131,6 +143,9 @@ class Journal:
 
     @property
     def input_digest(self) -> str | None:
+        """The input that the outcomes belong to; None as long as there are none, for then any input will do."""
+        if not self._counts.ok + self._counts.failed:
+            return None
         return self._writer.call(lambda: self._database.meta("input_digest"))
 
     @property
@@ -181,7 +196,10 @@ class Journal:
         await self._writer.flush()
 
     def forget_failures(self) -> int:
-        """Make all failed units pending again; returns how many. Before `start`; their attempts stay in usage/."""
+        """Make all failed units pending again; returns how many. Their attempts stay in usage/.
+
+        To be called before `start`; `finished` is another object afterwards.
+        """
         return self._writer.call(self._forget_failures)
 
     def seal(self) -> Manifest:
@@ -216,15 +234,10 @@ class Journal:
 
     def commit(self, records: Sequence[JournalRecord]) -> BatchllmError | None:
         """For the writer thread: store `records`, or raise."""
-        harvest = self._harvester.gather(records)
-        counts = self._counts.plus(harvest.added)
         try:
-            self._insert(harvest, counts)
+            harvest, counts = self._insert(records)
         except (UnicodeEncodeError, OverflowError):
-            harvest.results = storable(harvest.results, key_column=3)
-            harvest.failures = storable(harvest.failures, key_column=3)
-            harvest.attempts = storable(harvest.attempts, key_column=None)
-            self._insert(harvest, counts)
+            harvest, counts = self._insert(storable(records))
         self.finished.mark(harvest.units)
         self._counts = counts
         self._drains.note("output", len(harvest.results), harvest.answer_bytes)
@@ -242,7 +255,9 @@ class Journal:
         """For the writer thread: one slice of a drain."""
         self._drains.step()
 
-    def _insert(self, harvest: Harvest, counts: Counts) -> None:
+    def _insert(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
+        harvest = self._harvester.gather(records)
+        counts = self._counts.plus(harvest.added)
         with self._database.transaction() as connection:
             for table, lines in harvest.tables():
                 start = 0
@@ -251,6 +266,7 @@ class Journal:
                         connection.execute(sql, flat(lines[start : start + together]))
                         start += together
             self._database.store_counts(connection, counts)
+        return harvest, counts
 
     def _low_space(self) -> StorageError | None:
         """Stop while there is still room for what is in flight: after the disk is full nothing more can be kept."""

@@ -71,7 +71,7 @@ def _lock(path: Path) -> int:
         descriptor = _open(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_current(descriptor, path):
+            if is_current(descriptor, path):
                 os.fchmod(descriptor, 0o600)
                 return descriptor
         except BlockingIOError as error:
@@ -103,7 +103,8 @@ def _open(path: Path) -> int:
         raise cannot_create(path, error) from error
 
 
-def _is_current(descriptor: int, path: Path) -> bool:
+def is_current(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
     held = os.fstat(descriptor)
     try:
         found = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - beside fstat

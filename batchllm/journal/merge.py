@@ -29,6 +29,7 @@ from batchllm.journal.parts import (
     abandon_all,
     damaged_part,
     open_part,
+    verify_part,
 )
 
 #: So many small parts at the end of a table may stay: rewriting them for each thousand new rows would cost more.
@@ -181,6 +182,7 @@ class _Cursor:
         self._tables, self._kind = store.tables, part.kind
         self._path = store.layout.part(part.kind, part.name)
         self.left = part.rows
+        verify_part(self._path, part)  # it will be deleted for what is read here
         self._file = open_part(self._path)
         self._batches = self._file.iter_batches(
             _rows_within(self._file.metadata, budget_bytes), use_threads=False

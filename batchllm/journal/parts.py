@@ -5,15 +5,14 @@
     3  the file is linked under its final name (a link never replaces), the temporary name goes, the folder is fsynced
     4  one transaction: the part is committed, and the journal lines that it holds are deleted
 
-Before 4 the lines are in the journal and the file is nobody's; after 4 it is the other way round. A start therefore
-only has to look at `parts`: it removes the two files of each intent, and a committed part must be there.
+Before 4 the lines are in the journal and the file is nobody's; after 4 it is the other way round.
 """
 
 import hashlib
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,6 @@ import pyarrow.parquet as pq
 from batchllm.errors import BatchllmError, InvariantError, StorageError
 from batchllm.journal.database import Database
 from batchllm.journal.files import (
-    KINDS,
     Fault,
     Kind,
     Layout,
@@ -39,8 +37,6 @@ from batchllm.journal.files import (
 from batchllm.journal.tables import Tables
 
 SOURCE_TABLE: dict[Kind, str] = {"output": "results", "failures": "failures", "usage": "attempts"}
-
-
 #: A quarter of the default: pages are what a merge holds of each column of each part, decompressed.
 _PAGE_BYTES = 1 << 18
 
@@ -327,6 +323,17 @@ def abandon_all(store: Store, intents: Sequence[Intent]) -> None:
             store.abandon(intent)
 
 
+def verify_part(path: Path, part: PartInfo) -> None:
+    """Raises StorageError unless the file is byte for byte what was written. Parquet's footer has no checksum."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise damaged_part(path, error) from error
+    if found != part.sha256:
+        raise damaged_part(path, ValueError("its checksum does not fit"))
+
+
 def open_part(path: Path) -> pq.ParquetFile:
     """For reading in small batches: the file is streamed, and its pages' checksums are compared."""
     try:
@@ -341,51 +348,3 @@ def damaged_part(path: Path, error: Exception) -> StorageError:
         remedy="put the file back from a copy; or move the whole output folder away and start afresh,"
         " which pays for its rows again",
     )
-
-
-def recover(store: Store, write_manifest: Callable[[], object]) -> list[Path]:
-    """Finish or undo what an earlier run left half done; returns files that nobody knows of.
-
-    Raises StorageError when a committed part is missing or has another size.
-    """
-    for line in store.database.rows("SELECT part, kind, name, hi_seq FROM parts WHERE state = 'intent'"):
-        store.abandon(Intent(*line))
-    committed = [part for kind in KINDS for part in store.parts(kind)]
-    for part in committed:
-        _check_present(store.layout.part(part.kind, part.name), part)
-    remove_files(
-        [draft for part in committed if (draft := store.layout.draft(part.name)).is_file()],
-    )
-    if store.database.rows("SELECT 1 FROM parts WHERE state = 'retired' LIMIT 1"):
-        write_manifest()
-        purge(store)
-    known = {store.layout.part(part.kind, part.name) for part in committed}
-    return _unknown(store.layout, known)
-
-
-def purge(store: Store) -> None:
-    """Remove the files of retired parts. The manifest that no longer names them is durable before this."""
-    retired = store.database.rows("SELECT kind, name FROM parts WHERE state = 'retired'")
-    for kind, name in retired:
-        store.fault("before_unlink")
-        remove_files([store.layout.part(kind, name)])
-    if retired:
-        with store.database.transaction() as connection:
-            connection.execute("DELETE FROM parts WHERE state = 'retired'")
-
-
-def _check_present(path: Path, part: PartInfo) -> None:
-    size = path.stat().st_size if path.is_file() and not path.is_symlink() else None
-    if size != part.bytes:
-        how = "is missing" if size is None else f"has {size} bytes instead of {part.bytes}"
-        raise StorageError(
-            f"{path} {how}: {part.rows} finished rows ({part.min_row} to {part.max_row}) were in it",
-            remedy="put the file back from a copy; or move the whole output folder away and start afresh,"
-            " which pays for its rows again",
-        )
-
-
-def _unknown(layout: Layout, known: set[Path]) -> list[Path]:
-    found = [path for kind in KINDS for path in layout.folder(kind).iterdir()]
-    found += layout.state.glob("part-*.tmp")
-    return sorted(path for path in found if path not in known)

@@ -30,14 +30,15 @@ def recall(store: Store, counts: Counts) -> Finished:
         finished.mark(units)
         finished.failed += len(units)
     finished.spent_usd = counts.cost_usd
-    if (finished.ok, finished.failed) != (
+    if (finished.ok, finished.failed, finished.marked()) != (
         counts.ok,
         counts.failed,
-    ) or finished.marked() != counts.ok + counts.failed:
+        counts.ok + counts.failed,
+    ):
         raise StorageError(
             f"the journal {store.database.path} and the parts beside it do not belong together: it counts"
             f" {counts.ok} answers and {counts.failed} failures; {finished.ok} and {finished.failed} are there,"
-            f" for {finished.marked()} different rows",
+            f" for {finished.marked()} different units of work",
             remedy="put back the whole output folder, .batchllm included, as one run left it",
         )
     return finished

@@ -9,6 +9,7 @@ stored any more. Either way `room` and `flush` raise it.
 """
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -66,7 +67,9 @@ class Writer:
     def start(self, loop: asyncio.AbstractEventLoop, on_commit: Callable[[], None] | None) -> None:
         """`on_commit` is called on the loop's thread after commits."""
         self._loop, self._on_commit = loop, on_commit
+        # A thread that nobody stops must neither keep the process from ending nor be cut down inside Arrow or SQLite.
         self._thread = threading.Thread(target=self._run, name="batchllm-journal", daemon=True)
+        atexit.register(self._end)
         self._thread.start()
 
     def put(self, records: Sequence[JournalRecord]) -> None:
@@ -105,14 +108,17 @@ class Writer:
 
     async def stop(self) -> None:
         """Commit what is there and end the thread."""
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
         with self._wake:
             self._is_stopping = True
             self._wake.notify()
         if self._thread is None:
             self._round()
         else:
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+            self._thread.join()
+            atexit.unregister(self._end)
 
     @property
     def error(self) -> BatchllmError | None:
@@ -176,7 +182,7 @@ class Writer:
             return
         try:
             error = self._work.commit(records)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, the loop's thread must hear of it
+        except BaseException as failure:  # noqa: BLE001 - a thread that dies in silence leaves all others waiting
             self._is_broken = True
             self._fail(failure)
             return
@@ -194,7 +200,7 @@ class Writer:
     def _step(self) -> None:
         try:
             self._work.step()
-        except Exception as failure:  # noqa: BLE001 - the lines are still in the journal; the run stops
+        except BaseException as failure:  # noqa: BLE001 - the lines are still in the journal; the run stops
             self._drains = False
             self._fail(failure)
 

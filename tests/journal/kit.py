@@ -171,6 +171,30 @@ async def run(
         await journal.close(clean=True, exit_code=0)
 
 
+def fill(out: Path, rows: Sequence[int] = range(30), **changes) -> None:
+    """All rows in the journal, none in a part."""
+    records = [record for row in rows for record in (attempt(row), done(row))]
+    asyncio.run(run(out, [records], tuning=Tuning(sizes=replace(SMALL, drain_rows=1000)), **changes))
+
+
+def seal(out: Path, **changes) -> object:
+    """One run that only seals, without a thread that drains at the same time."""
+    journal = open_journal(out, **changes)
+    try:
+        return journal.seal()
+    finally:
+        asyncio.run(journal.close(clean=True, exit_code=0))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def flush_until_it_fails(recorder) -> None:
+    while True:
+        await recorder.flush()
+
+
 def read(out: Path, kind: str) -> pa.Table:
     """A folder as readers see it: all its files by name."""
     paths = sorted((out / kind).iterdir())
@@ -247,8 +271,8 @@ async def scenario(out: Path, phase: str, point: str, nth: int) -> Counter[str]:
     return fault.seen
 
 
-async def limited_scenario(out: Path, limit_bytes: int) -> int:
-    """Write until a file may not grow any more; returns the rows that were acknowledged before."""
+async def limited_scenario(out: Path, limit_bytes: int) -> tuple[int, str]:
+    """Write until a file may not grow any more; returns the rows that were acknowledged before, and why."""
     journal = open_journal(out, tuning=replace(Tuning(), sizes=Sizes()))
     journal.start(asyncio.get_running_loop())
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
@@ -259,16 +283,16 @@ async def limited_scenario(out: Path, limit_bytes: int) -> int:
             await journal.flush()
             acknowledged += 50
     except BatchllmError as error:
-        Path(f"{out}.error").write_text(f"{type(error).__name__} {error}")
         await journal.close(clean=False, exit_code=74)
-        return acknowledged
+        return acknowledged, f"{type(error).__name__} {error}"
 
 
 def _child(work: dict) -> None:
     out = Path(work["out"])
     if "limit" in work:
-        acknowledged = asyncio.run(limited_scenario(out, work["limit"]))
+        acknowledged, error = asyncio.run(limited_scenario(out, work["limit"]))
         Path(f"{out}.ledger").write_text(str(acknowledged))
+        Path(f"{out}.error").write_text(error)
     else:
         seen = asyncio.run(scenario(out, work["phase"], work["point"], work["nth"]))
         Path(f"{out}.seen").write_text(json.dumps(seen))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -44,11 +43,11 @@ def assert_finished(kit, out: Path) -> None:
     assert table["row"].to_pylist() == rows
     assert table["content"].to_pylist() == [kit.answer(row) for row in rows]
     assert kit.read(out, "failures")["row"].to_pylist() == list(kit.FAILED)
-    assert sorted(os.listdir(out / ".batchllm")) == ["journal.db"]
+    assert kit.names(out / ".batchllm") == ["journal.db"]
     manifest = read_manifest(out)
     assert (manifest.complete, manifest.ok, manifest.failed) == (True, kit.ROWS - 2, 2)
     for kind, parts in manifest.parts.items():
-        assert sorted(f"{kind}/{name}" for name in os.listdir(out / kind)) == [part.path for part in parts]
+        assert [f"{kind}/{name}" for name in kit.names(out / kind)] == [part.path for part in parts]
 
 
 def test_a_whole_scenario_passes_every_point_of_the_kill_list(kit, out, crash):

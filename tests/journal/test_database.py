@@ -39,7 +39,7 @@ def raw(layout):
 
 
 def test_the_journal_is_private_and_survives_power_cuts_by_its_settings(layout):
-    database = open_database(layout)
+    database = open_database(layout, is_network=False)
     assert stat.S_IMODE(layout.database.stat().st_mode) == 0o600
     wal = layout.database.with_name("journal.db-wal")
     assert not wal.exists() or stat.S_IMODE(wal.stat().st_mode) == 0o600
@@ -48,8 +48,20 @@ def test_the_journal_is_private_and_survives_power_cuts_by_its_settings(layout):
     database.close()
 
 
+def test_on_a_network_disk_the_journal_needs_no_shared_memory(layout):
+    database = open_database(layout, is_network=True)
+    with database.transaction() as connection:
+        store_meta(connection, "a", "1")
+    assert database.rows("PRAGMA journal_mode") == [("wal",)]
+    assert not layout.database.with_name("journal.db-shm").exists()
+    database.close()
+    again = open_database(layout, is_network=False)
+    assert again.meta("a") == "1"
+    again.close()
+
+
 def test_numbers_never_come_back(layout):
-    database = open_database(layout)
+    database = open_database(layout, is_network=False)
     with database.transaction() as connection:
         for _ in range(2):
             connection.execute(
@@ -142,7 +154,7 @@ def test_results_without_their_journal_are_never_started_over(kit, record, kept)
     else:
         for part in (record.out / "output").iterdir():
             part.unlink()
-    with pytest.raises(OutputError, match="their journal .* is missing"):
+    with pytest.raises(OutputError, match=r"their journal .* is missing"):
         kit.open_journal(record.out)
     assert not record.database.exists()
 
@@ -181,17 +193,43 @@ def test_what_a_killed_creation_left_is_cleared_away(kit, out):
     assert [path.name for path in layout.state.iterdir()] == ["journal.db"]
 
 
+def test_a_creation_that_was_killed_after_the_last_step_leaves_nothing_either(kit, record):
+    (record.state / "journal.new").hardlink_to(record.database)
+    journal = kit.open_journal(record.out)
+    asyncio.run(journal.close(clean=True, exit_code=0))
+    assert kit.names(record.state) == ["journal.db"]
+    assert journal.finished.ok == 30
+
+
+@pytest.mark.parametrize("table", ["results", "failures"])
+def test_a_slice_is_read_by_the_index_of_rows_and_not_sorted(layout, table):
+    database = open_database(layout, is_network=False)
+    plan = database.rows(
+        f"EXPLAIN QUERY PLAN SELECT key FROM {table}"  # noqa: S608
+        " WHERE +seq <= 1000000 AND (row, slot) > (5, 0) ORDER BY row, slot LIMIT 100"
+    )
+    text = " ".join(str(line[3]) for line in plan)
+    assert f"USING INDEX sqlite_autoindex_{table}_1" in text
+    assert "TEMP B-TREE" not in text
+    database.close()
+
+
 def test_another_program_that_keeps_the_journal_locked_is_named():
     error = sqlite3.OperationalError("database is locked")
     error.sqlite_errorcode = sqlite3.SQLITE_BUSY
     assert "/j is locked by another program" in str(database_fault(error, Path("/j")))
 
 
-def test_after_its_first_error_the_database_writes_nothing_more(layout):
-    database = open_database(layout)
-    with pytest.raises(StorageError), database.transaction() as connection:
+def _store_and(database, then):
+    with database.transaction() as connection:
         store_meta(connection, "a", "1")
-        connection.execute("INSERT INTO nowhere VALUES (1)")
+        then(connection)
+
+
+def test_after_its_first_error_the_database_writes_nothing_more(layout):
+    database = open_database(layout, is_network=False)
+    with pytest.raises(StorageError):
+        _store_and(database, lambda connection: connection.execute("INSERT INTO nowhere VALUES (1)"))
     with pytest.raises(StorageError), database.transaction() as connection:
         store_meta(connection, "b", "1")
     assert database.meta("a") is None
@@ -200,10 +238,9 @@ def test_after_its_first_error_the_database_writes_nothing_more(layout):
 
 
 def test_an_error_of_ours_inside_a_transaction_leaves_nothing_of_it(layout):
-    database = open_database(layout)
-    with pytest.raises(ZeroDivisionError), database.transaction() as connection:
-        store_meta(connection, "a", "1")
-        raise ZeroDivisionError
+    database = open_database(layout, is_network=False)
+    with pytest.raises(ZeroDivisionError):
+        _store_and(database, lambda connection: 1 / 0)
     with database.transaction() as connection:
         store_meta(connection, "b", "1")
     assert (database.meta("a"), database.meta("b")) == (None, "1")
@@ -211,7 +248,7 @@ def test_an_error_of_ours_inside_a_transaction_leaves_nothing_of_it(layout):
 
 
 def test_a_run_that_was_taken_over_cannot_commit(layout):
-    loser, winner = open_database(layout), open_database(layout)
+    loser, winner = open_database(layout, is_network=False), open_database(layout, is_network=False)
     for number, database in enumerate((loser, winner)):
         database.claim(0.0, pid=number, host="h", version="v")
     with pytest.raises(InvariantError, match="another run has taken over"), loser.transaction() as connection:

@@ -3,8 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.errors import StorageError
-from batchllm.journal.files import Layout, free_bytes, is_network_folder, open_new, storage_fault, write_new
+from batchllm.errors import OutputError, StorageError
+from batchllm.journal.files import (
+    Layout,
+    cannot_create,
+    free_bytes,
+    is_network_folder,
+    make_folders,
+    open_new,
+    storage_fault,
+    write_new,
+)
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -36,6 +45,18 @@ def test_the_nearest_mount_tells_whether_a_folder_is_on_the_network(path, is_net
 
 def test_without_a_list_of_mounts_a_folder_counts_as_local():
     assert not is_network_folder(Path("/out"), "")
+
+
+def test_folders_that_are_missing_are_made_with_all_above_them(tmp_path):
+    layout = Layout(tmp_path / "a" / "b")
+    make_folders(layout)
+    make_folders(layout)
+    assert sorted(path.name for path in layout.out.iterdir()) == [".batchllm", "failures", "output", "usage"]
+
+
+def test_a_full_disk_at_the_start_is_no_wrong_path(tmp_path):
+    assert isinstance(cannot_create(tmp_path, OSError(errno.ENOSPC, "full")), StorageError)
+    assert isinstance(cannot_create(tmp_path, OSError(errno.EACCES, "no")), OutputError)
 
 
 def test_a_new_file_never_replaces_one_nor_follows_a_link(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from batchllm.errors import ChangedJobError, InvariantError
 from batchllm.journal.identity import changed_sections, column_changes, stored_sections
+from batchllm.journal.manifest import read_manifest
 from batchllm.records import Billed, LaneInfo
 
 
@@ -48,12 +49,18 @@ def test_another_name_or_version_is_no_other_job(kit, out):
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_record_in_which_nothing_was_answered_or_paid_takes_another_job(kit, out, sealed):
     unpaid = [kit.attempt(0, cost_usd=0.0, billed=Billed.NO, status=404), kit.failed(0)]
-    asyncio.run(kit.run(out, [unpaid], (lambda journal: journal.seal()) if sealed else None))
+
+    def end(journal):
+        journal.set_input("digest", 1, "{}")
+        return journal.seal() if sealed else None
+
+    asyncio.run(kit.run(out, [unpaid], end))
     assert stored_sections(out) is None
     other = {"identity": changed(kit, task="new"), "task": kit.EmbeddingTask(2), "lanes": kit.LANES[1:]}
     vector = b"\x00" * 8
     asyncio.run(kit.run(out, [[kit.done(0, answer=vector)]], lambda journal: journal.complete(1), **other))
     assert kit.read(out, "output")["embedding"].to_pylist() == [[0.0, 0.0]]
+    assert read_manifest(out).input_digest is None
     assert kit.read(out, "failures").num_rows == 0
     assert kit.read(out, "usage").num_rows == 0
     assert stored_sections(out) == {**kit.IDENTITY.sections, "task": "new"}

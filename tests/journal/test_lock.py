@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import LockedError, OutputError
-from batchllm.journal.lock import OutputLock
+from batchllm.journal.lock import OutputLock, is_current
 
 ROOT = Path(__file__).parent.parent.parent
 HOLDER = """
@@ -64,6 +64,16 @@ def test_a_lock_file_that_somebody_removed_is_made_anew(out):
     (out / ".batchllm" / "lock").unlink()
     with OutputLock.acquire(out, about={}), pytest.raises(LockedError):
         OutputLock.acquire(out, about={})
+
+
+def test_a_lock_on_a_file_that_was_replaced_meanwhile_is_no_lock(tmp_path):
+    path = tmp_path / "lock"
+    with path.open("w") as file:
+        assert is_current(file.fileno(), path)
+        path.unlink()
+        assert not is_current(file.fileno(), path)
+        path.touch()
+        assert not is_current(file.fileno(), path)
 
 
 def test_the_descriptor_is_not_inherited_by_child_processes(out):

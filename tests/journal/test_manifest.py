@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,7 +48,7 @@ def layout(tmp_path):
 def test_a_manifest_reads_back_as_it_was_written(layout, manifest):
     write_manifest(layout, manifest)
     assert read_manifest(layout.out) == manifest
-    assert os.listdir(layout.state) == []
+    assert list(layout.state.iterdir()) == []
 
 
 def test_the_file_groups_counts_and_tokens(layout):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchllm.errors import StorageError
+from batchllm.journal.journal import Tuning
 from batchllm.journal.recall import runs
 
 
@@ -45,6 +46,15 @@ def test_units_of_each_lane_are_known_again(kit, out, end):
     found = {(row, lane) for row in range(6) for lane in (0, 1) if finished.has(row, lane)}
     assert found == {(0, 0), (0, 1), (4, 0), (2, 0), (2, 1)}
     assert (finished.ok, finished.failed) == (2, 3)
+
+
+@pytest.mark.parametrize("lanes", [(0,), (1,), (0, 1)])
+def test_rows_of_one_lane_do_not_pass_for_all_units_of_half_the_rows(kit, out, lanes):
+    records = [kit.done(row, lane) for row in range(10) for lane in lanes]
+    asyncio.run(kit.run(out, [records], lambda j: j.seal(), slots=2, tuning=Tuning()))
+    finished = reopen(kit, out, slots=2).finished
+    found = {(row, lane) for row in range(12) for lane in (0, 1) if finished.has(row, lane)}
+    assert found == {(row, lane) for row in range(10) for lane in lanes}
 
 
 def test_a_journal_whose_lines_were_removed_is_refused(kit, out):

@@ -1,7 +1,10 @@
 """Queue and thread, with a store that the test holds in its hand."""
 
 import asyncio
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -155,19 +158,35 @@ async def test_an_error_of_a_drain_stops_the_run_and_the_drains_but_not_the_comm
     store.step_raises, store.slices = StorageError("no part can be written"), 5
     writer.put([kit.attempt(0)])
     with pytest.raises(StorageError, match="no part"):
-        while True:
-            await writer.flush()
+        await kit.flush_until_it_fails(writer)
     writer.put([kit.attempt(1)])
     with pytest.raises(StorageError):
         await writer.flush()
     assert len(store.commits) == 2
 
 
-async def test_a_bug_in_the_store_is_a_broken_promise_and_names_itself(kit, writer, store):
-    store.raises = ZeroDivisionError("by zero")
+@pytest.mark.parametrize(
+    ("bug", "error"),
+    [
+        (ZeroDivisionError("x"), InvariantError),
+        (SystemExit("x"), InvariantError),
+        (OSError("x"), StorageError),
+    ],
+)
+async def test_whatever_the_store_raises_stops_the_run_and_names_itself(kit, writer, store, bug, error):
+    store.raises = bug
     writer.put([kit.attempt(0)])
-    with pytest.raises(InvariantError, match="ZeroDivisionError: by zero"):
+    with pytest.raises(error, match=f"{type(bug).__name__}: x"):
         await writer.flush()
+    assert writer.call(lambda: "still there") == "still there"
+
+
+async def test_a_drain_that_is_torn_out_leaves_nobody_waiting(kit, writer, store):
+    store.step_raises, store.slices = KeyboardInterrupt("x"), 1
+    writer.put([kit.attempt(0)])
+    with pytest.raises(InvariantError, match="KeyboardInterrupt"):
+        await kit.flush_until_it_fails(writer)
+    assert writer.call(lambda: "still there") == "still there"
 
 
 async def test_slices_of_a_drain_are_done_without_new_records(kit, writer, store):
@@ -239,3 +258,30 @@ def test_a_loop_that_is_gone_does_not_end_the_writer(kit, store):
     writer.put([kit.attempt(0)])
     assert writer.call(lambda: len(store.commits)) == 1
     asyncio.run(writer.stop())
+
+
+UNCLOSED = """
+import asyncio
+from batchllm.journal.writer import QueueLimits, Writer
+
+class Store:
+    is_due = False
+    def commit(self, records):
+        print("committed", len(records), flush=True)
+
+async def main():
+    writer = Writer(Store(), QueueLimits())
+    writer.start(asyncio.get_running_loop(), None)
+    writer.put([object(), object()])
+    raise SystemExit(3)
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_ends_without_stopping_the_writer_commits_and_ends():
+    root = Path(__file__).parent.parent.parent
+    ended = subprocess.run(
+        [sys.executable, "-c", UNCLOSED], cwd=root, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "committed 2\n", "")

@@ -1,0 +1,60 @@
+"""What a start does about what the run before left half done.
+
+It only has to look at `parts`: an intent was never committed, so its two files go; a committed part must be there;
+a retired one goes, once the manifest names it no more. Files that nobody knows of are reported and left alone.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from batchllm.errors import StorageError
+from batchllm.journal.files import KINDS, Layout, remove_files
+from batchllm.journal.parts import Intent, PartInfo, Store
+
+
+def recover(store: Store, write_manifest: Callable[[], object]) -> list[Path]:
+    """Finish or undo what an earlier run left half done; returns files that nobody knows of.
+
+    Raises StorageError when a committed part is missing or has another size.
+    """
+    for line in store.database.rows("SELECT part, kind, name, hi_seq FROM parts WHERE state = 'intent'"):
+        store.abandon(Intent(*line))
+    committed = [part for kind in KINDS for part in store.parts(kind)]
+    for part in committed:
+        _check_present(store.layout.part(part.kind, part.name), part)
+    remove_files(
+        [draft for part in committed if (draft := store.layout.draft(part.name)).is_file()],
+    )
+    if store.database.rows("SELECT 1 FROM parts WHERE state = 'retired' LIMIT 1"):
+        write_manifest()
+        purge(store)
+    known = {store.layout.part(part.kind, part.name) for part in committed}
+    return _unknown(store.layout, known)
+
+
+def purge(store: Store) -> None:
+    """Remove the files of retired parts. The manifest that no longer names them is durable before this."""
+    retired = store.database.rows("SELECT kind, name FROM parts WHERE state = 'retired'")
+    for kind, name in retired:
+        store.fault("before_unlink")
+        remove_files([store.layout.part(kind, name)])
+    if retired:
+        with store.database.transaction() as connection:
+            connection.execute("DELETE FROM parts WHERE state = 'retired'")
+
+
+def _check_present(path: Path, part: PartInfo) -> None:
+    size = path.stat().st_size if path.is_file() and not path.is_symlink() else None
+    if size != part.bytes:
+        how = "is missing" if size is None else f"has {size} bytes instead of {part.bytes}"
+        raise StorageError(
+            f"{path} {how}: {part.rows} finished rows ({part.min_row} to {part.max_row}) were in it",
+            remedy="put the file back from a copy; or move the whole output folder away and start afresh,"
+            " which pays for its rows again",
+        )
+
+
+def _unknown(layout: Layout, known: set[Path]) -> list[Path]:
+    found = [path for kind in KINDS for path in layout.folder(kind).iterdir()]
+    found += layout.state.glob("part-*.tmp")
+    return sorted(path for path in found if path not in known)

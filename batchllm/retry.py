@@ -91,11 +91,9 @@ def decide(failure: Failure, tries: Tries, rows: int, policy: RetryPolicy, jitte
         return Decision(Next.GIVE_UP)
     if failure.action is Action.ELSEWHERE:
         return Decision(Next.ELSEWHERE)
-    wait_s = backoff_s(policy, tries.sent, jitter)
-    if failure.code is FailureCode.RATE_LIMIT:
-        # The lane itself is told to be quiet; the row may go to another one in the meantime.
-        return Decision(Next.AGAIN, 0.0)
-    return Decision(Next.AGAIN, max(wait_s, failure.retry_after_s or 0.0))
+    # A time that the provider names silences the lane; the row may go to another one in the meantime.
+    wait_s = 0.0 if failure.code is FailureCode.RATE_LIMIT else backoff_s(policy, tries.sent, jitter)
+    return Decision(Next.AGAIN, wait_s)
 
 
 def backoff_s(policy: RetryPolicy, attempt: int, jitter: float) -> float:

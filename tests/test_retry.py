@@ -29,9 +29,20 @@ def test_backoff_doubles() -> None:
     assert [backoff_s(POLICY, attempt, 1.0) for attempt in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 4.0]
 
 
-def test_a_hint_of_the_provider_is_a_floor() -> None:
-    cause = failure(Action.AGAIN, retry_after_s=9.0)
-    assert decide(cause, tried(1, cause), 1, POLICY, 0.0).after_s == 9.0
+def test_a_time_that_the_provider_names_is_the_lane_s_and_not_the_row_s() -> None:
+    cause = failure(Action.AGAIN, retry_after_s=900.0)
+    assert decide(cause, tried(1, cause), 1, POLICY, 1.0).after_s == 0.5
+
+
+def test_a_probe_that_met_nobody_costs_the_row_nothing() -> None:
+    cause = failure(Action.AGAIN, FailureCode.CONNECTION, billed=Billed.NO)
+    tries = Tries()
+    for _ in range(1_000):
+        tries.note(cause, was_probe=True)
+    assert not tries.are_used_up(POLICY)
+    for _ in range(15):
+        tries.note(cause, was_probe=False)
+    assert tries.are_used_up(POLICY)
 
 
 def test_the_last_attempt_gives_up() -> None:

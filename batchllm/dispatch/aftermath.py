@@ -105,10 +105,14 @@ class Aftermath:
         if lane.health.state is LaneState.DEAD:
             self._bury(lane)
 
-    def pass_on(self, lane: Lane, work: Work, tokens: int) -> None:
-        """The request is larger than a whole minute of this lane: nothing is sent, another lane may take it."""
+    def pass_on(self, lane: Lane, work: Work) -> None:
+        """The prompt is larger than a whole minute of this lane: nothing is sent, another lane may take it."""
         limit = lane.limits.tpm or 0
-        message = f"about {tokens:,} tokens, and the lane's limit is {limit:,.0f} a minute"
+        tokens = work.request.prompt_tokens
+        message = (
+            f"about {tokens:,} prompt tokens, and the lane's limit is {limit:,.0f} a minute"
+            " (shorten the row, or raise limits.tpm if the provider allows more)"
+        )
         work.last_failure = Failure(Action.ELSEWHERE, FailureCode.TOO_LARGE, message)
         work.causes[lane.info.name] = f"{lane.info.name}: {message}"
         if len(work.request.rows) > 1:
@@ -147,7 +151,7 @@ class Aftermath:
                 lane.limits.quiet(quiet_s)
         else:
             lane.stats.failed += 1
-            if failure.retry_after_s and failure.code is FailureCode.SERVER:
+            if failure.retry_after_s:
                 lane.limits.quiet(failure.retry_after_s)
         if failure.code in LANE_TROUBLE or failure.lane_is_dead:
             lane.health.note_failure(failure, sent_s=call.sent_s, now_s=call.now_s)

@@ -1,9 +1,11 @@
 """The loop that moves requests.
 
 Each lane has one pump. It waits, in this order, for room in the window, for the lane to be fit and not silenced,
-for its turn under the requests limit, for a request, and for the request's tokens; then it starts the call as a
-task of its own and looks for the next one. A request is chosen only after the lane has been admitted, so that no
-lane sits on a request that another could send. Everything that decides is called with values; this module waits.
+for there to be something to send, for its turn under the requests limit, and for the request's tokens; then it
+starts the call as a task of its own and looks for the next one. A request is chosen only after the lane has been
+admitted, so that no lane sits on a request that another could send; and a lane asks to be admitted only when there
+is one, since an admission that is kept for later would be a burst then. Everything that decides is called with values;
+this module waits.
 """
 
 import asyncio
@@ -168,16 +170,21 @@ class Dispatcher:
                 self._board.add(Work(part, pinned=lane))
 
     async def _pump(self, lane: Lane) -> None:
-        while await self._is_fit(lane):
+        while await self._is_fit(lane) and await self._board.has_for(lane.index):
+            if not (lane.is_fit and lane.has_room):
+                continue  # it changed while there was nothing to send
             await lane.limits.admit()
             await self._recorder.room()
-            work = await self._board.take(lane.index)
+            work = self._board.take(lane.index)
             if work is None:
-                return
-            tokens = work.request.prompt_tokens + lane.output_size.estimate()
-            if lane.limits.tpm is not None and tokens > lane.limits.tpm:
-                self._aftermath.pass_on(lane, work, tokens)
                 continue
+            prompt_tokens = work.request.prompt_tokens
+            tokens = prompt_tokens + lane.output_size.estimate()
+            if lane.limits.tpm is not None:
+                if prompt_tokens > lane.limits.tpm:
+                    self._aftermath.pass_on(lane, work)
+                    continue
+                tokens = min(tokens, int(lane.limits.tpm))  # an estimate of the answer refuses no row
             if not await self._is_paid_for(lane, work, tokens):
                 continue
             lane.window.enter()

@@ -107,15 +107,29 @@ class Board:
             self._drained.clear()
             await self._drained.wait()
 
-    async def take(self, lane: int) -> Work | None:
-        """The next request for this lane; None when the board is closed."""
+    async def has_for(self, lane: int) -> bool:
+        """Wait until there is a request for this lane; False when the board is closed."""
+        waker = self._wakers[lane]
         while not self.is_closed:
-            work = self._next(lane)
-            if work is not None:
-                return work
-            waker = self._wakers[lane]
+            if self._returned_for(lane) is not None or self._fresh_for(lane):
+                return True
             waker.clear()
             await waker.wait()
+        return False
+
+    def take(self, lane: int) -> Work | None:
+        """The next request for this lane; None when another lane was quicker, or the board is closed."""
+        if self.is_closed:
+            return None
+        position, fresh = self._returned_for(lane), self._fresh_for(lane)
+        if position is not None:
+            work = self._returned[position]
+            del self._returned[position]
+            self._shares[lane].note_retry()
+            return work
+        if fresh:
+            self._shares[lane].note_fresh()
+            return fresh.popleft()
         return None
 
     def sweep(self, is_hopeless: Callable[[Work], bool]) -> list[Work]:
@@ -130,28 +144,17 @@ class Board:
                 out.extend(hopeless)
         return out
 
-    def _next(self, lane: int) -> Work | None:
-        share = self._shares[lane]
-        fresh = self._pinned[lane] or (self._fresh if self._takes_fresh(lane) else None)
-        if self._returned and (share.allows_retry or not fresh):
-            work = self._next_returned(lane)
-            if work is not None:
-                share.note_retry()
-                return work
-        if fresh:
-            share.note_fresh()
-            return fresh.popleft()
-        return None
+    def _fresh_for(self, lane: int) -> "deque[Work] | None":
+        if self._pinned[lane]:
+            return self._pinned[lane]
+        is_open = is_open_to(lane, self._lanes, excluded=frozenset(), in_order=self._in_order)
+        return self._fresh if self._fresh and is_open else None
 
-    def _takes_fresh(self, lane: int) -> bool:
-        return not self._in_order or is_open_to(lane, self._lanes, excluded=frozenset(), in_order=True)
-
-    def _next_returned(self, lane: int) -> Work | None:
-        for position, work in enumerate(self._returned):
-            if self._may_take(lane, work):
-                del self._returned[position]
-                return work
-        return None
+    def _returned_for(self, lane: int) -> int | None:
+        """The place of the first returned request that this lane may take now."""
+        if not self._returned or not (self._shares[lane].allows_retry or not self._fresh_for(lane)):
+            return None
+        return next((place for place, work in enumerate(self._returned) if self._may_take(lane, work)), None)
 
     def _may_take(self, lane: int, work: Work) -> bool:
         if work.pinned is not None:

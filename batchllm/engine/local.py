@@ -129,8 +129,8 @@ class _Run:
         except BatchllmError as error:
             code = error.exit_code
             raise
-        except BaseException:
-            code = ExitCode.BUG
+        except BaseException as error:
+            code = ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.BUG
             raise
         finally:
             # A run that got as far as its loop has closed it there, with its own exit code.

@@ -105,3 +105,16 @@ def test_with_all_a_row_that_cannot_be_asked_is_a_failure_for_each_lane() -> Non
     rig, _ = run(lambda: Rig(ScriptedProvider(echo), ScriptedProvider(echo), routing="all"), [bad])
     assert rig.stats.failed == 2
     assert rig.stats.failures_by_class == {"input": 2}
+
+
+def test_a_time_that_a_server_names_holds_the_lane_and_not_the_row() -> None:
+    busy = SERVER_ERROR._replace(retry_after_s=3_600.0)
+    rig, ending = run(
+        lambda: Rig(ScriptedProvider(lambda body, call: busy), ScriptedProvider(echo, latency_s=0.1), size=1),
+        rows(20),
+    )
+    sent = rig.providers[1].sent_s
+    assert ending.code is ExitCode.OK
+    assert len(rig.answers()) == 20
+    assert sent[-1] - sent[0] < 60
+    assert rig.calls == 21

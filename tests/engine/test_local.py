@@ -3,6 +3,8 @@
 import asyncio
 import json
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -535,3 +537,24 @@ def test_with_all_a_bad_line_leaves_nothing_pending(folder: Path) -> None:
         lanes = [rig.lane(url, name) for url, name in zip(urls, ("one", "two"), strict=True)]
         summary = rig.run(folder, rig.job(folder, lanes, routing="all", input={"path": "rows.jsonl"}))
     assert (summary.exit_code, summary.ok, summary.failed, summary.pending) == (ExitCode.ROWS_FAILED, 2, 2, 0)
+
+
+def test_python_runs_in_several_threads_at_once(folder: Path) -> None:
+    def spec(name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "input": {"key": "id"},
+            "task": {"type": "chat", "prompt": "{{ text }}"},
+            "providers": [
+                {"provider": "simulator", "model": "m", "simulate": {"latency": {"median_s": 0.01}}}
+            ],
+            "output": {"path": name},
+        }
+
+    rows = [{"id": f"{n}", "text": f"text {n}"} for n in range(30)]
+    with ThreadPoolExecutor(3) as pool:
+        results = list(
+            pool.map(lambda name: batchllm.run(spec(name), rows=rows, folder=folder), ("a", "b", "c"))
+        )
+    assert [result.summary.ok for result in results] == [30, 30, 30]
+    assert [thread.name for thread in threading.enumerate() if "batchllm" in thread.name] == []

@@ -3,14 +3,14 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from batchllm.events import LaneStats, RunStats
 from batchllm.report.summary import clipped, money, printable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 _REFRESH_S = 0.25
 _RATE_WINDOW_S = 10.0
@@ -31,26 +31,34 @@ class Rates:
 
 
 @contextmanager
-def panel(stats: RunStats, title: str) -> Iterator[None]:
-    """Show `stats` on stderr until the block ends."""
+def panel(
+    stats: RunStats, title: str, *, console: "Console | None" = None, refresh_s: float = _REFRESH_S
+) -> Iterator[None]:
+    """Show `stats` on stderr until the block ends. A terminal that goes away takes the panel along, not the run."""
     from rich.console import Console
     from rich.live import Live
 
     view = _View(stats, title)
     done = threading.Event()
-    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+    live = Live(console=console or Console(stderr=True), auto_refresh=False, transient=True)
 
-        def refresh() -> None:
-            while not done.wait(_REFRESH_S):
+    def refresh() -> None:
+        with suppress(OSError):
+            while not done.wait(refresh_s):
                 live.update(view.draw(time.monotonic()), refresh=True)
 
-        thread = threading.Thread(target=refresh, name="batchllm-panel", daemon=True)
+    thread = threading.Thread(target=refresh, name="batchllm-panel", daemon=True)
+    with suppress(OSError):
+        live.start()
         thread.start()
-        try:
-            yield
-        finally:
-            done.set()
+    try:
+        yield
+    finally:
+        done.set()
+        if thread.ident is not None:
             thread.join()
+        with suppress(OSError):
+            live.stop()
 
 
 class _View:

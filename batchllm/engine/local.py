@@ -204,6 +204,11 @@ class _Run:
     def _parts(self, journal: Journal, lanes: list[Lane], scan: Scan, rows: int) -> RunParts:
         checked, job = self._checked, self._checked.job
         budget = None if job.budget is None else Budget(job.budget.usd, journal.spent_usd)
+        if budget is not None and journal.counts.uncertain:
+            self._options.say(
+                f"{journal.counts.uncertain:,} calls of earlier runs may have been paid for without an answer;"
+                " what they cost is not known and not counted against the budget"
+            )
         dispatcher = Dispatcher(
             lanes,
             recorder=journal,

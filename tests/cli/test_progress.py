@@ -1,6 +1,9 @@
+import io
+import threading
+
 from rich.console import Console
 
-from batchllm.cli.progress import Rates, _View, remaining_time
+from batchllm.cli.progress import Rates, _View, panel, remaining_time
 from batchllm.events import LaneStats, RunStats
 
 
@@ -60,3 +63,21 @@ def test_sixty_four_lanes_no_rows_and_evil_names_are_drawn() -> None:
     assert sum(row.startswith("l") for row in text.splitlines()) == 64 + 1
     assert all(row.isprintable() for row in text.splitlines())
     assert "0 of 0" in text
+
+
+class HungUp(io.StringIO):
+    """A terminal that is gone."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    flush = close = lambda self: None  # type: ignore[assignment] # nothing is left to do
+
+
+def test_a_terminal_that_hangs_up_does_not_end_the_run_that_it_shows() -> None:
+    console = Console(file=HungUp(), force_terminal=True, width=80)
+    with panel(RunStats(total=5), "classify", console=console, refresh_s=0.001):
+        threads = [thread for thread in threading.enumerate() if thread.name == "batchllm-panel"]
+        for thread in threads:
+            thread.join(10)
+    assert [thread.is_alive() for thread in threads] in ([], [False])

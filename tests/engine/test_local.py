@@ -558,3 +558,18 @@ def test_python_runs_in_several_threads_at_once(folder: Path) -> None:
         )
     assert [result.summary.ok for result in results] == [30, 30, 30]
     assert [thread.name for thread in threading.enumerate() if "batchllm" in thread.name] == []
+
+
+def test_calls_that_may_have_been_paid_are_told_to_the_next_run_with_a_budget(folder: Path) -> None:
+    rig.write_rows(folder / "rows.jsonl", 20)
+    said: list[str] = []
+    with rig.served({"faults": {"stall_rate": 0.4}}) as (urls, _):
+        lane = rig.lane(urls[0], "one", timeout_s=0.2, price={"input": 1.0, "output": 1.0})
+        task = {"type": "chat", "prompt": "{{ text }}", "params": {"max_tokens": 20}}
+        spec = rig.job(folder, [lane], task=task, budget={"usd": 5.0})
+        rig.run(folder, spec, limit=10, say=said.append)
+        assert said == []
+        rig.run(folder, spec, say=said.append)
+    unknown = rig.table(folder, "usage").filter(pl.col("billed") == "unknown").height
+    assert unknown > 0
+    assert any("may have been paid for without an answer" in text for text in said)

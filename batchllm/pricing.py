@@ -10,7 +10,7 @@ picks the highest that could apply, since a budget stands on these figures.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from importlib.metadata import version
 from itertools import pairwise
@@ -59,6 +59,11 @@ class Price:
     cached_usd: float | None = None
     request_usd: float = 0.0
     rates: tuple[Rate, ...] = ()
+
+    def without_output(self) -> "Price":
+        """For tasks that answer without tokens: what an answer's tokens cost is no matter."""
+        rates = tuple(replace(rate, output_usd=0.0) for rate in self.rates)
+        return replace(self, output_usd=0.0, rates=rates)
 
     @property
     def is_free(self) -> bool:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_WORDS = (
+_TEXT = (
     "the a kettle tent works great but slow really bad nice lid broke after two weeks would buy it again and"
     " my sister likes hers better than this one which is fine for the price I guess"
-).split()
+)
 
 
 @contextmanager
@@ -34,9 +34,10 @@ def constant_server() -> Iterator[str]:
 def write_rows(path: Path, rows: int, seed: int = 1) -> None:
     """JSONL rows of 10 to 60 words, about 230 bytes each."""
     dice = random.Random(seed)
+    words = _TEXT.split()
     with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
-            text = " ".join(dice.choices(_WORDS, k=dice.randint(10, 60)))
+            text = " ".join(dice.choices(words, k=dice.randint(10, 60)))
             file.write(json.dumps({"id": f"r{number:08d}", "text": text, "gold": "positive"}) + "\n")
 
 

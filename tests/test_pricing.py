@@ -245,3 +245,9 @@ def test_what_is_free_costs_nothing_even_uncounted() -> None:
     assert cost_usd(Price(0.0, 0.0, "job"), Usage()) == 0.0
     assert cost_usd(Price(0.0, 0.1, "job"), Usage()) is None
     assert cost_usd(Price(0.0, 0.0, "job", request_usd=0.1), Usage()) is None
+
+
+def test_a_task_without_answer_tokens_pays_for_its_prompt_alone() -> None:
+    price = Price(1.0, 2.0, "job", rates=(Rate(1.0, 2.0), Rate(3.0, 4.0, above_tokens=100))).without_output()
+    assert cost_usd(price, Usage(prompt_tokens=50)) == 50e-6
+    assert worst_case_usd(price, 10, 999) == 10e-6

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -66,31 +67,57 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Never returns; never shows a traceback unless BATCHLLM_TRACEBACK is set."""
+    _open_closed_streams()
     sys.exit(invoke(args))
+
+
+def _open_closed_streams() -> None:
+    """A daemon's parent may have closed stdout or stderr: what is printed then goes nowhere, and hurts nothing.
+
+    Opening also takes the free descriptor, which otherwise the next file would get, and be printed into.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def invoke(args: list[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     try:
         result = cli.main(args, prog_name="batchllm", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return ExitCode.USAGE
-    except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
-        return ExitCode.INTERRUPTED
-    except BatchllmError as error:
-        _say(str(error))
-        return error.exit_code
-    except BrokenPipeError:
-        _leave_quietly()
-        return ExitCode.OK
-    except Exception as error:  # noqa: BLE001 - the last door: a user gets a line, not a traceback
-        return _report_bug(error)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last door: a user gets a line, not a traceback
+        return _ended_by(error)
     return result if isinstance(result, int) else ExitCode.OK
 
 
-def _report_bug(error: Exception) -> int:
+def _ended_by(error: BaseException) -> int:
+    code = ExitCode.OK
+    match error:
+        case click.ClickException():
+            error.show()
+            code = ExitCode.USAGE
+        case click.Abort() | KeyboardInterrupt():
+            _say("interrupted")
+            code = ExitCode.INTERRUPTED
+        case BatchllmError():
+            _say(str(error))
+            code = error.exit_code
+        case BrokenPipeError():
+            _leave_quietly()
+        case OSError():
+            place = f" ({error.filename})" if error.filename else ""
+            _say(
+                f"the system refused: {error.strerror or error}{place}\n  mend that and start again: what was paid is kept"
+            )
+            code = ExitCode.IO
+        case _:
+            _report_bug(error)
+            code = ExitCode.BUG
+    return code
+
+
+def _report_bug(error: BaseException) -> None:
     if os.environ.get("BATCHLLM_TRACEBACK"):
         import traceback
 
@@ -100,7 +127,6 @@ def _report_bug(error: Exception) -> int:
             f"bug in batchllm: {type(error).__name__}: {error}\n"
             "  set BATCHLLM_TRACEBACK=1 and run again to see where; what was paid for is kept"
         )
-    return ExitCode.BUG
 
 
 def _say(text: str) -> None:

@@ -105,12 +105,10 @@ def _say(text: str) -> None:
 def _print(summary: "RunSummary", *, as_json: bool, whole: bool, quiet: bool) -> None:
     import json
 
-    from batchllm.report.summary import as_mapping, line, page
+    from batchllm.report.summary import as_mapping, line, page, trouble
 
     if summary.exit_code and not as_json and not whole:
-        reason = summary.ending or f"{summary.failed + summary.failed_before:,} rows failed"
-        remedy = f"\n  {summary.remedy}" if summary.remedy else ""
-        _say(f"{summary.job}: {reason}{remedy}")
+        _say(trouble(summary))
     if as_json:
         click.echo(json.dumps(as_mapping(summary)))
     elif not quiet:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from batchllm.simulate import EmbeddedProviders
 from batchllm.spec.fingerprint import differences, fingerprint, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import Simulation
-from batchllm.wiring import CheckedJob, build_lanes, check
+from batchllm.wiring import CheckedJob, build_lanes, check, mark_simulated
 
 Watch = Callable[[RunStats, str], AbstractContextManager[None]]
 
@@ -75,7 +75,7 @@ class _Run:
     """One start of a job whose output is locked."""
 
     def __init__(self, checked: CheckedJob, options: Options, out: Path) -> None:
-        self._checked = checked
+        self._checked = replace(checked, lanes=mark_simulated(checked.lanes))
         self._options = options
         self._out = out
         self._sections = semantic_sections(checked.job)
@@ -161,7 +161,7 @@ class _Run:
 
     @contextmanager
     def _simulators(self) -> Iterator[dict[int, str]]:
-        lanes = [lane for lane in self._checked.lanes if lane.is_simulated]
+        lanes = [lane for lane in self._checked.lanes if lane.is_embedded]
         if not lanes:
             yield {}
             return

@@ -6,7 +6,7 @@ from pathlib import Path
 from batchllm.dispatch import Ending
 from batchllm.events import LaneStats, RunStats
 from batchllm.journal import Manifest
-from batchllm.report.summary import LaneSummary, RunSummary
+from batchllm.report.summary import NOTHING_TO_DO, LaneSummary, RunSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
 
 def _ending(figures: Figures, stats: RunStats, manifest: Manifest) -> str:
     if not stats.lanes:
-        return "nothing to do"
+        return NOTHING_TO_DO
     if figures.limit is not None and not manifest.complete:
         return f"the first {figures.limit:,} rows (--limit)"
     return ""

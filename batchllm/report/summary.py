@@ -62,6 +62,10 @@ class RunSummary:
     notes: tuple[str, ...] = ()
 
 
+#: How the end of a start is called that found everything answered.
+NOTHING_TO_DO = "nothing to do"
+
+
 def line(summary: RunSummary) -> str:
     """One line, for a log or a cron mail."""
     parts = [_counts(summary)]
@@ -70,6 +74,24 @@ def line(summary: RunSummary) -> str:
         parts += [f"tokens {_tokens(summary)}", f"cost {cost}", _duration(summary.seconds)]
     parts.append(f"{summary.output}/output")
     return printable(f"{summary.job}: " + "; ".join(part for part in parts if part))
+
+
+def trouble(summary: RunSummary) -> str:
+    """What went wrong and where to look, for stderr."""
+    failed = summary.failed + summary.failed_before
+    said = [summary.ending] if summary.ending and summary.ending != NOTHING_TO_DO else []
+    if failed:
+        classes = ", ".join(f"{count:,} {name}" for name, count in sorted(summary.failures_by_class.items()))
+        said.append(
+            f"{failed:,} {'row' if failed == 1 else 'rows'} failed{f' ({classes})' if classes else ''}"
+        )
+    rows = [f"{summary.job}: {'; '.join(said)}"]
+    rows += [f"  {text}" for text in summary.last_failures[-1:]]
+    if failed:
+        rows.append(f"  see {summary.output}/failures/*.parquet")
+    if summary.remedy:
+        rows.append(f"  {summary.remedy}")
+    return "\n".join(printable(row) for row in rows)
 
 
 def page(summary: RunSummary) -> str:

@@ -155,7 +155,7 @@ def _near_files(path: Path) -> str:
 
 def _listed(names: list[str], folder: Path) -> str:
     if not names:
-        return f"there is no .yaml file in {folder}; batchllm init writes one"
+        return f"there is no .yaml file in {folder}; the README shows a job to start from"
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"jobs in {folder}: {', '.join(names[:8])}{more}"
 

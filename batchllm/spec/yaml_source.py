@@ -52,7 +52,7 @@ _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1  # what JSON writers and Arrow hold
 #: Line breaks of YAML 1.1 that YAML 1.2 counts as ordinary characters; PyYAML still breaks lines at them.
 _OLD_BREAKS = "\x85\u2028\u2029"
 _NODE_EVENTS = (AliasEvent, ScalarEvent, SequenceStartEvent, MappingStartEvent)
-_EMPTY = Fault("", "the file is empty", "batchllm init writes a job to start from")
+_EMPTY = Fault("", "the file is empty", "the README shows a job to start from")
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,13 @@ def _task(loaded: LoadedJob, dimensions: int | None, faults: list[Fault]) -> Tas
 def _source(job: Job, task: Task, frame: object | None) -> Source:
     needed = task.template_columns
     if frame is not None:
-        return frame_source(frame, key=job.input.key, carry=job.output.carry, needed=needed)
+        return frame_source(
+            frame,
+            key=job.input.key,
+            carry=job.output.carry,
+            needed=needed,
+            columns=job.input.columns if isinstance(frame, list) else None,
+        )
     return open_source(job.input, carry=job.output.carry, needed=needed)
 
 

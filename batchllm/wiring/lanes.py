@@ -6,7 +6,7 @@ that the job put in the catalogue's place, unless the job says so with `api_key`
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import orjson
@@ -24,6 +24,7 @@ from batchllm.provider.catalogue import Catalogue, NotFound, ProviderEntry, Task
 from batchllm.provider.connection import HttpConnection
 from batchllm.provider.dialect import Asked, Translation, translate
 from batchllm.provider.redact import one_line
+from batchllm.provider.simulated import is_simulator
 from batchllm.provider.verdict import judge
 from batchllm.records import Failure, LaneInfo, Reading, Request, Response
 from batchllm.spec.env import ExpansionError, expand
@@ -52,6 +53,11 @@ class LanePlan:
     @property
     def is_simulated(self) -> bool:
         return self.info.is_simulated
+
+    @property
+    def is_embedded(self) -> bool:
+        """The run itself starts its provider."""
+        return self.entry.name == SIMULATOR
 
 
 class LanePlanner:
@@ -86,6 +92,8 @@ class LanePlanner:
         price = find_price(
             spec, model, entry.price_provider, wall_s=self._wall_s, service_tier=asked.params.service_tier
         )
+        if price is not None and asked.task_kind in ("embedding", "moderation"):
+            price = price.without_output()
         if len(self.faults) > before:
             return None
         return LanePlan(
@@ -191,6 +199,16 @@ class LanePlanner:
 
     def _fault(self, index: int, key: str, message: str, remedy: str = "") -> None:
         self.faults.append(self._loaded.fault(f"providers.{index}.{key}", message, remedy))
+
+
+def mark_simulated(plans: Sequence[LanePlan]) -> tuple[LanePlan, ...]:
+    """Lanes whose address turns out to be a simulator's are marked as such, so that nothing passes for real."""
+    asked = {plan.base_url for plan in plans if plan.base_url}
+    simulated = {url for url in asked if is_simulator(url)}
+    return tuple(
+        replace(plan, info=plan.info._replace(is_simulated=True)) if plan.base_url in simulated else plan
+        for plan in plans
+    )
 
 
 def build_lanes(

@@ -147,3 +147,45 @@ def test_an_error_is_an_object_for_machines_too(tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert (done.returncode, said["type"], said["code"]) == (66, "exit", 66)
     assert "no.yaml" in said["reason"]
+
+
+def write_tiny(folder: Path) -> Path:
+    (folder / "rows.jsonl").write_text('{"id": "a", "text": "x"}\n{"id": "b"}\n')
+    job = folder / "job.yaml"
+    job.write_text(
+        "name: tiny\ninput: {path: rows.jsonl, key: id}\ntask: {type: chat, prompt: '{{ text }}'}\n"
+        "providers: [{provider: simulator, model: m, simulate: {latency: {median_s: 0.0}}}]\n"
+    )
+    return job
+
+
+def test_failed_rows_are_said_on_stderr_with_their_class_and_place(tmp_path: Path) -> None:
+    done = batchllm("run", str(write_tiny(tmp_path)))
+    assert done.returncode == 3
+    assert "1 row failed (1 template)" in done.stderr
+    assert "no column 'text'" in done.stderr or "text" in done.stderr
+    assert "failures" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_hurt_nothing(tmp_path: Path, closed: str) -> None:
+    job = write_tiny(tmp_path)
+    command = f"exec {sys.executable} -m batchllm run {job} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 3, done.stderr
+    assert (tmp_path / "out" / "tiny" / "manifest.json").exists()
+
+
+def test_a_full_disk_behind_stdout_is_said(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "batchllm", "schema"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    assert done.returncode == 74
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -255,6 +255,37 @@ def test_simulated_answers_are_marked_in_column_manifest_and_summary(folder: Pat
     assert rig.table(folder, "output")["simulated"].all()
 
 
+def test_answers_of_a_simulator_behind_a_base_url_are_marked_too(folder: Path) -> None:
+    rig.write_rows(folder / "rows.jsonl", 3)
+    with rig.served({}) as (urls, books):
+        summary = rig.run(folder, rig.job(folder, [rig.lane(urls[0], "one")]))
+        assert books[0].ledger.accepted == 3
+    assert summary.is_simulated
+    assert rig.table(folder, "output")["simulated"].all()
+
+
+def test_the_price_of_answers_does_not_matter_to_vectors(folder: Path) -> None:
+    rig.write_rows(folder / "rows.jsonl", 10)
+    task = {"type": "embedding", "text": "{{ text }}", "dimensions": 8}
+    with rig.served({}) as (urls, _):
+        lane = rig.lane(urls[0], "one", price={"input": 1.0, "output": 2.0})
+        summary = rig.run(folder, rig.job(folder, [lane], task=task))
+    usage = rig.table(folder, "usage")
+    assert summary.cost_usd == pytest.approx(usage["prompt_tokens"].sum() / 1e6)
+
+
+def test_rows_given_as_dicts_take_their_declared_types(folder: Path) -> None:
+    rows = [{"id": "a", "text": "one", "n": 3}]
+    spec = {
+        "name": "typed",
+        "input": {"key": "id", "columns": {"n": "int64"}},
+        "task": {"type": "chat", "prompt": "{{ text }}"},
+        "providers": [{"provider": "simulator", "model": "m", "simulate": {"latency": {"median_s": 0.0}}}],
+        "output": {"path": "out", "carry": ["n"]},
+    }
+    assert batchllm.run(spec, rows=rows, folder=folder).output.collect()["n"].to_list() == [3]
+
+
 def test_a_budget_stops_the_run_and_a_higher_one_goes_on(folder: Path) -> None:
     rig.write_rows(folder / "rows.jsonl", 100)
     price = {"input": 10.0, "output": 10.0}

@@ -107,9 +107,8 @@ def _ended_by(error: BaseException) -> int:
             _leave_quietly()
         case OSError():
             place = f" ({error.filename})" if error.filename else ""
-            _say(
-                f"the system refused: {error.strerror or error}{place}\n  mend that and start again: what was paid is kept"
-            )
+            reason = error.strerror or error
+            _say(f"the system refused: {reason}{place}\n  mend that and start again: what was paid is kept")
             code = ExitCode.IO
         case _:
             _report_bug(error)

@@ -341,7 +341,9 @@ def _simulation_faults(at: int, lane: Mapping[str, object]) -> Iterator[Fault]:
         yield Fault(path, f"{p99_s:g} is less than median_s ({median_s:g})")
     elif median_s == 0 and isinstance(p99_s, int | float) and p99_s > 0:
         path = dotted(("providers", at, "simulate", "latency", "median_s"))
-        yield Fault(path, "a log-normal with a median of 0 is 0 everywhere", "leave p99_s out, or set a median")
+        yield Fault(
+            path, "a log-normal with a median of 0 is 0 everywhere", "leave p99_s out, or set a median"
+        )
     answers = simulation.get("answers")
     for number, rule in enumerate(answers if isinstance(answers, list) else ()):
         pattern = rule.get("pattern") if isinstance(rule, dict) else None

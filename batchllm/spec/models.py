@@ -216,7 +216,7 @@ class Retry(Strict):
 
 class Budget(Strict):
     usd: Positive = Field(
-        description="Never exceeded, over all runs of this output; reserved before each call."
+        description="Reserved before each call, over all runs of this output; calls that a kill cut off are not in it."
     )
 
 

@@ -164,3 +164,8 @@ def remaining(lanes: Sequence[Candidate], excluded: frozenset[int]) -> list[int]
 
 def is_credentials(failure: Failure | None) -> bool:
     return failure is not None and failure.code is FailureCode.CREDENTIALS
+
+
+def is_about_lane(failure: Failure) -> bool:
+    """Does it speak of the lane, and say nothing of the request that met it?"""
+    return failure.lane_is_dead or failure.code in LANE_TROUBLE or failure.code is FailureCode.RATE_LIMIT

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from batchllm.budget import Budget
 from batchllm.dispatch import Dispatcher, Ending, Lane
@@ -11,6 +11,7 @@ from batchllm.events import LaneStats, RunStats
 from batchllm.fallback import Health
 from batchllm.limit.lane_limits import LaneLimits, Window
 from batchllm.limit.output_size import OutputSize
+from batchllm.plan import narrow
 from batchllm.pricing import Price
 from batchllm.records import (
     Action,
@@ -97,9 +98,11 @@ class Rig:
         patience_s: float = 21_600.0,
         recorder: MemoryRecorder | None = None,
         dice: random.Random | None = None,
+        finished: Collection[tuple[int, int]] = (),
         **limits: float,
     ) -> None:
         self.providers = providers
+        self._finished = finished  # row and lane, with routing all
         self.recorder = recorder or MemoryRecorder()
         self.stats = RunStats()
         self.clock = LoopClock()
@@ -135,7 +138,16 @@ class Rig:
         )
 
     def _to_all(self, request: Request) -> Sequence[tuple[int, Request]]:
-        return [(lane.index, request) for lane in self.lanes]
+        spread = []
+        for lane in self.lanes:
+            open_rows = [
+                position
+                for position, row in enumerate(request.rows)
+                if (row.ordinal, lane.index) not in self._finished
+            ]
+            if open_rows:
+                spread.append((lane.index, narrow(request, open_rows)))
+        return spread
 
     async def run(self, requests: Sequence[Request | RowFailed]) -> Ending:
         async with asyncio.timeout(FOR_EVER_S):

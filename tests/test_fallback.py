@@ -6,6 +6,7 @@ from batchllm.fallback import (
     TRIP_AFTER,
     Health,
     LaneState,
+    is_about_lane,
     is_available,
     is_open_to,
     remaining,
@@ -186,3 +187,11 @@ def test_a_lane_on_probation_is_not_the_better_bet() -> None:
     lane.health.wake(1.0)
     assert lane.health.state is LaneState.PROBING
     assert not is_available(lane)
+
+
+def test_deaths_outages_and_rate_limits_are_about_the_lane_and_other_failures_about_the_row() -> None:
+    missing = Failure(Action.ELSEWHERE, FailureCode.CAPABILITY, "no schema here", 400)
+    assert all(is_about_lane(failure) for failure in (DOWN, DEAD, REFUSED))
+    assert is_about_lane(missing._replace(lane_is_dead=True))
+    for code in (FailureCode.CAPABILITY, FailureCode.CONTEXT_LENGTH, FailureCode.SCHEMA_MISMATCH):
+        assert not is_about_lane(missing._replace(code=code))

@@ -1,6 +1,6 @@
 """One request → one outcome: the only loop over limit, provider, verdict, retry and fallback."""
 
-from batchllm.dispatch.aftermath import Ending
+from batchllm.dispatch.endings import Ending
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.loop import Dispatcher, FeedBatch, Spreading
 

@@ -1,5 +1,7 @@
 """What follows a failed attempt: the lane's health, the request's next way, the record of rows given up.
 
+A row that only one lane may answer (`routing: all`) outlives that lane: it gets no outcome, and a later start asks it.
+
 No waiting happens here; a backoff is a timer that puts the request back on the board.
 """
 
@@ -8,12 +10,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from batchllm.dispatch.endings import Ending, no_lane_left
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import failed_records
 from batchllm.dispatch.work import Board, Work
 from batchllm.errors import ExitCode
 from batchllm.events import RunStats
-from batchllm.fallback import LaneState, is_credentials, remaining
+from batchllm.fallback import LaneState, is_about_lane, remaining
 from batchllm.plan import halves
 from batchllm.records import (
     LANE_TROUBLE,
@@ -31,15 +34,6 @@ SAME_FAULT_ROWS = 20
 #: After a failure another lane is preferred for this long.
 PREFER_OTHER_S = 1.0
 _LAST_FAILURES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why dispatch ended. `code` OK: everything fed to it has its outcome."""
-
-    code: ExitCode
-    reason: str = ""
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +69,8 @@ class Aftermath:
         self._stop = stop
         self._timers: set[asyncio.TimerHandle] = set()
         self._same_fault = 0
+        #: Lane → answers that nobody will give in this run, since the lane is dead and has its rows for itself.
+        self.owed: dict[int, int] = {}
 
     def close(self) -> None:
         for timer in self._timers:
@@ -92,18 +88,26 @@ class Aftermath:
         if work.tries.counted > counted:
             work.note_fall(lane.index)
         self._note_health(call)
-        decision = decide(failure, work.tries, len(work.request.rows), self._policy, self._dice.random())
+        is_dead = lane.health.state is LaneState.DEAD
+        if is_dead and work.pinned is not None and is_about_lane(failure):
+            self._leave_open(lane, work)
+        else:
+            self._move_on(call)
+        if is_dead:
+            self._bury(lane)
+
+    def _move_on(self, call: FailedCall) -> None:
+        work = call.work
+        decision = decide(call.failure, work.tries, len(work.request.rows), self._policy, self._dice.random())
         match decision.next:
             case Next.SPLIT:
                 self._split(work)
             case Next.GIVE_UP:
-                self._give_up(work, lane)
+                self._give_up(work, call.lane)
             case Next.ELSEWHERE:
-                self._elsewhere(work, lane)
+                self._elsewhere(work, call.lane)
             case Next.AGAIN:
                 self._again(work, decision.after_s)
-        if lane.health.state is LaneState.DEAD:
-            self._bury(lane)
 
     def pass_on(self, lane: Lane, work: Work) -> None:
         """The prompt is larger than a whole minute of this lane: nothing is sent, another lane may take it."""
@@ -123,7 +127,7 @@ class Aftermath:
     def give_back(self, work: Work) -> None:
         """A lane took it and cannot send it now. The lanes that could may have died since."""
         if self._is_lost(work):
-            self._give_up_lost(work)
+            self._end_lost(work)
         else:
             self._board.give_back(work)
 
@@ -138,9 +142,9 @@ class Aftermath:
                 self._stats.last_failures.append(f"row {record.row.ordinal}: {record.message}")
         del self._stats.last_failures[:-_LAST_FAILURES]
 
-    def refuse_for_dead_lane(self, lane: Lane, request: Request) -> None:
-        """With `routing: all`: a dead lane leaves a gap, not a hole in the run."""
-        self.record_failed(failed_records(request, _dead_lane(lane), lane=lane.index, attempts=0))
+    def leave_open(self, lane: Lane, request: Request) -> None:
+        """The lane that had it for itself is dead. No outcome is recorded: a later start asks it."""
+        self.owed[lane.index] = self.owed.get(lane.index, 0) + len(request.rows)
 
     def _note_health(self, call: FailedCall) -> None:
         lane, failure = call.lane, call.failure
@@ -158,6 +162,10 @@ class Aftermath:
         elif failure.code is not FailureCode.RATE_LIMIT:
             lane.health.note_answer()
         self._board.wake()
+
+    def _leave_open(self, lane: Lane, work: Work) -> None:
+        self.leave_open(lane, work.request)
+        self._board.finish()
 
     def _split(self, work: Work) -> None:
         parts = [Work(half, work.pinned) for half in halves(work.request)]
@@ -180,7 +188,7 @@ class Aftermath:
     def _again(self, work: Work, after_s: float) -> None:
         def back() -> None:
             if self._is_lost(work):  # its lanes died during the wait
-                self._give_up_lost(work)
+                self._end_lost(work)
                 return
             self._board.return_failed(work)
             self._later(PREFER_OTHER_S, forget)
@@ -239,13 +247,13 @@ class Aftermath:
             )
 
     def _bury(self, lane: Lane) -> None:
-        """A lane is dead: rows that only it could answer fail; with no lane left the run stops."""
+        """A lane is dead: rows that only it could answer end with it; with no lane left the run stops."""
         lane.stats.state, lane.stats.reason = "dead", lane.health.reason
         if not remaining(self._lanes, frozenset()):
-            self._stop(_no_lane_left(self._lanes))
+            self._stop(no_lane_left(self._lanes))
             return
         for work in self._board.sweep(self._is_lost):
-            self._give_up_lost(work)
+            self._end_lost(work)
         self._board.wake()
 
     def _is_lost(self, work: Work) -> bool:
@@ -256,13 +264,16 @@ class Aftermath:
             return self._lanes[work.pinned].health.state is LaneState.DEAD
         return not remaining(self._lanes, work.excluded)
 
-    def _give_up_lost(self, work: Work) -> None:
+    def _end_lost(self, work: Work) -> None:
+        if work.pinned is not None:
+            self._leave_open(self._lanes[work.pinned], work)
+            return
         for lane in self._lanes:
-            if lane.health.state is LaneState.DEAD and work.pinned in (None, lane.index):
+            if lane.health.state is LaneState.DEAD:
                 failure = _dead_lane(lane)
                 work.last_failure = work.last_failure or failure
                 work.causes.setdefault(lane.info.name, f"{lane.info.name}: {failure.message}")
-        self._give_up(work, None if work.pinned is None else self._lanes[work.pinned])
+        self._give_up(work, None)
 
 
 def _dead_lane(lane: Lane) -> Failure:
@@ -272,19 +283,4 @@ def _dead_lane(lane: Lane) -> Failure:
         FailureCode.LANE_DEAD,
         f"the lane {lane.info.name} was given up: {lane.health.reason}",
         status=None if killer is None else killer.status,
-    )
-
-
-def _no_lane_left(lanes: Sequence[Lane]) -> Ending:
-    reasons = "; ".join(f"{lane.info.name}: {lane.health.reason}" for lane in lanes)
-    if all(is_credentials(lane.health.killer) for lane in lanes):
-        return Ending(
-            ExitCode.NO_PERMISSION,
-            f"every lane rejected its key ({reasons})",
-            "check the api_key of the lanes; finished rows are kept",
-        )
-    return Ending(
-        ExitCode.UNAVAILABLE,
-        f"no lane is left that could answer ({reasons})",
-        "start again when a provider is back; finished rows are kept and not paid again",
     )

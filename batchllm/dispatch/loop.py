@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from batchllm.budget import Budget
 from batchllm.clock import Clock
-from batchllm.dispatch.aftermath import Aftermath, Ending, FailedCall
+from batchllm.dispatch.aftermath import Aftermath, FailedCall
+from batchllm.dispatch.endings import Ending, all_dealt_with
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import attempt_record, done_records
 from batchllm.dispatch.safety import Safety
@@ -89,7 +90,7 @@ class Dispatcher:
         self._settled = asyncio.Event()
 
     async def run(self, feed: AsyncIterator[FeedBatch]) -> Ending:
-        """Until all that `feed` yields has its outcome, or nothing more can be done, or `stop` is called."""
+        """Until all that `feed` yields has been dealt with, or nothing more can be done, or `stop` is called."""
         self._ended = asyncio.get_running_loop().create_future()
         tasks = [asyncio.create_task(self._feed(feed))]
         tasks.append(asyncio.create_task(self._watch_record()))
@@ -131,8 +132,13 @@ class Dispatcher:
 
     @property
     def outstanding(self) -> int:
-        """Requests that were fed and have no outcome yet."""
+        """Requests that were fed and are still to have their outcome in this run."""
         return self._board.outstanding
+
+    @property
+    def owed(self) -> int:
+        """Answers that lanes left open when they died, with routing `all`."""
+        return sum(self._aftermath.owed.values())
 
     async def _watch_record(self) -> None:
         """Meet an error of the record even when all else waits for places that only a commit gives back."""
@@ -157,7 +163,7 @@ class Dispatcher:
             await self._recorder.room()
             await self._board.below(bound)
         await self._board.below(1)
-        self.stop(Ending(ExitCode.OK))
+        self.stop(all_dealt_with(self._lanes, self._aftermath.owed))
 
     def _add(self, request: Request) -> None:
         if self._spreading is None:
@@ -165,7 +171,7 @@ class Dispatcher:
             return
         for lane, part in self._spreading(request):
             if self._lanes[lane].health.state is LaneState.DEAD:
-                self._aftermath.refuse_for_dead_lane(self._lanes[lane], part)
+                self._aftermath.leave_open(self._lanes[lane], part)
             else:
                 self._board.add(Work(part, pinned=lane))
 

@@ -87,7 +87,7 @@ class Board:
         self.wake()
 
     def finish(self) -> None:
-        """One request has its outcome."""
+        """One request has its outcome, or will have none in this run."""
         self.outstanding -= 1
         self._drained.set()
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from batchllm.budget import Budget
 from batchllm.dispatch import Ending
 from batchllm.errors import ExitCode, StorageError
+from batchllm.fallback import LaneState
 from batchllm.pricing import Price
 from batchllm.records import (
     Action,
@@ -158,10 +159,35 @@ def test_every_run_ends_and_each_row_has_at_most_one_outcome(plan: Plan) -> None
     assert all(count == 1 for count in outcomes.values())
     assert (rig.stats.ok, rig.stats.failed) == (len(recorder.done), len(outcomes) - len(recorder.done))
     assert len(recorder.attempts) == rig.calls == sum(lane.stats.sent for lane in rig.lanes)
-    if ending is not None and ending.code is ExitCode.OK:
-        assert len(outcomes) == (plan.rows + 1) * slots
+    if ending is not None and _went_through(rig, ending):
         assert rig.dispatcher.outstanding == 0
+        _assert_only_dead_lanes_owe(plan, rig, ending, outcomes)
     _assert_nothing_is_held(plan, rig)
+
+
+def _went_through(rig: Rig, ending: Ending) -> bool:
+    """All that was fed was dealt with: by its outcome, or left open since its own lane died and others lived."""
+    lives = any(lane.health.state is not LaneState.DEAD for lane in rig.lanes)
+    return ending.code is ExitCode.OK or (
+        ending.code in (ExitCode.UNAVAILABLE, ExitCode.NO_PERMISSION) and lives
+    )
+
+
+def _assert_only_dead_lanes_owe(
+    plan: Plan, rig: Rig, ending: Ending, outcomes: Counter[tuple[int, int]]
+) -> None:
+    """Each unit is done, failed or open, and an open one belongs to a lane that died under `all`."""
+    slots = plan.lanes if plan.routing == "all" else 1
+    units = {(row, lane) for row in range(plan.rows + 1) for lane in range(slots)}
+    owed = units - set(outcomes)
+    assert set(outcomes) <= units
+    assert len(owed) == rig.dispatcher.owed
+    assert (ending.code is ExitCode.OK) == (not owed)
+    if owed:
+        dead = {lane.index for lane in rig.lanes if lane.health.state is LaneState.DEAD}
+        assert plan.routing == "all"
+        assert {lane for _, lane in owed} == dead
+        assert all(rig.lanes[lane].info.name in ending.reason for lane in dead)
 
 
 def _assert_nothing_is_held(plan: Plan, rig: Rig) -> None:

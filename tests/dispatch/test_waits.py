@@ -33,8 +33,8 @@ def test_a_record_that_breaks_with_every_place_taken_ends_the_run() -> None:
     run_virtual(main())
 
 
-def test_with_all_the_request_that_its_dead_lane_failed_is_given_up() -> None:
-    """Its lane dies while it waits for its next try."""
+def test_with_all_the_requests_that_wait_for_a_lane_that_dies_end_the_run_open() -> None:
+    """Their lane dies while they wait for their next try."""
     rig, ending = run(
         lambda: Rig(
             ScriptedProvider(echo, latency_s=0.1),
@@ -44,13 +44,13 @@ def test_with_all_the_request_that_its_dead_lane_failed_is_given_up() -> None:
         ),
         rows(20),
     )
-    assert ending.code is ExitCode.OK
+    assert ending.code is ExitCode.UNAVAILABLE
     assert len(rig.answers()) == 20
-    assert sorted(failed.row.ordinal for failed in rig.recorder.failed) == list(range(20))
-    assert rig.dispatcher.outstanding == 0
+    assert rig.recorder.failed == []
+    assert (rig.dispatcher.outstanding, rig.dispatcher.owed) == (0, 20)
 
 
-def test_with_all_a_backoff_that_outlives_its_lane_ends_as_a_failure() -> None:
+def test_with_all_a_backoff_that_outlives_its_lane_ends_with_the_row_open() -> None:
     def script(body: dict[str, str], call: int) -> Response | Failure:
         return SERVER_ERROR if body["content"] == "row 0" else BAD_KEY
 
@@ -60,8 +60,9 @@ def test_with_all_a_backoff_that_outlives_its_lane_ends_as_a_failure() -> None:
         ),
         rows(3),
     )
-    assert ending.code is ExitCode.OK
-    assert sorted(failed.row.ordinal for failed in rig.recorder.failed) == [0, 1, 2]
+    assert ending.code is ExitCode.NO_PERMISSION
+    assert rig.recorder.failed == []
+    assert (rig.dispatcher.outstanding, rig.dispatcher.owed) == (0, 3)
 
 
 def test_a_lane_that_dies_while_its_pump_waits_for_tokens_gives_the_request_back_for_good() -> None:
@@ -76,9 +77,10 @@ def test_a_lane_that_dies_while_its_pump_waits_for_tokens_gives_the_request_back
         ),
         requests,
     )
-    assert ending.code is ExitCode.OK
+    assert ending.code is ExitCode.NO_PERMISSION
     assert len(rig.answers()) == 4
-    assert len(rig.recorder.failed) == 4
+    assert rig.recorder.failed == []
+    assert (rig.dispatcher.outstanding, rig.dispatcher.owed) == (0, 4)
 
 
 def test_a_request_whose_last_lane_dies_while_it_is_held_fails_with_all_causes() -> None:

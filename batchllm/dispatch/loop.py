@@ -354,7 +354,7 @@ class Dispatcher:
         cost = _cost_of(lane, verdict, self._clock.wall_s())
         if cost is not None:
             stats.cost_usd = None if stats.cost_usd is None else stats.cost_usd + cost
-        elif isinstance(verdict, Reading):
+        elif isinstance(verdict, Reading) or verdict.billed is Billed.YES:
             stats.cost_usd = None
         if self._budget is not None:
             self._budget.settle(_worst_usd(lane, work), cost)

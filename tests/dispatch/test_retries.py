@@ -5,11 +5,17 @@ from dispatch_rig import REFUSED, SERVER_ERROR, Rig, at_times, rate_limited, row
 from batchllm.budget import Budget
 from batchllm.errors import ExitCode
 from batchllm.pricing import Price
-from batchllm.records import Action, Failure, FailureCode, Response, RowFailed, RowRef
+from batchllm.records import Action, Billed, Failure, FailureCode, Response, RowFailed, RowRef
 from batchllm.retry import RetryPolicy
 from batchllm.testing import ScriptedProvider, echo, packed_request
 
 INVALID_PACK = Failure(Action.SPLIT, FailureCode.INVALID_REQUEST, "HTTP 400: no", 400)
+
+
+def test_paid_answers_without_a_price_make_the_cost_unknown() -> None:
+    bad = Failure(Action.AGAIN, FailureCode.SCHEMA_MISMATCH, "not in enum", 200, billed=Billed.YES)
+    rig, _ = run(lambda: Rig(ScriptedProvider(lambda body, call: bad), size=1), rows(1))
+    assert rig.lanes[0].stats.cost_usd is None
 
 
 def test_halves_of_a_request_go_on_with_the_tries_of_the_whole() -> None:

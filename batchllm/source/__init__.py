@@ -23,7 +23,7 @@ from batchllm.source.csv import CsvReader, read_header
 from batchllm.source.files import FileStamp, InputFile
 from batchllm.source.finding import find_files
 from batchllm.source.frame import FrameSource, frame_source
-from batchllm.source.jsonl import JsonlReader, check_head, first_objects
+from batchllm.source.jsonl import JsonlReader, check_first_lines, check_head, first_objects
 from batchllm.source.parquet import ParquetReader, read_schema, shared_schema
 from batchllm.source.reading import FileSource
 from batchllm.source.rows import ValueRows
@@ -54,6 +54,7 @@ def open_source(spec: Input, *, carry: Carry, needed: frozenset[str] | None) -> 
 def _open_jsonl(spec: Input, files: tuple[InputFile, ...], carry: Carry) -> FileSource:
     for file in files:
         check_head(file)
+    check_first_lines(files)
     seen = list(dict.fromkeys(name for values in first_objects(files, _SAMPLE_ROWS) for name in values))
     where = f"{_where(files)} (in its first rows)"
     shape, pinned = pin_seen(where, seen, spec.key, carry, spec.columns)

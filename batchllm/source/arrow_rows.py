@@ -5,7 +5,7 @@ cell beyond the cap is refused with its row. Text is checked to be UTF-8 before 
 pass on whatever bytes a file holds.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ from pyarrow import types
 from batchllm.carry import CarryCodec, is_bytes, is_text
 from batchllm.errors import InputDataError
 from batchllm.records import BadRow, Row
-from batchllm.source.columns import RowFault, Shape, unknown_column
+from batchllm.source.columns import KeyFault, RowFault, Shape, unknown_column
 from batchllm.source.rendering import is_known_zone, render, time_zones
 from batchllm.source.rows import (
     MAX_BATCH_BYTES,
@@ -84,6 +84,7 @@ class ArrowRows:
         faults |= self._key_faults(batch, faults)
         if not faults:
             return list(self._good_rows(batch, range(first, first + batch.num_rows)))
+        self._add_keys(batch, faults)
         good = [at for at in range(batch.num_rows) if at not in faults]
         made: dict[int, Row | BadRow] = {
             at: bad_row(first + at, place(at), fault) for at, fault in faults.items()
@@ -119,6 +120,24 @@ class ArrowRows:
                 f'{self._where}: the key column "{name}" holds {pc.max(column)}, which is beyond int64',
                 remedy="cast the column to string in the input",
             ) from None
+
+    def _add_keys(self, batch: pa.RecordBatch, faults: Mapping[int, RowFault]) -> None:
+        """A row that is faulty elsewhere is still known by its key."""
+        if self._shape.key is None:
+            return
+        column = batch.column(self._shape.key.name)
+        for at, fault in faults.items():
+            one = undictionary(column.slice(at, 1)).take(pa.array([0]))
+            if (
+                isinstance(fault, KeyFault)
+                or decoded_bytes(one) > MAX_CELL_BYTES
+                or _fault_in(one) is not None
+            ):
+                continue
+            try:
+                fault.key = one.cast(self._shape.key.type)[0].as_py() or None
+            except pa.ArrowInvalid:
+                continue  # beyond int64
 
     def _key_faults(self, batch: pa.RecordBatch, faults: Collection[int]) -> dict[int, RowFault]:
         if self._shape.key is None:

@@ -7,6 +7,7 @@ travels as its JSON text.
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from batchllm.errors import InputDataError
+from batchllm.records import Key
 from batchllm.spec.models import ColumnType
 
 ARROW_TYPES: dict[ColumnType, pa.DataType] = {
@@ -48,11 +50,21 @@ class Shape:
 
 
 class RowFault(Exception):  # noqa: N818  # what it names is the row, not the program
-    """This row cannot be used; the reader turns it into a BadRow."""
+    """This row cannot be used; the reader turns it into a BadRow. `key` is the row's, where it could be read."""
+
+    key: Key = None
 
 
 class KeyFault(RowFault):
     """This row has no key."""
+
+
+class NumberFault(RowFault):
+    """A number that cannot be held; `values` are the columns without one."""
+
+    def __init__(self, message: str, values: dict[str, object]) -> None:
+        super().__init__(message)
+        self.values = values
 
 
 class _Misfit(Exception):  # noqa: N818  # never leaves this module
@@ -71,7 +83,9 @@ def json_text(value: object) -> str | None:
             return str(value)
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_text_within)
     except (TypeError, ValueError) as error:
-        raise RowFault(f"holds a value that is no JSON: {error}") from None
+        # Python tells of its own limit on digits in the words of its own remedy.
+        reason = "a number of too many digits" if "int_max_str_digits" in str(error) else str(error)
+        raise RowFault(f"holds a value that is no JSON: {reason}") from None
     except RecursionError:
         raise RowFault("holds a value that is nested too deeply to be written as text") from None
 
@@ -114,7 +128,14 @@ def _csv_int(text: str) -> int:
 def _csv_float(text: str) -> float:
     if not _CSV_FLOAT.fullmatch(text):
         raise _Misfit
-    return float(text)
+    number = float(text)
+    if math.isinf(number) and "inf" not in text.lower():
+        raise RowFault(too_large(text))
+    return number
+
+
+def too_large(number: str) -> str:
+    return f"the number {cut_short(number)} is too large"
 
 
 def _csv_bool(text: str) -> bool:
@@ -169,6 +190,8 @@ def fit_text(name: str, kind: ColumnType, text: str) -> object:
         return _FROM_CSV[kind](stripped)
     except _Misfit:
         raise _fault(name, kind, text) from None
+    except RowFault as fault:
+        raise RowFault(f'column "{name}": {fault}') from None
 
 
 def _fault(name: str, kind: ColumnType, value: object) -> RowFault:
@@ -181,6 +204,10 @@ def shown(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):
         text = f"a {type(value).__name__}"
+    return cut_short(text)
+
+
+def cut_short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 

@@ -222,11 +222,16 @@ class CsvReader:
             if len(fields) != width:
                 return RowFault(f"the record has {len(fields)} fields, where the header has {width}")
             values: Values = dict(zip(names, pick(fields), strict=True))
-            try:
-                for name, kind in typed:
+            found: RowFault | None = None
+            for name, kind in typed:
+                try:
                     values[name] = fit_text(name, kind, str(values[name]))
-            except RowFault as fault:
-                return fault
+                except RowFault as fault:
+                    found = found or fault
+                    values[name] = None
+            if found is not None:
+                found.key = self._rows.key_in(values)
+                return found
             return values
 
         return make

@@ -131,7 +131,7 @@ class _Tap:
 
 
 @contextmanager
-def named_faults(path: str) -> Iterator[None]:
+def named_faults(path: str, remedy: str = "check that it is whole, or make it again") -> Iterator[None]:
     """What the file system and pyarrow raise, with the file's name and a remedy."""
     try:
         yield
@@ -143,9 +143,8 @@ def named_faults(path: str) -> Iterator[None]:
         ) from error
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputDataError(
-            f"{path} cannot be read: {reason}", remedy="check that it is whole, or make it again"
-        ) from error
+        lines = reason.strip().splitlines() or [type(error).__name__]
+        raise InputDataError(f"{path} cannot be read: {lines[0]}", remedy=remedy) from error
 
 
 def printable(path: str) -> str:

@@ -33,9 +33,12 @@ def pick_from_folder(
     names = [name for name in names if not name.startswith((".", "_"))]
     known = {name: kind for name in names if (kind := format_of(name)[0]) is not None}
     if declared is not None:
-        return [name for name in names if known.get(name) == declared] or [
+        picked = [name for name in names if known.get(name) == declared] or [
             name for name in names if name not in known
         ]
+        if not picked:
+            raise _nothing_in(folder, f"no {declared} file", names, has_folders=has_folders)
+        return picked
     kinds = sorted(set(known.values()))
     if len(kinds) > 1:
         examples = ", ".join(next(name for name in known if known[name] == kind) for kind in kinds)
@@ -43,14 +46,24 @@ def pick_from_folder(
             f"{folder} holds files of several formats: {examples}",
             remedy=f"name one kind with a pattern such as {folder}/*.{kinds[0]}, or say input.format",
         )
-    if known or not (names or has_folders):
+    if known:
         return list(known)
     if names:
         raise InputDataError(
             f"{folder} holds no file of a known format, but {names[0]}",
             remedy=f"say input.format; {ENDINGS}",
         )
-    raise InputMissingError(
-        f"{folder} holds only folders, and they are not searched",
-        remedy=f"name the files with a pattern such as {folder}/**/*.parquet",
+    raise _nothing_in(folder, "no input file", names, has_folders=has_folders)
+
+
+def _nothing_in(folder: str, lacks: str, names: Sequence[str], *, has_folders: bool) -> InputMissingError:
+    if has_folders and not names:
+        return InputMissingError(
+            f"{folder} holds only folders, and they are not searched",
+            remedy=f"name the files with a pattern such as {folder}/**/*.parquet",
+        )
+    but = f", but {names[0]}" if names else ""
+    return InputMissingError(
+        f"{folder} holds {lacks}{but}",
+        remedy=f"{ENDINGS}; names that begin with . or _ are passed over",
     )

@@ -9,19 +9,28 @@ When a line names a field twice, the last one counts; to see the first would cos
 """
 
 import json
+import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import orjson
 
+from batchllm.errors import InputDataError
 from batchllm.records import BadRow, Row
-from batchllm.source.columns import RowFault
+from batchllm.source.columns import NumberFault, RowFault, too_large
 from batchllm.source.files import Format, InputFile
 from batchllm.source.lines import LineBlock, LongLine, line_blocks, refuse_foreign
 from batchllm.source.rows import MAX_BATCH_ROWS, BatchMaker, ValueRows, Values
 
 _HEAD_BYTES = 16
+_FIRST_LINES = 20
+_NO_UTF8 = "invalid UTF-8"
+_UNPACK_ARRAY = (
+    'python -c "import json,sys; [print(json.dumps(row)) for row in json.load(sys.stdin)]" < a.json > a.jsonl'
+)
 _SAMPLE_BYTES = 8 << 20
 _SHOWN_BYTES = 40
 _DIGITS_AS_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
@@ -87,6 +96,9 @@ class JsonlReader:
                 continue
             try:
                 values: Values | RowFault = parse_line(line)
+            except NumberFault as fault:
+                fault.key = self._rows.key_in(fault.values)
+                values = fault
             except RowFault as fault:
                 values = fault
             batch.add(at, values, len(line))
@@ -157,17 +169,60 @@ def _parse_slowly(line: bytes) -> object:
         text = line.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise RowFault(
-            f"invalid UTF-8 at byte {error.start + 1} of the line: {escaped(line, error.start)}"
+            f"{_NO_UTF8} at byte {error.start + 1} of the line: {escaped(line, error.start)}"
         ) from None
+    numbers = _Numbers()
     try:
-        return repaired(json.loads(text))
+        value = repaired(json.loads(text, parse_int=numbers.read_int, parse_float=numbers.read_float))
     except json.JSONDecodeError as error:
         near = json.dumps(text[max(0, error.pos - 20) : error.pos + 20])
         raise RowFault(f"not valid JSON: {error.msg}, at character {error.pos + 1}, near {near}") from None
     except RecursionError:
         raise RowFault("the JSON is nested too deeply") from None
-    except ValueError as error:
-        raise RowFault(f"a number cannot be read: {error}") from None
+    if numbers.has_unread and isinstance(value, dict):
+        _refuse_unread(value)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """In the place of a number that cannot be held."""
+
+    why: str
+
+
+class _Numbers:
+    """Reads the numbers of one line. What cannot be held is marked and not raised: the key may still be read."""
+
+    def __init__(self) -> None:
+        self.has_unread = False
+
+    def read_int(self, digits: str) -> object:
+        most = sys.get_int_max_str_digits()
+        count = len(digits.lstrip("-"))
+        if most and count > most:
+            return self._mark(f"the number has {count:,} digits, where {most:,} are read")
+        return int(digits)
+
+    def read_float(self, digits: str) -> object:
+        number = float(digits)
+        return self._mark(too_large(digits)) if math.isinf(number) else number
+
+    def _mark(self, why: str) -> _Unread:
+        self.has_unread = True
+        return _Unread(why)
+
+
+def _refuse_unread(values: Values) -> None:
+    """Raises NumberFault, unless all that was marked belonged to fields that a later one of the name replaced."""
+    faults = {name: found for name, value in values.items() if (found := _find_unread(value)) is not None}
+    for name, found in faults.items():
+        rest = {other: value for other, value in values.items() if other not in faults}
+        raise NumberFault(f'column "{name}": {found.why}', rest)
+
+
+def _find_unread(value: object) -> _Unread | None:
+    return next((one for one in _leaves(value) if isinstance(one, _Unread)), None)
 
 
 def escaped(data: bytes, at: int) -> str:
@@ -189,6 +244,10 @@ def repaired(value: object) -> object:
 
 def _has_big_float(value: object) -> bool:
     """Whether a float is in it that may have been an integer beyond 64 bits."""
+    return any(isinstance(one, float) and abs(one) >= 2**63 for one in _leaves(value))
+
+
+def _leaves(value: object) -> Iterator[object]:
     left = [value]
     while left:
         one = left.pop()
@@ -196,9 +255,8 @@ def _has_big_float(value: object) -> bool:
             left += one.values()
         elif isinstance(one, list):
             left += one
-        elif isinstance(one, float) and abs(one) >= 2**63:
-            return True
-    return False
+        else:
+            yield one
 
 
 def first_objects(files: Sequence[InputFile], most: int) -> list[Values]:
@@ -221,6 +279,76 @@ def _objects(files: Sequence[InputFile]) -> Iterator[Values]:
                 seen_bytes += len(piece.body)
                 if seen_bytes > _SAMPLE_BYTES:
                     return
+
+
+def check_first_lines(files: Sequence[InputFile]) -> None:
+    """Refuse an input whose first file with lines holds no object in the first ones: it is of another format.
+
+    Each of its lines would become a failure, and the fault is one. A line beyond the cap tells nothing.
+    """
+    for file in files:
+        found = list(islice(_numbered_lines(file), _FIRST_LINES))
+        if not found:
+            continue
+        lines = [line for _, line in found if line is not None]
+        if len(lines) == len(found) and not _has_object(lines):
+            raise _no_jsonl(file, found[0][0], lines[0])
+        return
+
+
+def _numbered_lines(file: InputFile) -> Iterator[tuple[int, bytes | None]]:
+    """Lines that are not blank; None for one beyond the cap."""
+    with file.text_stream() as stream:
+        for piece in line_blocks(stream.read):
+            if isinstance(piece, LongLine):
+                yield piece.line, None
+                continue
+            for number, line in enumerate(piece.lines, piece.first_line):
+                if not _is_blank(line):
+                    yield number, line
+
+
+def _has_object(lines: Sequence[bytes]) -> bool:
+    """An array over several lines has objects too: its last element ends without a comma."""
+    is_array = _bare(lines[0]) == b"["
+    ends = [is_array and _bare(line).startswith(b"]") for line in (*lines[1:], b"")]
+    return any(_is_object(line) and not is_last for line, is_last in zip(lines, ends, strict=True))
+
+
+def _bare(line: bytes) -> bytes:
+    return line.removeprefix(b"\xef\xbb\xbf").strip()
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        parse_line(line)
+    except NumberFault:
+        return True
+    except RowFault:
+        return False
+    return True
+
+
+def _fault_of(line: bytes) -> str:
+    try:
+        parse_line(line)
+    except RowFault as fault:
+        return str(fault)
+    return "the line holds an object within an array"
+
+
+def _no_jsonl(file: InputFile, number: int, line: bytes) -> InputDataError:
+    bare = _bare(line)
+    fault = "an array begins here" if bare == b"[" else _fault_of(line)
+    if fault.startswith(_NO_UTF8):
+        remedy = "convert it to UTF-8"
+    elif bare.startswith(b"["):
+        remedy = f"write one JSON object a line, for example with: {_UNPACK_ARRAY}"
+    elif b"," in bare and not bare.startswith(b"{"):
+        remedy = "if it is CSV, say input.format: csv, or let its name end in .csv"
+    else:
+        remedy = "write one JSON object a line; say input.format if the file is of another format"
+    return InputDataError(f"{file.path} is not JSONL: line {number}: {fault}", remedy=remedy)
 
 
 def check_head(file: InputFile) -> None:

@@ -7,7 +7,7 @@ A store has no inode; size and time tell versions apart.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -17,6 +17,11 @@ from batchllm.source.files import FileStamp, Format, Store, named_faults
 from batchllm.source.formats import pick_from_folder
 
 _BUFFER_BYTES = 8 << 20
+_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "file")
+_REMEDY = (
+    "check the path, the region, the network and the credentials; or copy the input to a file, and name that"
+)
+_CREDENTIALS = re.compile(r"([A-Za-z0-9+.-]+://)([^/?#]*)@")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -46,15 +51,36 @@ def is_uri(path: str) -> bool:
 
 
 def expand_uri(uri: str, declared: Format | None) -> list[tuple[str, Store]]:
-    scheme = urlsplit(uri).scheme
+    scheme = uri.partition("://")[0].lower()
+    if scheme in ("http", "https"):
+        raise InputDataError(
+            f"{scheme}:// input is not supported", remedy="download it to a file, and name that in input.path"
+        )
+    if scheme not in _SCHEMES:
+        raise InputDataError(
+            f"{scheme}:// input is not supported",
+            remedy="s3://, gs:// and abfs:// are read; copy anything else to a file, and name that in input.path",
+        )
     try:
         filesystem, location = fs.FileSystem.from_uri(uri)
     except (pa.ArrowException, ImportError, OSError, ValueError) as error:
         raise InputDataError(
-            f"{scheme}:// input cannot be opened here: {type(error).__name__}",
-            remedy="s3://, gs:// and abfs:// are read; copy anything else to a file",
+            f"{scheme}:// input cannot be opened: {first_line(error, uri)}", remedy=_REMEDY
         ) from None
     return expand_location(filesystem, location, scheme, declared)
+
+
+def first_line(error: Exception, uri: str) -> str:
+    """What went wrong, without what follows (traces, further tries) and without what the URI may hold of secrets."""
+    lines = str(error).strip().splitlines()
+    bare = _CREDENTIALS.sub(r"\1", uri.partition("?")[0])
+    said = (lines[0] if lines else type(error).__name__).replace(uri, bare)
+    found = _CREDENTIALS.match(uri)
+    secrets = found[2].split(":", 1)[-1:] if found else []
+    secrets += [one.partition("=")[2] for one in uri.partition("?")[2].split("&")]
+    for secret in sorted({*secrets, *map(unquote, secrets)} - {""}, key=len, reverse=True):
+        said = said.replace(secret, "***")
+    return said
 
 
 def expand_location(
@@ -64,7 +90,7 @@ def expand_location(
         return [(_name(scheme, one), RemoteStore(_name(scheme, one), filesystem, one)) for one in found]
 
     shown = _name(scheme, location)
-    with named_faults(shown):
+    with named_faults(shown, _REMEDY):
         info = filesystem.get_file_info(location)
         if info.type == fs.FileType.File:
             return named([location])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from batchllm.carry import CarryCodec
-from batchllm.records import BadRow, Row
+from batchllm.records import BadRow, Key, Row
 from batchllm.source.columns import KeyFault, RowFault, Shape, fit_column
 from batchllm.spec.models import ColumnType
 
@@ -29,9 +29,24 @@ class KeylessRow(BadRow):
     __slots__ = ()
 
 
+class KeyedRow(BadRow):
+    """A bad row whose key could be read all the same."""
+
+    key: Key
+
+
 def bad_row(ordinal: int, place: str, fault: RowFault) -> BadRow:
-    made = KeylessRow if isinstance(fault, KeyFault) else BadRow
-    return made(ordinal, place, str(fault))
+    if isinstance(fault, KeyFault):
+        return KeylessRow(ordinal, place, str(fault))
+    if fault.key is None:
+        return BadRow(ordinal, place, str(fault))
+    made = KeyedRow(ordinal, place, str(fault))
+    made.key = fault.key
+    return made
+
+
+def key_of(row: BadRow) -> Key:
+    return row.key if isinstance(row, KeyedRow) else None
 
 
 def missing_key(name: str, key: object) -> KeyFault:
@@ -61,7 +76,18 @@ class ValueRows:
         try:
             return self._rows(ordinal, [values])[0]
         except RowFault as fault:
+            fault.key = self.key_in(values)
             return bad_row(ordinal, place(at), fault)
+
+    def key_in(self, values: Values) -> Key:
+        """The key of a row that is faulty elsewhere; None where it cannot be read."""
+        if self._key is None:
+            return None
+        try:
+            (key,) = self._fit(self._key, [values])
+        except RowFault:
+            return None
+        return key if isinstance(key, str | int) and key != "" else None
 
     def _rows(self, first: int, parsed: list[Values]) -> list[Row]:
         for name in self._checked:

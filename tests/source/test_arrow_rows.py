@@ -14,7 +14,7 @@ from batchllm.source.arrow_rows import (
     pin_arrow,
     take,
 )
-from batchllm.source.rows import MAX_BATCH_BYTES, KeylessRow
+from batchllm.source.rows import MAX_BATCH_BYTES, KeylessRow, key_of
 
 MIB = 1 << 20
 
@@ -173,3 +173,19 @@ def test_an_unknown_time_zone_is_refused_where_templates_see_it() -> None:
     with pytest.raises(InputDataError, match='time zone "Mars/Phobos" of column "at"'):
         check_zones("a.parquet", schema, {"at"})
     check_zones("a.parquet", schema, {"other"})
+
+
+@pytest.mark.parametrize("keys", [["a", "b", "c"], [1, 2, 3]])
+def test_a_bad_row_tells_its_key(keys: list[object]) -> None:
+    batch = pa.record_batch({"id": keys, "t": raw_text(b"fine", b"caf\xe9", b"\xff")})
+    _, second, third = rows(batch, "id")
+    assert isinstance(second, BadRow)
+    assert isinstance(third, BadRow)
+    assert [key_of(second), key_of(third)] == keys[1:]
+
+
+def test_a_bad_row_whose_key_is_no_text_has_none() -> None:
+    batch = pa.record_batch({"id": raw_text(b"a", b"caf\xe9")})
+    _, second = rows(batch, "id")
+    assert isinstance(second, BadRow)
+    assert key_of(second) is None

@@ -15,6 +15,7 @@ from batchllm.errors import InputDataError
 from batchllm.records import BadRow, Row
 from batchllm.source import FileSource, open_source
 from batchllm.source.csv import MAX_FIELD_CHARS
+from batchllm.source.rows import key_of
 from batchllm.spec.models import ColumnType, Input
 
 
@@ -319,3 +320,21 @@ def test_what_the_standard_library_wrote_comes_back(
     writer.writerows(table)
     source = opened(tmp_path_factory.mktemp("csv"), out.getvalue())
     assert values(source) == [{"a": a, "b": b} for a, b in table]
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1E400"])
+def test_a_number_that_no_float_holds_is_a_bad_row(tmp_path: Path, number: str) -> None:
+    source = opened(tmp_path, f"id,n\na,{number}\n", key="id", columns={"n": "float64"})
+    assert bad(source).message == f'column "n": the number {number} is too large'
+
+
+@pytest.mark.parametrize("header", ["n,id,m", "id,n,m"])
+@pytest.mark.parametrize(("kind", "expected"), [("string", "7"), ("int64", 7)])
+def test_a_bad_row_tells_its_key(tmp_path: Path, header: str, kind: ColumnType, expected: object) -> None:
+    fields = {"n": "x", "id": "7", "m": "y"}
+    record = ",".join(fields[name] for name in header.split(","))
+    source = opened(
+        tmp_path, f"{header}\n{record}\n", key="id", columns={"n": "int64", "m": "int64", "id": kind}
+    )
+    assert key_of(bad(source)) == expected
+    assert 'column "n"' in bad(source).message

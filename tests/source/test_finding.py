@@ -95,8 +95,18 @@ def test_a_folder_without_any_known_file_is_refused(tmp_path: Path) -> None:
     assert "a.json" in refused(str(tmp_path)).message
 
 
-def test_an_empty_folder_has_no_files(tmp_path: Path) -> None:
-    assert find_files(str(tmp_path), None) == (None, ())
+@pytest.mark.parametrize(
+    ("names", "declared"), [((), None), ((".a.jsonl", "_SUCCESS"), None), (("a.csv",), "jsonl"), ((), "csv")]
+)
+def test_a_folder_without_an_input_file_is_a_missing_input(
+    tmp_path: Path, names: tuple[str, ...], declared: Format | None
+) -> None:
+    make(tmp_path, *names)
+    with pytest.raises(InputMissingError) as caught:
+        find_files(str(tmp_path), declared)
+    assert str(tmp_path) in caught.value.message
+    assert ".jsonl, .ndjson, .csv" in caught.value.remedy
+    assert caught.value.exit_code == 66
 
 
 def test_folders_within_a_folder_are_not_searched_in_silence(tmp_path: Path) -> None:
@@ -210,6 +220,7 @@ def test_a_name_that_is_no_text_is_shown_escaped(tmp_path: Path) -> None:
 
 FORBIDDEN = """
 import os, sys
+from batchllm.source.files import Format
 from batchllm.source.finding import find_files
 from batchllm.errors import BatchllmError
 os.setgid(65534)

@@ -17,6 +17,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source import FileSource, open_source
 from batchllm.source.columns import RowFault
 from batchllm.source.jsonl import parse_line, repaired
+from batchllm.source.rows import key_of
 from batchllm.spec.models import ColumnType, Input
 
 
@@ -121,10 +122,10 @@ def test_nul_bytes_are_a_bad_row(tmp_path: Path) -> None:
 
 
 def test_nan_and_infinities_are_kept_as_floats(tmp_path: Path) -> None:
-    (row,) = rows(opened(tmp_path, b'{"n":NaN,"p":Infinity,"m":-Infinity,"x":1e999,"in":[NaN]}\n'))
+    (row,) = rows(opened(tmp_path, b'{"n":NaN,"p":Infinity,"m":-Infinity,"in":[NaN]}\n'))
     assert isinstance(row, Row)
     assert math.isnan(row.values["n"])  # type: ignore[arg-type]
-    assert (row.values["p"], row.values["m"], row.values["x"]) == (math.inf, -math.inf, math.inf)
+    assert (row.values["p"], row.values["m"]) == (math.inf, -math.inf)
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character(tmp_path: Path) -> None:
@@ -147,7 +148,8 @@ def test_long_digits_in_text_and_large_floats_stay_what_they_are(tmp_path: Path)
 
 def test_an_integer_of_five_thousand_digits_is_a_bad_row(tmp_path: Path) -> None:
     assert (
-        "a number cannot be read" in bad(opened(tmp_path, b'{"a":1}\n{"n":' + b"9" * 5000 + b"}\n")).message
+        "the number has 5,000 digits"
+        in bad(opened(tmp_path, b'{"a":1}\n{"n":' + b"9" * 5000 + b"}\n")).message
     )
 
 
@@ -363,8 +365,8 @@ def test_peek_gives_the_first_readable_rows(tmp_path: Path) -> None:
     assert len(source.peek(100)) == 3
 
 
-def test_a_file_of_bad_lines_only_can_be_opened(tmp_path: Path) -> None:
-    source = opened(tmp_path, b"one\ntwo\n", key="id", carry=["c"])
+def test_a_file_of_bad_rows_only_can_be_opened(tmp_path: Path) -> None:
+    source = opened(tmp_path, b'{"n":1E400}\n' * 2, key="id", carry=["c"])
     scan = source.scan()
     assert (scan.rows, scan.bad_rows) == (2, 2)
 
@@ -408,3 +410,71 @@ def test_no_bytes_raise_anything_but_a_row_fault(line: bytes) -> None:
 def test_repaired_text_can_be_written(text: str) -> None:
     fixed = repaired({text: [text]})
     assert orjson.loads(orjson.dumps(fixed)) == fixed
+
+
+@pytest.mark.parametrize(
+    ("data", "fault", "remedy"),
+    [
+        (b'[\n  {\n    "a": 1\n  },\n  {\n    "a": 2\n  }\n]\n', "an array begins", "json.load(sys.stdin)"),
+        (b'\n[\n{"a": 1},\n{"a": 2}\n]\n', "an array begins", "json.load(sys.stdin)"),
+        (b'[{"a": 1}, {"a": 2}]', "the line holds a JSON array", "json.load(sys.stdin)"),
+        (b"id,text\n1,good\n2,bad\n", "not valid JSON", "format: csv"),
+        (b"just a text\nand more\n", "not valid JSON", "one JSON object a line"),
+        (b'{"a":"caf\xe9"}\n' * 30, "invalid UTF-8", "convert it to UTF-8"),
+        (b'{\n  "a": 1\n}\n', "not valid JSON", "one JSON object a line"),
+    ],
+    ids=["pretty", "object a line", "one line", "csv", "text", "latin-1", "pretty object"],
+)
+def test_a_file_that_is_no_jsonl_at_all_is_refused_as_one(
+    tmp_path: Path, data: bytes, fault: str, remedy: str
+) -> None:
+    with pytest.raises(InputDataError) as caught:
+        opened(tmp_path, data)
+    assert str(tmp_path / "reviews.jsonl") in caught.value.message
+    assert fault in caught.value.message
+    assert remedy in caught.value.remedy
+    assert caught.value.exit_code == 65
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[\n" + b"x\n" * 18 + b'{"a":1}\n',
+        b'{"a":1}\nid,text\n',
+        b'{"a":1E400}\n',
+        b"\n \n",
+        b"",
+    ],
+)
+def test_a_file_with_an_object_among_its_first_lines_has_bad_rows(tmp_path: Path, data: bytes) -> None:
+    assert opened(tmp_path, data).scan().rows == len([line for line in data.split(b"\n") if line.strip()])
+
+
+@pytest.mark.parametrize("number", [b"1E400", b"-1e999", b"1" * 5000 + b".5"])
+def test_a_number_that_no_float_holds_is_a_bad_row_of_its_column(tmp_path: Path, number: bytes) -> None:
+    data = b'{"id":"k","a":{"n":[' + number + b"]}}\n"
+    for carry in ((), ("a",)):
+        message = bad(opened(tmp_path, data, key="id", carry=carry)).message
+        assert message.startswith('column "a": the number ')
+        assert message.endswith(" is too large")
+        assert number[:20].decode() in message
+        assert len(message) < 150
+
+
+def test_a_number_of_too_many_digits_is_told_by_their_count(tmp_path: Path) -> None:
+    message = bad(opened(tmp_path, b'{"n":-' + b"9" * 5000 + b"}\n")).message
+    assert 'column "n": the number has 5,000 digits' in message
+    assert "set_int_max" not in message
+
+
+@pytest.mark.parametrize("value", [b"1E400", b"9" * 5000, b'"no number"'])
+@pytest.mark.parametrize(("key", "expected"), [(b'"k"', "k"), (b"7", "7")])
+def test_a_bad_row_tells_its_key(tmp_path: Path, value: bytes, key: bytes, expected: str) -> None:
+    data = b'{"id":' + key + b',"n":' + value + b"}\n"
+    assert key_of(bad(opened(tmp_path, data, key="id", columns={"n": "int64"}))) == expected
+
+
+@pytest.mark.parametrize("line", [b'{"id":1E400,"n":1}', b'{"n":1E400}', b'{"id":"a","n"'])
+def test_a_bad_row_whose_key_cannot_be_read_has_none(tmp_path: Path, line: bytes) -> None:
+    data = b'{"id":"x","n":1}\n' + line + b"\n"
+    assert key_of(bad(opened(tmp_path, data, key="id", columns={"n": "int64"}))) is None

@@ -9,7 +9,7 @@ from pyarrow import fs
 
 from batchllm.errors import InputDataError, InputMissingError
 from batchllm.source import open_source
-from batchllm.source.remote import RemoteStore, expand_location, expand_uri, is_uri
+from batchllm.source.remote import RemoteStore, expand_location, expand_uri, first_line, is_uri
 from batchllm.spec.models import Input
 
 
@@ -76,12 +76,58 @@ def test_what_is_not_there_is_missing(tmp_path: Path, location: str) -> None:
         names(bucket(tmp_path, "b/a.jsonl"), location)
 
 
-@pytest.mark.parametrize("uri", ["hf://datasets/a", "https://user:secret@host/a.jsonl", "nosuch://a"])
+@pytest.mark.parametrize("uri", ["hf://datasets/a", "nosuch://user:secret@a", "nosuch://[x"])
 def test_other_schemes_are_refused_without_saying_a_secret(uri: str) -> None:
-    with pytest.raises(InputDataError, match="cannot be opened here") as caught:
+    with pytest.raises(InputDataError, match="input is not supported") as caught:
         expand_uri(uri, None)
     assert "secret" not in str(caught.value)
+    assert "s3://" in caught.value.remedy
     assert "copy" in caught.value.remedy
+
+
+@pytest.mark.parametrize("uri", ["https://user:secret@host/a.jsonl", "HTTP://host/a.jsonl", "https://[x"])
+def test_the_web_is_no_input(uri: str) -> None:
+    with pytest.raises(InputDataError, match=r"https?:// input is not supported") as caught:
+        expand_uri(uri, None)
+    assert "secret" not in str(caught.value)
+    assert "download" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("s3://key:sec%2Fret@b/x?nosuch=hidden", "Unexpected query parameter in S3 URI"),
+        ("abfs:///x", "valid account name"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_says_why(uri: str, reason: str) -> None:
+    with pytest.raises(InputDataError, match="cannot be opened") as caught:
+        expand_uri(uri, None)
+    assert reason in caught.value.message
+    assert "\n" not in caught.value.message
+    assert not [word for word in ("sec%2Fret", "sec/ret", "hidden") if word in str(caught.value)]
+    assert "are read" not in str(caught.value)
+
+
+def test_what_is_said_of_a_uri_holds_no_secret() -> None:
+    uri = "s3://key:sec%2Fret@b/x?token=hidden"
+    said = first_line(OSError(f"no {uri} for sec/ret or hidden\ntrace"), uri)
+    assert said == "no s3://b/x for *** or ***"
+
+
+class Unreachable:
+    def get_file_info(self, _: object) -> object:
+        raise OSError("AWS Error NETWORK_CONNECTION: could not connect\nat somewhere")
+
+
+def test_a_store_that_does_not_answer_says_why_in_one_line() -> None:
+    with pytest.raises(InputDataError) as caught:
+        expand_location(Unreachable(), "b/a.jsonl", "s3", None)
+    assert (
+        caught.value.message
+        == "s3://b/a.jsonl cannot be read: AWS Error NETWORK_CONNECTION: could not connect"
+    )
+    assert "credentials" in caught.value.remedy
 
 
 def test_rows_come_from_a_uri(tmp_path: Path) -> None:

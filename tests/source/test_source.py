@@ -151,10 +151,11 @@ def test_an_input_can_be_read_many_times_at_once(tmp_path: Path, ending: str, wr
     assert sum(len(batch) for batch in one) > 0
 
 
-def test_an_empty_folder_is_an_input_without_rows(tmp_path: Path) -> None:
+def test_a_file_without_rows_is_an_input_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"")
     source = opened(tmp_path, "id", ("c",))
     scan = source.scan()
-    assert (scan.rows, scan.bad_rows, scan.files, list(source.batches())) == (0, 0, (), [])
+    assert (scan.rows, scan.bad_rows, len(scan.files), list(source.batches())) == (0, 0, 1, [])
 
 
 def test_a_missing_input_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
@@ -192,9 +193,9 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
 
 
 def test_places_and_messages_are_text(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b'{"a":"\xff"}\n\xed\xa0\x80\n{"a":"\\ud800"x}\n')
+    (tmp_path / "a.jsonl").write_bytes(b'{}\n{"a":"\xff"}\n\xed\xa0\x80\n{"a":"\\ud800"x}\n')
     found = [row for batch in opened(tmp_path).batches() for row in batch]
-    assert len(found) == 3
-    for row in found:
+    assert len(found) == 4
+    for row in found[1:]:
         assert isinstance(row, BadRow)
         (row.place + row.message).encode()

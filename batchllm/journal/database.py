@@ -20,7 +20,9 @@ from batchllm.errors import ChangedJobError, InvariantError, OutputError, Storag
 from batchllm.journal.files import (
     Layout,
     cannot_create,
+    cannot_link,
     full_disk,
+    mapped_faults,
     open_new,
     remove_files,
 )
@@ -211,20 +213,31 @@ def open_database(layout: Layout, *, is_network: bool, max_page_count: int | Non
 
     On a network disk WAL works without shared memory, as the lock lets one process in; nobody can look on then.
     """
-    path = layout.database
+    with mapped_faults("open", layout.database):
+        _check_file(layout.database)
+    return _connect(layout.database, is_network=is_network, max_page_count=max_page_count)
+
+
+def _check_file(path: Path) -> None:
     if path.is_symlink() or not path.is_file():
         raise OutputError(f"{path} is not a file of its own", remedy="remove what stands there instead")
     _clear_drafts(path)
     size = path.stat().st_size
     if size < _LEAST_BYTES:  # SQLite would take it for a new database
         raise _damaged(path, f"it has {size} bytes only")
-    connection = sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode=rw",
-        timeout=_BUSY_S,
-        isolation_level=None,
-        check_same_thread=False,
-        uri=True,
-    )
+
+
+def _connect(path: Path, *, is_network: bool, max_page_count: int | None) -> Database:
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode=rw",
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+        )
+    except sqlite3.Error as error:
+        raise database_fault(error, path) from error
     try:
         if is_network:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
@@ -242,6 +255,27 @@ def open_database(layout: Layout, *, is_network: bool, max_page_count: int | Non
 
 def create_database(layout: Layout) -> None:
     """A new journal. Raises OutputError when there are results already that it would not know of."""
+    with mapped_faults("create", layout.database):
+        _refuse_leftovers(layout)
+    path = layout.database
+    _clear_drafts(path)
+    draft = path.with_name(_DRAFT)
+    try:
+        os.close(open_new(draft, 0o600))
+        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+            _make_tables(connection)
+    except sqlite3.Error as error:
+        raise database_fault(error, path) from error
+    except OSError as error:
+        raise cannot_create(path, error) from error
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        raise cannot_link(path, error) from error
+    remove_files([draft])
+
+
+def _refuse_leftovers(layout: Layout) -> None:
     path = layout.database
     if layout.has_results():
         raise OutputError(
@@ -251,18 +285,6 @@ def create_database(layout: Layout) -> None:
     leftovers = [path.with_name(path.name + tail) for tail in ("-wal", "-journal")]
     if any(leftover.exists() for leftover in leftovers):
         raise _damaged(path, f"it is missing, but {leftovers[0].name} is there")
-    _clear_drafts(path)
-    draft = path.with_name(_DRAFT)
-    try:
-        os.close(open_new(draft, 0o600))
-        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-            _make_tables(connection)
-        os.link(draft, path)
-    except sqlite3.Error as error:
-        raise database_fault(error, path) from error
-    except OSError as error:
-        raise cannot_create(path, error) from error
-    remove_files([draft])
 
 
 def _clear_drafts(path: Path) -> None:
@@ -338,6 +360,12 @@ def database_fault(error: sqlite3.Error, path: Path) -> StorageError:
             remedy="close what has it open (a database browser?) and start again",
         )
     name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CANTOPEN):
+        return StorageError(
+            f"cannot open {path} for writing: {error} ({name})",
+            remedy="mount its disk for writing if it is read-only, and give this user permission (files: r and w,"
+            " folders: r, w and x); what was committed is kept",
+        )
     return StorageError(
         f"cannot read or write {path}: {error} ({name})",
         remedy="check the disk (space, quota, file size limit, health) and start again:"

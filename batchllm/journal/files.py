@@ -14,8 +14,8 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -28,6 +28,17 @@ Fault: TypeAlias = Callable[[str], None]
 
 STATE_FOLDER = ".batchllm"
 PROBE = ".batchllm-probe"
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+NOT_WRITABLE = "its disk is mounted read-only: mount it for writing"
+NOT_PERMITTED = "this user may not write there: give permission (files: r and w, folders: r, w and x)"
+_REMEDIES = {
+    errno.EROFS: NOT_WRITABLE,
+    errno.EACCES: NOT_PERMITTED,
+    errno.EPERM: NOT_PERMITTED,
+    errno.EEXIST: "a file is in the way: remove it",
+    errno.ENOTDIR: "a file is in the way: remove it",
+    errno.ENAMETOOLONG: "the path is too long: choose a shorter one",
+}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 #: Where several hosts may map one file: SQLite's shared memory does not work across them.
@@ -89,8 +100,8 @@ class Layout:
 
 def make_folders(layout: Layout) -> None:
     """Create what is missing. Raises OutputError, also when something else stands in the way."""
-    new = [folder for folder in (layout.out, *layout.out.parents) if not folder.exists()]
     try:
+        new = [folder for folder in (layout.out, *layout.out.parents) if not folder.exists()]
         layout.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_create(layout.out, error) from error
@@ -98,10 +109,17 @@ def make_folders(layout: Layout) -> None:
         with suppress(StorageError):  # a folder that may be written but not listed cannot be fsynced
             sync_folder(folder.parent)
     _make_folder(layout.state, 0o700)
-    os.chmod(layout.state, 0o700)  # noqa: PTH101 - the mode that mkdir gave went through the umask
+    _make_private(layout.state)
     for kind in KINDS:
         _make_folder(layout.folder(kind), 0o777)
     sync_folder(layout.out)
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        os.chmod(folder, 0o700)  # noqa: PTH101 - the mode that mkdir gave went through the umask
+    except OSError as error:
+        raise cannot_create(folder, error) from error
 
 
 def _make_folder(path: Path, mode: int) -> None:
@@ -126,11 +144,18 @@ def probe(layout: Layout) -> None:
         for folder in (layout.out, *map(layout.folder, KINDS)):
             target = folder / PROBE
             target.unlink(missing_ok=True)
-            os.link(source, target)
+            _link_probe(source, target)
             target.unlink()
         source.unlink()
     except OSError as error:
         raise cannot_create(Path(error.filename or layout.out), error) from error
+
+
+def _link_probe(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        raise cannot_link(target, error) from error
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
@@ -181,10 +206,43 @@ def remove_files(paths: list[Path]) -> None:
 def cannot_create(path: Path, error: OSError) -> OutputError | StorageError:
     if error.errno in _NO_SPACE:
         return storage_fault("create", path, error)
+    remedy = _REMEDIES.get(error.errno or 0)
     return OutputError(
-        f"cannot create {path}: {error.strerror or error}",
-        remedy="choose an output path on a disk that can be written and that knows hard links",
+        f"cannot create {path}: {_obstacle(path, error) or error.strerror or error}",
+        remedy=f"{remedy}, or choose another output path"
+        if remedy
+        else "choose an output path on a disk that can be written",
     )
+
+
+def cannot_link(path: Path, error: OSError) -> OutputError | StorageError:
+    if error.errno not in _NO_LINKS:
+        return cannot_create(path, error)
+    return OutputError(
+        f"cannot create a hard link {path}: {error.strerror or error}",
+        remedy="choose an output path on a disk that knows hard links (FAT and some network disks do not)",
+    )
+
+
+def _obstacle(path: Path, error: OSError) -> str | None:
+    """The file that stands where a folder has to be."""
+    if error.errno not in (errno.EEXIST, errno.ENOTDIR):
+        return None
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            if not stat.S_ISDIR(place.stat().st_mode):
+                return f"{place} is a file"
+    return None
+
+
+@contextmanager
+def mapped_faults(action: str, path: Path) -> Iterator[None]:
+    """What the system refuses, with its path and a remedy; `path` where the error names none."""
+    try:
+        yield
+    except OSError as error:
+        named = Path(error.filename) if isinstance(error.filename, str) else path
+        raise storage_fault(action, named, error) from error
 
 
 def storage_fault(action: str, path: Path, error: OSError) -> StorageError:
@@ -192,7 +250,8 @@ def storage_fault(action: str, path: Path, error: OSError) -> StorageError:
         return full_disk(path, f"cannot {action} {path}: {error.strerror}")
     return StorageError(
         f"cannot {action} {path}: {error.strerror or error}",
-        remedy="check the disk; what was committed is kept, and the next start goes on from there",
+        remedy=f"{_REMEDIES.get(error.errno or 0, 'check the disk')}; what was committed is kept, and the next start"
+        " goes on from there",
     )
 
 

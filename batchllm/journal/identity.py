@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from batchllm.errors import ChangedJobError, InvariantError
 from batchllm.journal.database import Database, open_database, store_meta
-from batchllm.journal.files import Kind, Layout, is_on_network
+from batchllm.journal.files import Kind, Layout, is_on_network, mapped_faults
 from batchllm.records import LaneInfo
 
 
@@ -35,9 +35,11 @@ def stored_sections(out: Path) -> Mapping[str, str] | None:
     To be called with the lock held. Raises StorageError for a damaged or foreign journal.
     """
     layout = Layout(out)
-    if not layout.database.exists():
-        return None
-    database = open_database(layout, is_network=is_on_network(layout))
+    with mapped_faults("read", layout.database):
+        if not layout.database.exists():
+            return None
+        is_network = is_on_network(layout)
+    database = open_database(layout, is_network=is_network)
     try:
         text = database.meta("sections")
         return _sections(text) if text is not None and holds_value(database) else None

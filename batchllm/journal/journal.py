@@ -8,9 +8,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -26,6 +27,7 @@ from batchllm.journal.files import (
     full_disk,
     is_on_network,
     make_folders,
+    mapped_faults,
     no_fault,
 )
 from batchllm.journal.identity import Identity, adopt, register_lanes
@@ -47,6 +49,8 @@ from batchllm.journal.tables import Tables, table_schemas
 from batchllm.journal.writer import QueueLimits, Writer
 from batchllm.ports import Shape, Task
 from batchllm.records import JournalRecord, LaneInfo
+
+T = TypeVar("T")
 
 
 class Interrupted(NamedTuple):
@@ -107,12 +111,13 @@ class Journal:
         tuning = tuning or Tuning()
         layout = Layout(out)
         make_folders(layout)
-        if not os.path.lexists(layout.database):
-            create_database(layout)
-        database = open_database(
-            layout, is_network=is_on_network(layout), max_page_count=tuning.max_page_count
-        )
-        try:
+        with mapped_faults("open", out), ExitStack() as undo:
+            if not os.path.lexists(layout.database):
+                create_database(layout)
+            database = open_database(
+                layout, is_network=is_on_network(layout), max_page_count=tuning.max_page_count
+            )
+            undo.callback(database.close)
             check_manifest(database, layout)
             adopt(
                 database,
@@ -127,9 +132,7 @@ class Journal:
             store = Store(database, layout, tables, tuning.sizes, tuning.fault)
             journal = cls(store, numbers=numbers, clock=clock, tuning=tuning)
             journal._begin(identity.version)
-        except BaseException:
-            database.close()
-            raise
+            undo.pop_all()
         return journal
 
     @property
@@ -200,18 +203,18 @@ class Journal:
 
         To be called before `start`; `finished` is another object afterwards.
         """
-        return self._writer.call(self._forget_failures)
+        return self._called(self._forget_failures)
 
     def seal(self) -> Manifest:
         """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread."""
-        return self._writer.call(self._seal)
+        return self._called(self._seal)
 
     def complete(self, expected_units: int) -> Manifest:
         """Everything into parts in input order, and a manifest that says that this is all. Blocks like `seal`.
 
         Raises InvariantError unless each of `expected_units` has its outcome.
         """
-        return self._writer.call(lambda: self._complete(expected_units))
+        return self._called(lambda: self._complete(expected_units))
 
     async def close(self, clean: bool, exit_code: int) -> None:
         """Commit what is queued, end the writer and this run's line. `clean`: no call was left in flight.
@@ -253,7 +256,15 @@ class Journal:
 
     def step(self) -> None:
         """For the writer thread: one slice of a drain."""
-        self._drains.step()
+        with self._mapped():
+            self._drains.step()
+
+    def _called(self, work: Callable[[], T]) -> T:
+        with self._mapped():
+            return self._writer.call(work)
+
+    def _mapped(self) -> AbstractContextManager[None]:
+        return mapped_faults("write", self._store.layout.out)
 
     def _insert(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
         harvest = self._harvester.gather(records)

@@ -18,6 +18,7 @@ import orjson
 
 from batchllm.errors import LockedError, OutputError
 from batchllm.journal.files import Layout, cannot_create, make_folders, probe
+from batchllm.journal.manifest import instant
 
 _TRIES = 10
 
@@ -113,6 +114,14 @@ def is_current(descriptor: int, path: Path) -> bool:
     return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
 
 
+def _instant(started: object) -> str:
+    """A time as a reader knows it; whatever else was written there, as it is."""
+    try:
+        return instant(started) if isinstance(started, int | float) else str(started)
+    except (ValueError, OverflowError, OSError):
+        return str(started)
+
+
 def _holder(descriptor: int) -> str:
     """What the lock file says; a holder that has locked but not yet written is not an error."""
     try:
@@ -121,5 +130,5 @@ def _holder(descriptor: int) -> str:
         return "another process"
     if not isinstance(said, dict):
         return "another process"
-    since = f" since {said['started']}" if "started" in said else ""
+    since = f" since {_instant(said['started'])}" if "started" in said else ""
     return f"pid {said.get('pid', 'unknown')} on {said.get('host', 'this host')}{since}"

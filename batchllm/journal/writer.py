@@ -229,7 +229,13 @@ def _as_ours(failure: BaseException) -> BatchllmError:
     if isinstance(failure, BatchllmError):
         return failure
     what = f"the journal's writer failed: {type(failure).__name__}: {failure}"
-    error = StorageError(what) if isinstance(failure, OSError) else InvariantError(what)
+    error = (
+        StorageError(
+            what, remedy="check the disk; what was committed is kept, and the next start goes on from there"
+        )
+        if isinstance(failure, OSError)
+        else InvariantError(what)
+    )
     error.__cause__ = failure
     return error
 

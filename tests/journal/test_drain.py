@@ -47,7 +47,7 @@ def test_drained_lines_leave_the_journal(kit, out):
 )
 def test_a_drain_that_fails_loses_no_row_and_can_be_done_again(kit, out, point, error):
     kit.fill(out)
-    with pytest.raises(type(error)):
+    with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt):
         kit.seal(out, tuning=Tuning(sizes=kit.SMALL, fault=FailAt(point, error, nth=2)))
     parts, lines = kit.stored(out)
     assert sorted(row for row, _ in parts + lines) == list(range(30))

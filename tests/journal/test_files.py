@@ -7,9 +7,11 @@ from batchllm.errors import OutputError, StorageError
 from batchllm.journal.files import (
     Layout,
     cannot_create,
+    cannot_link,
     free_bytes,
     is_network_folder,
     make_folders,
+    mapped_faults,
     open_new,
     storage_fault,
     write_new,
@@ -57,6 +59,43 @@ def test_folders_that_are_missing_are_made_with_all_above_them(tmp_path):
 def test_a_full_disk_at_the_start_is_no_wrong_path(tmp_path):
     assert isinstance(cannot_create(tmp_path, OSError(errno.ENOSPC, "full")), StorageError)
     assert isinstance(cannot_create(tmp_path, OSError(errno.EACCES, "no")), OutputError)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission"),
+        (errno.EPERM, "permission"),
+        (errno.EEXIST, "remove it"),
+        (errno.ENOTDIR, "remove it"),
+        (errno.ENAMETOOLONG, "shorter"),
+        (errno.EIO, "disk"),
+    ],
+)
+def test_each_cause_has_its_own_remedy(tmp_path, code, remedy):
+    for error in (
+        cannot_create(tmp_path, OSError(code, "words")),
+        storage_fault("write", tmp_path, OSError(code, "words")),
+    ):
+        assert str(tmp_path) in error.message
+        assert remedy in error.remedy
+        assert "hard links" not in error.remedy
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV])
+def test_a_link_that_fails_is_told_as_one(tmp_path, code):
+    assert "hard links" in cannot_link(tmp_path, OSError(code, "words")).remedy
+
+
+def test_a_link_on_a_read_only_disk_is_told_as_read_only(tmp_path):
+    assert "read-only" in cannot_link(tmp_path, OSError(errno.EROFS, "words")).remedy
+
+
+def test_an_error_of_the_system_is_ours_with_its_path(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot open .*none") as caught, mapped_faults("open", tmp_path):
+        (tmp_path / "none").read_text()
+    assert caught.value.remedy
 
 
 def test_a_new_file_never_replaces_one_nor_follows_a_link(tmp_path):

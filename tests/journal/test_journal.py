@@ -2,7 +2,11 @@
 
 import asyncio
 import math
+import shutil
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -272,3 +276,64 @@ def test_rows_that_come_after_a_complete_drain_get_higher_numbers(kit, out):
     with sqlite3.connect(out / ".batchllm" / "journal.db") as connection:
         assert connection.execute("SELECT seq FROM results").fetchall() == [(2,)]
     connection.close()
+
+
+READ_ONLY = """
+import asyncio, subprocess, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from batchllm.errors import BatchllmError
+from batchllm.journal import lock, manifest
+from batchllm.journal.files import Layout
+from batchllm.journal.identity import stored_sections
+import kit
+out = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", out], check=True)
+made = kit.open_journal(out)
+made.put([kit.done(0)])
+sealed = made.seal()
+asyncio.run(made.close(True, 0))
+subprocess.run(["mount", "-o", "remount,ro", out], check=True)
+for act in (
+    lambda: lock.OutputLock.acquire(out, about={}),
+    lambda: kit.open_journal(out),
+    lambda: stored_sections(out),
+    lambda: manifest.write_manifest(Layout(out), sealed),
+):
+    try:
+        act()
+    except BatchllmError as error:
+        print(type(error).__name__, int(error.exit_code), error.message, error.remedy, sep="|")
+    else:
+        print("nothing raised")
+"""
+
+
+def _has_namespaces():
+    return (
+        shutil.which("unshare") is not None
+        and not subprocess.run(
+            ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+        ).returncode
+    )
+
+
+@pytest.mark.skipif(not _has_namespaces(), reason="needs a mount of its own")
+def test_a_disk_that_became_read_only_is_said_with_path_and_remedy(out):
+    out.mkdir(parents=True)
+    here = Path(__file__).parent
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", READ_ONLY, str(out), str(here)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=here.parent.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        kind, code, message, remedy = line.split("|")
+        assert (kind, code) in (("OutputError", "73"), ("StorageError", "74"))
+        assert str(out) in message
+        assert "read-only" in remedy

@@ -2,6 +2,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,27 @@ from batchllm.journal.lock import OutputLock
 lock = OutputLock.acquire(Path(sys.argv[1]), about={"started": "noon"})
 print("held", flush=True)
 sys.stdin.read()
+"""
+FORBIDDEN = """
+import os, sys
+from pathlib import Path
+from batchllm.errors import BatchllmError
+from batchllm.journal.files import Layout
+from batchllm.journal.database import open_database
+from batchllm.journal.identity import stored_sections
+from batchllm.journal.lock import OutputLock
+os.setgid(65534)
+os.setuid(65534)
+out = Path(sys.argv[1])
+for act in (
+    lambda: OutputLock.acquire(out, about={}),
+    lambda: open_database(Layout(out), is_network=False),
+    lambda: stored_sections(out),
+):
+    try:
+        act()
+    except BatchllmError as error:
+        print(type(error).__name__, error.message, error.remedy, sep="|")
 """
 
 
@@ -38,6 +60,15 @@ def test_a_second_process_is_refused_with_who_holds_it_since_when(out, holder):
     with pytest.raises(LockedError, match=rf"held by pid {holder.pid} on .* since noon") as caught:
         OutputLock.acquire(out, about={})
     assert caught.value.exit_code == 75
+
+
+@pytest.mark.parametrize(
+    ("started", "said"), [(1795452630.04, "2026-11-23T16:50:30.040Z"), (1e300, "1e+300"), ("noon", "noon")]
+)
+def test_the_time_of_a_holder_is_said_in_utc(out, started, said):
+    with OutputLock.acquire(out, about={"started": started}), pytest.raises(LockedError) as caught:
+        OutputLock.acquire(out, about={})
+    assert caught.value.message.endswith(f" since {said}")
 
 
 def test_the_lock_is_free_once_its_holder_was_killed(out, holder):
@@ -137,6 +168,45 @@ def test_an_output_below_a_file_cannot_be_created(tmp_path):
     with pytest.raises(OutputError, match="cannot create") as caught:
         OutputLock.acquire(tmp_path / "file" / "out", about={})
     assert caught.value.exit_code == 73
+    assert f"{tmp_path / 'file'} is a file" in caught.value.message
+    assert "remove it" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["", "output", ".batchllm"])
+def test_a_file_in_the_way_is_named(out, name):
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("precious")
+    with pytest.raises(OutputError) as caught:
+        OutputLock.acquire(out, about={})
+    assert f"{out / name} is a file" in caught.value.message
+    assert "remove it" in caught.value.remedy
+    assert "hard links" not in str(caught.value)
+    assert (out / name).read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone who may not write")
+@pytest.mark.parametrize("closed", ["out/.batchllm", "out", ""])
+def test_a_folder_that_may_not_be_written_is_an_output_error(closed):
+    with tempfile.TemporaryDirectory() as name:  # not pytest's, which nobody else may enter
+        folder = Path(name)
+        folder.chmod(0o755)
+        OutputLock.acquire(folder / "out", about={}).release()
+        (folder / closed).chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", FORBIDDEN, str(folder / "out")],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        (folder / closed).chmod(0o700)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    for line in lines:
+        kind, message, remedy = line.split("|")
+        assert kind in ("OutputError", "StorageError")
+        assert name in message
+        assert "permission" in remedy
 
 
 def test_an_output_on_a_file_system_that_cannot_be_written_is_refused():

@@ -82,7 +82,7 @@ class Planner:
     def _rendered(self, row: Row | BadRow) -> _Asked | RowFailed:
         if isinstance(row, BadRow):
             return _failed(
-                RowRef(row.ordinal, None, _NO_CARRY), FailureCode.INPUT, f"{row.place}: {row.message}"
+                RowRef(row.ordinal, row.key, _NO_CARRY), FailureCode.INPUT, f"{row.place}: {row.message}"
             )
         ref = RowRef(row.ordinal, row.key, row.carry)
         try:

@@ -31,11 +31,12 @@ class RowRef(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A line that cannot be read; `place` names file, line and byte offset."""
+    """A line that cannot be read; `place` names file, line and byte offset, `key` the row where that much is known."""
 
     ordinal: int
     place: str
     message: str
+    key: Key = None
 
 
 class Request(NamedTuple):

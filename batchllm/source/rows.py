@@ -29,24 +29,10 @@ class KeylessRow(BadRow):
     __slots__ = ()
 
 
-class KeyedRow(BadRow):
-    """A bad row whose key could be read all the same."""
-
-    key: Key
-
-
 def bad_row(ordinal: int, place: str, fault: RowFault) -> BadRow:
     if isinstance(fault, KeyFault):
         return KeylessRow(ordinal, place, str(fault))
-    if fault.key is None:
-        return BadRow(ordinal, place, str(fault))
-    made = KeyedRow(ordinal, place, str(fault))
-    made.key = fault.key
-    return made
-
-
-def key_of(row: BadRow) -> Key:
-    return row.key if isinstance(row, KeyedRow) else None
+    return BadRow(ordinal, place, str(fault), fault.key)
 
 
 def missing_key(name: str, key: object) -> KeyFault:

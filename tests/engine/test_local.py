@@ -210,7 +210,7 @@ def test_bad_lines_become_failures_and_the_others_go_on(folder: Path) -> None:
     assert summary.exit_code == ExitCode.ROWS_FAILED
     assert summary.is_complete
     assert rig.table(folder, "output")["id"].to_list() == ["a", "c"]
-    assert failures.select("row", "class").rows() == [(1, "input"), (3, "template")]
+    assert failures.select("row", "id", "class").rows() == [(1, None, "input"), (3, "d", "template")]
     assert "rows.jsonl:2" in failures["message"][0]
 
 

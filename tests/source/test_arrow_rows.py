@@ -14,7 +14,7 @@ from batchllm.source.arrow_rows import (
     pin_arrow,
     take,
 )
-from batchllm.source.rows import MAX_BATCH_BYTES, KeylessRow, key_of
+from batchllm.source.rows import MAX_BATCH_BYTES, KeylessRow
 
 MIB = 1 << 20
 
@@ -181,11 +181,11 @@ def test_a_bad_row_tells_its_key(keys: list[object]) -> None:
     _, second, third = rows(batch, "id")
     assert isinstance(second, BadRow)
     assert isinstance(third, BadRow)
-    assert [key_of(second), key_of(third)] == keys[1:]
+    assert [second.key, third.key] == keys[1:]
 
 
 def test_a_bad_row_whose_key_is_no_text_has_none() -> None:
     batch = pa.record_batch({"id": raw_text(b"a", b"caf\xe9")})
     _, second = rows(batch, "id")
     assert isinstance(second, BadRow)
-    assert key_of(second) is None
+    assert second.key is None

@@ -15,7 +15,6 @@ from batchllm.errors import InputDataError
 from batchllm.records import BadRow, Row
 from batchllm.source import FileSource, open_source
 from batchllm.source.csv import MAX_FIELD_CHARS
-from batchllm.source.rows import key_of
 from batchllm.spec.models import ColumnType, Input
 
 
@@ -336,5 +335,5 @@ def test_a_bad_row_tells_its_key(tmp_path: Path, header: str, kind: ColumnType, 
     source = opened(
         tmp_path, f"{header}\n{record}\n", key="id", columns={"n": "int64", "m": "int64", "id": kind}
     )
-    assert key_of(bad(source)) == expected
+    assert bad(source).key == expected
     assert 'column "n"' in bad(source).message

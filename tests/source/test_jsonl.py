@@ -17,7 +17,6 @@ from batchllm.records import BadRow, Row
 from batchllm.source import FileSource, open_source
 from batchllm.source.columns import RowFault
 from batchllm.source.jsonl import parse_line, repaired
-from batchllm.source.rows import key_of
 from batchllm.spec.models import ColumnType, Input
 
 
@@ -471,10 +470,10 @@ def test_a_number_of_too_many_digits_is_told_by_their_count(tmp_path: Path) -> N
 @pytest.mark.parametrize(("key", "expected"), [(b'"k"', "k"), (b"7", "7")])
 def test_a_bad_row_tells_its_key(tmp_path: Path, value: bytes, key: bytes, expected: str) -> None:
     data = b'{"id":' + key + b',"n":' + value + b"}\n"
-    assert key_of(bad(opened(tmp_path, data, key="id", columns={"n": "int64"}))) == expected
+    assert bad(opened(tmp_path, data, key="id", columns={"n": "int64"})).key == expected
 
 
 @pytest.mark.parametrize("line", [b'{"id":1E400,"n":1}', b'{"n":1E400}', b'{"id":"a","n"'])
 def test_a_bad_row_whose_key_cannot_be_read_has_none(tmp_path: Path, line: bytes) -> None:
     data = b'{"id":"x","n":1}\n' + line + b"\n"
-    assert key_of(bad(opened(tmp_path, data, key="id", columns={"n": "int64"}))) is None
+    assert bad(opened(tmp_path, data, key="id", columns={"n": "int64"})).key is None

@@ -21,7 +21,7 @@ from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
-from batchllm.engine.summary import Figures, summarise
+from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
 from batchllm.journal import Identity, Journal, Manifest, OutputLock, read_manifest, stored_sections
@@ -91,7 +91,12 @@ class _Run:
             scan = self._scanned(journal)
             with self._simulators() as base_urls, asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 ending, manifest = runner.run(self._go(journal, scan, base_urls))
-        return self._summary(ending, manifest)
+        summary = self._summary(ending, manifest)
+        try:
+            write_page(summary, self._out)
+        except OSError as error:
+            self._options.say(f"the summary could not be written to {self._out}: {error.strerror or error}")
+        return summary
 
     def _refuse_changed_job(self) -> None:
         before = stored_sections(self._out)

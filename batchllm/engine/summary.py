@@ -6,7 +6,7 @@ from pathlib import Path
 from batchllm.dispatch import Ending
 from batchllm.events import LaneStats, RunStats
 from batchllm.journal import Manifest
-from batchllm.report.summary import NOTHING_TO_DO, LaneSummary, RunSummary
+from batchllm.report.summary import NOTHING_TO_DO, SUMMARY_FILE, LaneSummary, RunSummary, page
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,13 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
         last_failures=tuple(stats.last_failures),
         notes=figures.notes,
     )
+
+
+def write_page(summary: RunSummary, out: Path) -> None:
+    """Leave the summary of this start beside what it made. Raises OSError."""
+    draft = out / ".batchllm" / "summary.new"
+    draft.write_text(page(summary) + "\n", "utf-8")
+    draft.replace(out / SUMMARY_FILE)
 
 
 def _ending(figures: Figures, stats: RunStats, manifest: Manifest) -> str:

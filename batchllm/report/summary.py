@@ -62,6 +62,8 @@ class RunSummary:
     notes: tuple[str, ...] = ()
 
 
+#: Where the page of the last start that did something is left, in the output folder.
+SUMMARY_FILE = "summary.txt"
 #: How the end of a start is called that found everything answered.
 NOTHING_TO_DO = "nothing to do"
 
@@ -72,7 +74,7 @@ def line(summary: RunSummary) -> str:
     if summary.lanes:
         cost = money(summary.cost_usd) + (" (simulated)" if summary.is_simulated else "")
         parts += [f"tokens {_tokens(summary)}", f"cost {cost}", _duration(summary.seconds)]
-    parts.append(f"{summary.output}/output")
+    parts.append(f"see {summary.output}/{SUMMARY_FILE}")
     return printable(f"{summary.job}: " + "; ".join(part for part in parts if part))
 
 

@@ -100,6 +100,10 @@ def test_a_run_prints_one_line_without_a_terminal_and_json_for_machines(tmp_path
     )
     page = batchllm("run", str(job), "-v")
     assert "read_parquet" in page.stdout
+    left = (tmp_path / "out" / "tiny" / "summary.txt").read_text("utf-8")
+    assert "2 of 2 answered" in left
+    assert "read_parquet" in left
+    assert "DuckDB" in left
     assert (tmp_path / "out" / "tiny" / "output").is_dir()
 
 

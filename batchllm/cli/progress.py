@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -33,10 +33,14 @@ class Rates:
 @contextmanager
 def panel(
     stats: RunStats, title: str, *, console: "Console | None" = None, refresh_s: float = _REFRESH_S
-) -> Iterator[None]:
-    """Show `stats` on stderr until the block ends. A terminal that goes away takes the panel along, not the run."""
+) -> Iterator[Callable[[str], None]]:
+    """Show `stats` on stderr until the block ends; yields what prints a line above it.
+
+    A terminal that goes away takes the panel along, not the run.
+    """
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     view = _View(stats, title)
     done = threading.Event()
@@ -47,12 +51,16 @@ def panel(
             while not done.wait(refresh_s):
                 live.update(view.draw(time.monotonic()), refresh=True)
 
+    def say(text: str) -> None:
+        with suppress(OSError):
+            live.console.print(Text(text), soft_wrap=True)
+
     thread = threading.Thread(target=refresh, name="batchllm-panel", daemon=True)
     with suppress(OSError):
         live.start()
         thread.start()
     try:
-        yield
+        yield say
     finally:
         done.set()
         if thread.ident is not None:

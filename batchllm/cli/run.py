@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,8 @@ def run_command(
     from batchllm.spec.loading import load_job
 
     shows_panel = progress == "panel" or (progress == "auto" and sys.stderr.isatty())
-    options = Options(limit=limit, watch=_panel if shows_panel else _no_panel, say=_say)
+    screen = _Screen(shows_panel=shows_panel)
+    options = Options(limit=limit, watch=screen.watch, say=screen.say)
     try:
         loaded = load_job(job, overrides=overrides, environ=dict(os.environ))
         summary = execute(loaded, options)
@@ -87,14 +88,32 @@ def _print_error(error: BatchllmError) -> None:
         click.echo(json.dumps(said))
 
 
-def _panel(stats: "RunStats", title: str) -> AbstractContextManager[None]:
-    from batchllm.cli.progress import panel
+class _Screen:
+    """Where single lines go: above the panel while there is one, which would overwrite them."""
 
-    return panel(stats, title)
+    def __init__(self, *, shows_panel: bool) -> None:
+        self._shows_panel = shows_panel
+        self._say_above: Callable[[str], None] | None = None
 
+    @contextmanager
+    def watch(self, stats: "RunStats", title: str) -> Iterator[None]:
+        if not self._shows_panel:
+            yield
+            return
+        from batchllm.cli.progress import panel
 
-def _no_panel(stats: "RunStats", title: str) -> AbstractContextManager[None]:  # noqa: ARG001 - as _panel
-    return nullcontext()
+        with panel(stats, title) as say_above:
+            self._say_above = say_above
+            try:
+                yield
+            finally:
+                self._say_above = None
+
+    def say(self, text: str) -> None:
+        if self._say_above is None:
+            _say(text)
+        else:
+            self._say_above(f"batchllm: {text}")
 
 
 def _say(text: str) -> None:

@@ -81,3 +81,11 @@ def test_a_terminal_that_hangs_up_does_not_end_the_run_that_it_shows() -> None:
         for thread in threads:
             thread.join(10)
     assert [thread.is_alive() for thread in threads] in ([], [False])
+
+
+def test_a_line_that_is_said_stands_above_the_panel() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+    with panel(RunStats(total=5), "classify", console=console, refresh_s=0.001) as say:
+        say("waiting for 3 calls [in flight]")
+    assert "waiting for 3 calls [in flight]" in out.getvalue()

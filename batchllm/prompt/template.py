@@ -5,7 +5,7 @@ value and never code: `{{ }}` inside it is printed as it is. Null is not printed
 `{{ x | default("-") }}` take care of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from jinja2 import Template as CompiledTemplate
 from jinja2 import TemplateSyntaxError, meta, nodes
@@ -17,6 +17,7 @@ from batchllm.prompt.text import missing_column, to_text, well_formed
 
 _SANDBOX = Sandbox()
 _SPECIAL = frozenset({"range", "self"})
+_GUARDS = frozenset({"default", "d", "defined", "undefined"})
 
 
 class TemplateError(ValueError):
@@ -30,10 +31,14 @@ class TemplateError(ValueError):
 
 
 class Template:
-    """`where` is the template's place in the job, such as `task.prompt`; `limit` is in characters."""
+    """`where` is the template's place in the job, such as `task.prompt`; `limit` is in characters.
+
+    `columns` are all that it reads; `optional` those of them that it can do without (`default`, `is defined`).
+    """
 
     def __init__(self, text: str, *, where: str, limit: int = TEXT_LIMIT) -> None:
         self.columns: frozenset[str] = frozenset()
+        self.optional: frozenset[str] = frozenset()
         self._where = where
         self._limit = limit
         self._compiled: CompiledTemplate | None = None
@@ -71,6 +76,7 @@ class Template:
             )
             self.columns = frozenset(name for _, name in self._slots)
             return
+        self.optional = frozenset(_guarded(tree))
         rewriter = Rewriter(tree)
         rewriter.visit(tree)
         tree.set_environment(_SANDBOX)
@@ -105,6 +111,13 @@ class Template:
                 line = self._compiled.get_corresponding_lineno(trace.tb_lineno)
             trace = trace.tb_next
         return line
+
+
+def _guarded(tree: nodes.Template) -> Iterator[str]:
+    """Names that the template itself expects to be missing now and then."""
+    for guard in tree.find_all((nodes.Filter, nodes.Test)):
+        if guard.name in _GUARDS and isinstance(guard.node, nodes.Name):
+            yield guard.node.name
 
 
 def _is_plain(node: nodes.Node) -> bool:

@@ -8,7 +8,7 @@ from batchllm.clock import Clock
 from batchllm.errors import Fault, JobError
 from batchllm.journal import check_names
 from batchllm.ports import Source, Task
-from batchllm.prompt import TemplateError
+from batchllm.prompt import Template, TemplateError
 from batchllm.provider.catalogue import Catalogue
 from batchllm.provider.dialect import Asked
 from batchllm.source import frame_source, open_source
@@ -164,7 +164,7 @@ def _column_faults(loaded: LoadedJob, task: Task, source: Source) -> Iterable[Fa
         if not seen:
             return
         names = tuple(dict.fromkeys(name for row in seen for name in row.values))
-    for column in sorted(task.template_columns - set(names)):
+    for column in sorted(task.template_columns - set(names) - _optional_columns(loaded.job)):
         near = difflib.get_close_matches(column, names, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         yield loaded.fault(
@@ -178,6 +178,17 @@ def _column_faults(loaded: LoadedJob, task: Task, source: Source) -> Iterable[Fa
         key, [field.name for field in shape.carry], [field.name for field in task.answer_fields]
     ):
         yield loaded.fault("output.carry", clash, "rename it in the input, or in the schema")
+
+
+def _optional_columns(job: Job) -> frozenset[str]:
+    """What every template that reads it can do without: such a column may come late, or never."""
+    said = job.task.model_dump(exclude_none=True)
+    texts = [said.get(name) for name in ("prompt", "text", "system")]
+    texts += [message["content"] for message in said.get("messages", ())]
+    templates = [Template(text, where="task") for text in texts if isinstance(text, str)]
+    needed = [template.columns - template.optional for template in templates]
+    optional = [template.optional for template in templates]
+    return frozenset().union(*optional) - frozenset().union(*needed)
 
 
 def _template_place(job: Job, column: str) -> str:

@@ -214,6 +214,18 @@ def test_bad_lines_become_failures_and_the_others_go_on(folder: Path) -> None:
     assert "rows.jsonl:2" in failures["message"][0]
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_column_that_the_template_can_do_without_may_be_missing(folder: Path, kind: str) -> None:
+    frame = pl.DataFrame({"id": ["a", "b"], "text": ["one", "two"]})
+    path = folder / f"rows.{kind}"
+    {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}[kind](path)
+    task = {"type": "chat", "prompt": "{{ title | default('untitled') }}: {{ text }}"}
+    with rig.served({}) as (urls, books):
+        spec = rig.job(folder, [rig.lane(urls[0], "one")], task=task, input={"path": path.name, "key": "id"})
+        assert rig.run(folder, spec).exit_code == ExitCode.OK
+        assert set(books[0].ledger.billed) == {"untitled: one", "untitled: two"}
+
+
 def test_a_second_start_does_not_pay_for_failures_again(folder: Path) -> None:
     (folder / "rows.jsonl").write_text('{"id": "a", "text": "x"}\nnot json\n')
     with rig.served({}) as (urls, books):

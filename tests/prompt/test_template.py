@@ -202,3 +202,18 @@ def test_the_row_is_not_changed() -> None:
     values = {"a": [1, 2]}
     render("{% set a = 5 %}{{ a }}", **values)
     assert values == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("text", "optional"),
+    [
+        ("{{ a }}", set()),
+        ("{{ a | default('x') }} {{ b }}", {"a"}),
+        ("{{ a | d('x') | trim }}", {"a"}),
+        ("{% if a is defined %}{{ a }}{% endif %}", {"a"}),
+        ("{{ a.b | default('x') }}", set()),
+        ("plain", set()),
+    ],
+)
+def test_a_template_says_what_it_can_do_without(text: str, optional: set[str]) -> None:
+    assert Template(text, where="p").optional == optional

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchllm.clock import Clock
-from batchllm.errors import Fault, JobError
+from batchllm.errors import BatchllmError, Fault, JobError
 from batchllm.journal import check_names
 from batchllm.ports import Source, Task
 from batchllm.prompt import Template, TemplateError
@@ -29,7 +29,7 @@ EXACT_MARGIN, ESTIMATE_MARGIN = 1.05, 2.0
 
 @dataclass(frozen=True, slots=True)
 class CheckedJob:
-    """A job that can run. `frames` are rows handed in from Python in place of `input.path`."""
+    """A job that can run, with what reads its rows and knows its task; its lanes are plans still."""
 
     loaded: LoadedJob
     task: Task
@@ -68,7 +68,7 @@ def check(
     job = loaded.job
     planner = LanePlanner(loaded, catalogue=catalogue, environ=environ, wall_s=clock.wall_s())
     faults: list[Fault] = []
-    dimensions = _dimensions(loaded, planner, faults)
+    dimensions = _dimensions(loaded, catalogue, faults)
     asked = Asked(
         job.task.type,
         getattr(job.task, "params", Params()),
@@ -82,7 +82,13 @@ def check(
     faults += _lane_faults(loaded, lanes)
     if task is None:
         raise JobError(loaded.file, _in_order(faults))
-    source = _source(job, task, frame)
+    try:
+        source = _source(job, task, frame)
+    except BatchllmError as error:
+        if not faults:
+            raise
+        faults.append(loaded.fault("input.path", error.message, error.remedy))
+        raise JobError(loaded.file, _in_order(faults)) from None
     faults += _column_faults(loaded, task, source)
     if faults:
         raise JobError(loaded.file, _in_order(faults))
@@ -98,13 +104,14 @@ def check(
     )
 
 
-def _dimensions(loaded: LoadedJob, planner: LanePlanner, faults: list[Fault]) -> int | None:
+def _dimensions(loaded: LoadedJob, catalogue: Catalogue, faults: list[Fault]) -> int | None:
     """The width of the vectors, which the output's type needs before the first answer."""
     task = loaded.job.task
     if not isinstance(task, EmbeddingTask) or task.dimensions is not None:
         return getattr(task, "dimensions", None)
     widths: dict[int, str] = {}
-    quiet = LanePlanner(loaded, catalogue=planner._catalogue, environ={}, wall_s=0.0)
+    # Its faults are not kept: the lanes are planned, and their faults told, by the caller.
+    quiet = LanePlanner(loaded, catalogue=catalogue, environ={}, wall_s=0.0)
     for index, lane in enumerate(loaded.job.providers):
         entry = quiet.entry(index)
         model = None if entry is None else quiet.model(index, entry, "embedding")

@@ -474,6 +474,14 @@ def test_a_bad_job_is_refused_before_the_output_is_touched(folder: Path, name: s
     assert not (folder / "out").exists()
 
 
+def test_a_missing_input_is_told_beside_the_faults_of_the_job(folder: Path) -> None:
+    lanes = [{"provider": "opnai", "model": "x"}]
+    with pytest.raises(JobError) as caught:
+        rig.run(folder, rig.job(folder, lanes, input={"path": "nowhere.jsonl"}))
+    assert "opnai" in str(caught.value)
+    assert "nowhere.jsonl" in str(caught.value)
+
+
 def test_duplicate_keys_are_refused_with_their_places(folder: Path) -> None:
     (folder / "rows.jsonl").write_text(
         '{"id": "a", "text": "x"}\n{"id": "b", "text": "y"}\n{"id": "a", "text": "z"}\n'

@@ -38,9 +38,7 @@ class RunStats:
     ok: int = 0  # in this run
     failed: int = 0  # in this run
     failed_before: int = 0
-    pending: int = 0  # left over when a run stops early
     started_s: float = 0.0
-    ended_s: float | None = None
     failures_by_class: dict[str, int] = field(default_factory=dict)
     last_failures: list[str] = field(default_factory=list)
     lanes: list[LaneStats] = field(default_factory=list)

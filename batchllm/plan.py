@@ -4,8 +4,7 @@ Everything that can be known about a row before money is spent is decided here: 
 fits into any lane's budget. A row that fails here has cost nothing and has met no lane.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -149,25 +148,6 @@ class Planner:
                 tuple(asked.digest for asked in pack),
             )
         ]
-
-
-@dataclass(slots=True)
-class Estimate:
-    """Running sums over what a planner gives out. `refused` are rows that will not be sent."""
-
-    rows: int = 0
-    requests: int = 0
-    prompt_tokens: int = 0
-    refused: int = 0
-
-    def add(self, planned: Iterable[Request | RowFailed]) -> None:
-        for item in planned:
-            if isinstance(item, RowFailed):
-                self.refused += 1
-            else:
-                self.rows += len(item.rows)
-                self.requests += 1
-                self.prompt_tokens += item.prompt_tokens
 
 
 def halves(request: Request) -> tuple[Request, Request]:

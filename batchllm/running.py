@@ -89,7 +89,6 @@ async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
         code = error.exit_code
         raise
     finally:
-        stats.ended_s = parts.clock.monotonic_s()
         await journal.close(clean=is_clean, exit_code=code)
 
 

@@ -102,10 +102,6 @@ class TokenCounter:
         """One count for each text. A loop on purpose: tiktoken's batch call is slower than this."""
         return [self.count(text) for text in texts]
 
-    def chat_tokens(self, texts: Sequence[str], messages: int) -> int:
-        """Tokens of one chat request: its texts, and the frame around its messages."""
-        return sum(self.count_many(texts)) + messages * TOKENS_PER_MESSAGE + TOKENS_PER_REPLY
-
 
 def estimate(text: str) -> int:
     """Tokens by bytes, rounded up; the empty text has none."""

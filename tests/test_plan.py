@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.plan import Estimate, Planner, digest_of, halves, narrow
+from batchllm.plan import Planner, digest_of, halves, narrow
 from batchllm.ports import Task
 from batchllm.records import BadRow, FailureCode, Request, Row, RowFailed, RowRef
 from batchllm.spec import models
@@ -264,11 +264,3 @@ def test_a_request_is_narrowed_to_some_of_its_rows() -> None:
     assert narrow(whole, range(2)) == halves(whole)[0]
     with pytest.raises(ValueError, match="some of its several rows"):
         narrow(whole, [])
-
-
-def test_an_estimate_sums_what_is_planned() -> None:
-    total = Estimate()
-    pack = planner(EMBEDDING, max_inputs=2)
-    total.add(pack.requests([row(0), row(1), row(2), row(3, None)]))
-    total.add(pack.flush())
-    assert total == Estimate(rows=3, requests=2, prompt_tokens=6, refused=1)

@@ -246,7 +246,7 @@ class TestJobs:
 
     @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
     def test_job_is_valid(self, path: Path) -> None:
-        load_job(path)
+        assert load_job(path).input.key is not None
 
     @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
     def test_job_tells_editors_its_schema(self, path: Path) -> None:
@@ -269,9 +269,8 @@ class TestJobs:
 
     @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
     def test_rules_compile(self, path: Path) -> None:
-        for lane in load_job(path).providers:
-            for rule in rules_of(lane):
-                re.compile(rule.pattern)
+        patterns = [rule.pattern for lane in load_job(path).providers for rule in rules_of(lane)]
+        assert all(re.compile(pattern).pattern for pattern in patterns)
 
     @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
     def test_keys_are_named_and_never_written(self, path: Path) -> None:

@@ -167,12 +167,6 @@ def test_nothing_but_a_panic_is_swallowed(error: BaseException) -> None:
         counter.count("x")
 
 
-def test_a_chat_costs_its_texts_and_a_frame() -> None:
-    counter = counter_for("gpt-4")
-    assert counter.chat_tokens(["hello world", "hello world"], messages=2) == 4 + 2 * 3 + 3
-    assert counter.chat_tokens([], messages=0) == 3
-
-
 def test_an_encoding_is_read_once() -> None:
     assert counter_for("gpt-4o").encoding is counter_for("gpt-4.1").encoding
 

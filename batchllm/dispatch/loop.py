@@ -18,14 +18,14 @@ from batchllm.clock import Clock
 from batchllm.dispatch.aftermath import Aftermath, FailedCall
 from batchllm.dispatch.endings import Ending, all_dealt_with
 from batchllm.dispatch.lane import Lane
-from batchllm.dispatch.outcomes import attempt_record, done_records
+from batchllm.dispatch.outcomes import CallFacts, attempt_record, cost_of, done_records
 from batchllm.dispatch.safety import Safety
 from batchllm.dispatch.work import Board, Work
 from batchllm.errors import BatchllmError, ExitCode
 from batchllm.events import RunStats
 from batchllm.fallback import LaneState, remaining
 from batchllm.ports import Recorder
-from batchllm.pricing import cost_usd, worst_case_usd
+from batchllm.pricing import worst_case_usd
 from batchllm.records import (
     Action,
     Billed,
@@ -286,24 +286,14 @@ class Dispatcher:
             now_s = self._clock.monotonic_s()
             if lane.newest is work:
                 lane.newest = None
-            self._settle(lane, work, verdict, tokens, latency_s=now_s - sent_s)
+            facts = CallFacts(started_at, now_s - sent_s, cost_of(lane, verdict, started_at))
+            self._settle(lane, work, verdict, tokens, facts)
             if isinstance(verdict, Failure):
-                record = attempt_record(
-                    lane, request, verdict, started_at=started_at, latency_s=now_s - sent_s
-                )
-                self._keep(lane, [record])
+                self._keep(lane, [attempt_record(lane, request, verdict, facts)])
         if isinstance(verdict, Failure):
             self._aftermath.follow(FailedCall(lane, work, verdict, sent_s, now_s, was_probe))
             return
-        records = done_records(
-            lane,
-            request,
-            verdict,
-            started_at=started_at,
-            latency_s=now_s - sent_s,
-            attempts=work.tries.sent,
-        )
-        self._keep(lane, records)
+        self._keep(lane, done_records(lane, request, verdict, facts, work.tries.sent))
         lane.health.note_success()
         lane.stats.answered += 1
         self._stats.ok += len(request.rows)
@@ -336,12 +326,12 @@ class Dispatcher:
             return Failure(Action.GIVE_UP, FailureCode.INTERNAL, message, billed=billed)
 
     def _settle(
-        self, lane: Lane, work: Work, verdict: Reading | Failure, tokens: int, *, latency_s: float
+        self, lane: Lane, work: Work, verdict: Reading | Failure, tokens: int, facts: CallFacts
     ) -> None:
         """Bring the reservations of tokens and money to what the call really took."""
         stats, usage = lane.stats, verdict.usage
         stats.in_flight = lane.window.in_flight
-        stats.latency_total_s += latency_s
+        stats.latency_total_s += facts.latency_s
         if usage is not None and usage.prompt_tokens is not None:
             completion = usage.completion_tokens or 0
             lane.limits.settle(tokens, usage.prompt_tokens + completion)
@@ -351,7 +341,7 @@ class Dispatcher:
             stats.completion_tokens += completion
         elif isinstance(verdict, Failure) and verdict.billed is Billed.NO:
             lane.limits.settle(tokens, 0)
-        cost = _cost_of(lane, verdict, self._clock.wall_s())
+        cost = facts.cost_usd
         if cost is not None:
             stats.cost_usd = None if stats.cost_usd is None else stats.cost_usd + cost
         elif isinstance(verdict, Reading) or verdict.billed is Billed.YES:
@@ -378,12 +368,6 @@ def _worst_usd(lane: Lane, work: Work) -> float:
         return 0.0
     prompt_tokens = math.ceil(work.request.prompt_tokens * lane.prompt_margin)
     return worst_case_usd(lane.price, prompt_tokens, lane.max_output_tokens * len(work.request.rows))
-
-
-def _cost_of(lane: Lane, verdict: Reading | Failure, wall_s: float) -> float | None:
-    if isinstance(verdict, Failure) and verdict.billed is Billed.NO:
-        return 0.0
-    return None if verdict.usage is None else cost_usd(lane.price, verdict.usage, wall_s=wall_s)
 
 
 _CANCELLED = Failure(

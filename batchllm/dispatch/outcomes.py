@@ -1,6 +1,7 @@
 """Replies and failures as lines of the record. Pure."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from batchllm.dispatch.lane import Lane
 from batchllm.pricing import cost_usd
@@ -17,96 +18,80 @@ from batchllm.records import (
 )
 
 _MESSAGE_CHARS = 1_000
+_OK = 200
 
 
-def done_records(
-    lane: Lane, request: Request, reading: Reading, *, started_at: float, latency_s: float, attempts: int
-) -> list[JournalRecord]:
-    """The attempt and one line for each row; tokens and cost of a packed request are shared out by size."""
-    usage = reading.usage
-    cost = cost_usd(lane.price, usage, wall_s=started_at)
-    latency_ms = latency_s * 1000.0
-    attempt = AttemptRecord(
-        request.rows[0].ordinal,
-        len(request.rows),
-        lane.index,
-        reading.model,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
-        cost,
-        Billed.YES,
-        200,
-        None,
-        latency_ms,
-        started_at,
-        reading.request_id,
-    )
-    if len(request.rows) == 1:
-        answer = reading.answers[0]
-        row = RowDone(
-            request.rows[0],
-            lane.index,
-            answer.value,
-            answer.finish_reason,
-            reading.model,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            cost,
-            latency_ms,
-            attempts,
-            reading.request_id,
-            request.digests[0],
-        )
-        return [attempt, row]
-    prompt = shares(usage.prompt_tokens, request.tokens)
-    completion = shares(usage.completion_tokens, request.tokens)
-    total = request.prompt_tokens or 1
-    records: list[JournalRecord] = [attempt]
-    for position, (row_ref, answer) in enumerate(zip(request.rows, reading.answers, strict=True)):
-        part = request.tokens[position] / total
-        records.append(
-            RowDone(
-                row_ref,
-                lane.index,
-                answer.value,
-                answer.finish_reason,
-                reading.model,
-                prompt[position],
-                completion[position],
-                None if cost is None else cost * part,
-                latency_ms,
-                attempts,
-                reading.request_id,
-                request.digests[position],
-            )
-        )
-    return records
+class CallFacts(NamedTuple):
+    """What is known of a call beside its reply. `started_at` is wall time; `cost_usd` None: not known."""
+
+    started_at: float
+    latency_s: float
+    cost_usd: float | None
+
+
+def cost_of(lane: Lane, verdict: Reading | Failure, started_at: float) -> float | None:
+    """What a call cost: 0 when it was surely not billed, None when nobody can tell."""
+    if isinstance(verdict, Failure) and verdict.billed is Billed.NO:
+        return 0.0
+    return None if verdict.usage is None else cost_usd(lane.price, verdict.usage, wall_s=started_at)
 
 
 def attempt_record(
-    lane: Lane, request: Request, failure: Failure, *, started_at: float, latency_s: float
+    lane: Lane, request: Request, verdict: Reading | Failure, facts: CallFacts
 ) -> AttemptRecord:
-    usage = failure.usage or Usage()
-    cost = cost_usd(lane.price, usage, wall_s=started_at) if failure.usage is not None else None
+    usage = verdict.usage or Usage()
+    failure = verdict if isinstance(verdict, Failure) else None
     return AttemptRecord(
         request.rows[0].ordinal,
         len(request.rows),
         lane.index,
-        failure.model,
+        verdict.model,
         usage.prompt_tokens,
         usage.completion_tokens,
         usage.cached_tokens,
         usage.reasoning_tokens,
-        0.0 if failure.billed is Billed.NO else cost,
-        failure.billed,
-        failure.status,
-        failure.code,
-        latency_s * 1000.0,
-        started_at,
-        failure.request_id,
+        facts.cost_usd,
+        Billed.YES if failure is None else failure.billed,
+        _OK if failure is None else failure.status,
+        None if failure is None else failure.code,
+        facts.latency_s * 1000.0,
+        facts.started_at,
+        verdict.request_id,
     )
+
+
+def done_records(
+    lane: Lane, request: Request, reading: Reading, facts: CallFacts, attempts: int
+) -> list[JournalRecord]:
+    """The attempt and one line for each row; tokens and cost of a packed request are shared out by size."""
+    usage, weights = reading.usage, request.tokens
+    shared = zip(
+        request.rows,
+        reading.answers,
+        shares(usage.prompt_tokens, weights),
+        shares(usage.completion_tokens, weights),
+        cost_shares(facts.cost_usd, weights),
+        request.digests,
+        strict=True,
+    )
+    rows = [
+        RowDone(
+            row,
+            lane.index,
+            answer.value,
+            answer.finish_reason,
+            reading.model,
+            prompt_tokens,
+            completion_tokens,
+            cost,
+            facts.latency_s * 1000.0,
+            attempts,
+            reading.request_id,
+            digest,
+        )
+        for row, answer, prompt_tokens, completion_tokens, cost, digest in shared
+    ]
+    return [attempt_record(lane, request, reading, facts), *rows]
 
 
 def failed_records(
@@ -129,16 +114,25 @@ def failed_records(
     ]
 
 
-def shares(total: int | None, weights: Sequence[int]) -> list[int | None]:
-    """Split a whole number by weight so that the parts add up to it exactly."""
-    if total is None:
-        return [None] * len(weights)
-    whole = sum(weights) or len(weights)
-    parts: list[int | None] = []
+def shares(total: int | None, weights: Sequence[int]) -> Sequence[int | None]:
+    """Split a whole number by weight so that the parts add up to it exactly; evenly when nothing has a weight."""
+    if total is None or len(weights) == 1:
+        return (total,) * len(weights)
+    weights = weights if any(weights) else (1,) * len(weights)
+    whole = sum(weights)
+    parts: list[int] = []
     used = passed = 0
     for weight in weights:
-        passed += weight if sum(weights) else 1
-        part = total * passed // whole - used
-        parts.append(part)
-        used += part
+        passed += weight
+        parts.append(total * passed // whole - used)
+        used += parts[-1]
     return parts
+
+
+def cost_shares(cost: float | None, weights: Sequence[int]) -> Sequence[float | None]:
+    """The same for money."""
+    if cost is None or len(weights) == 1:
+        return (cost,) * len(weights)
+    weights = weights if any(weights) else (1,) * len(weights)
+    whole = sum(weights)
+    return [cost * weight / whole for weight in weights]

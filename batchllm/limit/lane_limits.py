@@ -14,8 +14,6 @@ from batchllm.limit.bucket import TokenBucket
 
 #: Part of a second's requests that may go at once: enough to catch up after a late timer, too little to be a burst.
 _PACING_S = 0.05
-#: Calls in flight when the job does not say; facts: 8-16 is what unknown servers take without refusing.
-DEFAULT_CONCURRENCY = 16
 
 
 class LaneLimits:
@@ -27,12 +25,10 @@ class LaneLimits:
         clock: Clock,
         rpm: float | None = None,
         tpm: float | None = None,
-        concurrency: int = DEFAULT_CONCURRENCY,
     ) -> None:
         self._clock = clock
         self.rpm = rpm
         self.tpm = tpm
-        self.concurrency = concurrency
         self._pace = None if rpm is None else _pacer(rpm / 60.0)
         self._tokens = None if tpm is None else TokenBucket(tpm, now_s=clock.monotonic_s())
         self._quiet_until_s = 0.0

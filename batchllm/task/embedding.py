@@ -15,10 +15,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchllm.errors import InvariantError, RowError
+from batchllm.errors import InvariantError
 from batchllm.prompt import Template
 from batchllm.records import Action, Answer, AnswerValue, Failure, FailureCode, Reading, Request, Row
 from batchllm.spec import models
+from batchllm.task.packed import row_text, texts_of
 from batchllm.task.reply import Envelope, open_envelope
 
 _FLOAT_BYTES = 4
@@ -42,15 +43,10 @@ class EmbeddingTask:
 
     def content(self, row: Row) -> object:
         """The row's text; a request holds a list of them."""
-        text = self._text.render(row.values)
-        if not text.strip():
-            raise RowError("the text is empty for this row: there is nothing to embed")
-        return text
+        return row_text(self._text, row, "embed")
 
     def texts(self, content: object) -> Sequence[str]:
-        return [
-            text for text in (content if isinstance(content, list) else [content]) if isinstance(text, str)
-        ]
+        return texts_of(content)
 
     def read(self, reply: object, request: Request) -> Reading | Failure:
         envelope = open_envelope(reply)

@@ -10,10 +10,11 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from batchllm.errors import InvariantError, RowError
+from batchllm.errors import InvariantError
 from batchllm.prompt import Template
 from batchllm.records import Answer, AnswerValue, Failure, Reading, Request, Row
 from batchllm.spec import models
+from batchllm.task.packed import row_text, texts_of
 from batchllm.task.reply import open_envelope
 
 #: Beyond this a whole number is no longer exact as a float64; no score comes near it. NaN is not below it.
@@ -40,15 +41,10 @@ class ModerationTask:
 
     def content(self, row: Row) -> object:
         """The row's text; a request holds a list of them."""
-        text = self._text.render(row.values)
-        if not text.strip():
-            raise RowError("the text is empty for this row: there is nothing to judge")
-        return text
+        return row_text(self._text, row, "judge")
 
     def texts(self, content: object) -> Sequence[str]:
-        return [
-            text for text in (content if isinstance(content, list) else [content]) if isinstance(text, str)
-        ]
+        return texts_of(content)
 
     def read(self, reply: object, request: Request) -> Reading | Failure:
         envelope = open_envelope(reply)

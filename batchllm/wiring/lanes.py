@@ -250,7 +250,7 @@ def _build(
         path=plan.path,
         encode=Encoder(plan, task.content_field),
         judge=judged,
-        limits=LaneLimits(clock=clock, rpm=spec.limits.rpm, tpm=spec.limits.tpm, concurrency=size),
+        limits=LaneLimits(clock=clock, rpm=spec.limits.rpm, tpm=spec.limits.tpm),
         window=Window(size),
         health=Health(retry.patience_s),
         output_size=OutputSize(cap if task.content_field != "input" else 0),

@@ -31,7 +31,7 @@ garbage
 @pytest.mark.parametrize(
     ("path", "is_network"),
     [
-        ("/work/out", False),
+        ("/srv/out", False),
         ("/home/me/out", True),
         ("/home", True),
         ("/home/local/out", False),

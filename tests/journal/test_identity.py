@@ -44,6 +44,7 @@ def test_another_fingerprint_is_refused_even_with_the_same_sections(kit, out):
 def test_another_name_or_version_is_no_other_job(kit, out):
     put(kit, out, [kit.done(0)])
     put(kit, out, [kit.done(1)], identity=replace(kit.IDENTITY, job_name="renamed", version="9"))
+    assert kit.open_journal(out).finished.marked() == 2
 
 
 @pytest.mark.parametrize("sealed", [False, True])

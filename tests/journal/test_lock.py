@@ -72,6 +72,8 @@ def test_the_time_of_a_holder_is_said_in_utc(out, started, said):
 
 
 def test_the_lock_is_free_once_its_holder_was_killed(out, holder):
+    with pytest.raises(LockedError):
+        OutputLock.acquire(out, about={})
     holder.kill()
     holder.wait()
     OutputLock.acquire(out, about={}).release()

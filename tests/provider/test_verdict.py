@@ -104,7 +104,7 @@ class TestAnswer:
 
     @pytest.mark.parametrize("status", [200, 201, 206])
     def test_every_success_is_read(self, status: int) -> None:
-        accepted(CHAT, status=status)
+        assert accepted(CHAT, status=status).answers == READING.answers
 
     def test_echoed_model_is_kept(self) -> None:
         assert accepted(CHAT).model == "gpt-x-2026"
@@ -148,15 +148,15 @@ class TestAnswer:
         assert accepted(CHAT, headers=headers, dialect="fireworks").usage.cached_tokens is None
 
     def test_null_error_is_no_error(self) -> None:
-        accepted({**CHAT, "error": None})
+        assert accepted({**CHAT, "error": None}).answers == READING.answers
 
 
 class TestText:
     def test_blank_lines_before_the_json_are_legal(self) -> None:
-        accepted(b"\n\n  \r\n" + orjson.dumps(CHAT))
+        assert accepted(b"\n\n  \r\n" + orjson.dumps(CHAT)).answers == READING.answers
 
     def test_byte_order_mark_is_passed_over(self) -> None:
-        accepted(b"\xef\xbb\xbf" + orjson.dumps(CHAT))
+        assert accepted(b"\xef\xbb\xbf" + orjson.dumps(CHAT)).answers == READING.answers
 
     @pytest.mark.parametrize(
         ("raw", "text"),

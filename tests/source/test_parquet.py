@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -251,7 +252,17 @@ def test_an_interrupted_reading_leaves_nothing_open(tmp_path: Path) -> None:
     path = written(tmp_path / "a.parquet", {"t": ["x"] * 5000})
     reading = iter(opened(path).batches())
     next(reading)
+    assert path in open_files()
     reading.close()  # type: ignore[attr-defined]  # `batches` is a generator
+    assert path not in open_files()
+
+
+def open_files() -> set[Path]:
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the descriptor of this very listing
+            found.add(link.readlink())
+    return found
 
 
 BOMB = """

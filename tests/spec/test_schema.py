@@ -32,7 +32,7 @@ def test_it_is_plain_json() -> None:
 
 def test_a_good_job_is_valid() -> None:
     jsonschema.validate(JOB, job_schema())
-    Job.model_validate(JOB)
+    assert Job.model_validate(JOB).name == JOB["name"]
 
 
 @pytest.mark.parametrize(

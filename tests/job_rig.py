@@ -52,10 +52,13 @@ def run(
     *,
     limit: int | None = None,
     frame: object = None,
+    retries_failed: bool = False,
     say: Callable[[str], None] = print,
 ) -> RunSummary:
     loaded = load_mapping(spec, folder=folder, environ={})
-    return execute(loaded, Options(limit=limit, environ={}, say=say), frame=frame)
+    return execute(
+        loaded, Options(limit=limit, retries_failed=retries_failed, environ={}, say=say), frame=frame
+    )
 
 
 def table(folder: Path, name: str) -> pl.DataFrame:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows; a later run goes on."
 )
+@click.option("--retry-failed", is_flag=True, help="Ask again for the rows that an earlier run gave up.")
 @click.option(
     "--progress",
     type=click.Choice(["auto", "panel", "none"]),
@@ -38,6 +39,7 @@ def run_command(
     job: Path,
     overrides: tuple[str, ...],
     limit: int | None,
+    retry_failed: bool,
     progress: str,
     as_json: bool,
     verbose: bool,
@@ -53,7 +55,7 @@ def run_command(
 
     shows_panel = progress == "panel" or (progress == "auto" and sys.stderr.isatty())
     screen = _Screen(shows_panel=shows_panel)
-    options = Options(limit=limit, watch=screen.watch, say=screen.say)
+    options = Options(limit=limit, retries_failed=retry_failed, watch=screen.watch, say=screen.say)
     try:
         loaded = load_job(job, overrides=overrides, environ=dict(os.environ))
         summary = execute(loaded, options)

@@ -50,6 +50,7 @@ class Options:
     """How to run, apart from the job. `watch` shows the counters while the run goes; `say` gets single lines."""
 
     limit: int | None = None
+    retries_failed: bool = False
     watch: Watch = lambda _stats, _title: nullcontext()
     say: Callable[[str], None] = _silence
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
@@ -85,6 +86,9 @@ class _Run:
     def execute(self) -> RunSummary:
         self._refuse_changed_job()
         with self._opened() as journal:
+            self._note_unknown_files(journal)
+            if self._options.retries_failed:
+                journal.forget_failures()
             manifest = read_manifest(self._out)
             if manifest is not None and manifest.complete and self._is_same_input(journal):
                 return self._summary(Ending(_settled_code(manifest)), manifest)
@@ -107,6 +111,14 @@ class _Run:
             raise ChangedJobError(
                 f"the answers in {self._out} were made with another job:\n    " + "\n    ".join(changes),
                 remedy="choose another output.path for the changed job, or undo the change",
+            )
+
+    def _note_unknown_files(self, journal: Journal) -> None:
+        """Whoever reads the folders as they are would read these, too; they are not ours to remove."""
+        if journal.unknown_files:
+            names = ", ".join(str(path) for path in journal.unknown_files[:5])
+            self._options.say(
+                f"files that this output does not know lie among its own: {names}; move them away"
             )
 
     def _is_same_input(self, journal: Journal) -> bool:

@@ -236,6 +236,41 @@ def test_a_second_start_does_not_pay_for_failures_again(folder: Path) -> None:
     assert rig.table(folder, "failures").height == 1
 
 
+def test_failed_rows_are_asked_again_when_that_is_wanted(folder: Path) -> None:
+    rig.write_rows(folder / "rows.jsonl", 30)
+    with rig.served({"faults": {"error_rate": 0.4}}) as (urls, books):
+        spec = rig.job(
+            folder, [rig.lane(urls[0], "one", limits={"concurrency": 1})], retry={"max_attempts": 1}
+        )
+        first = rig.run(folder, spec)
+        kept = rig.table(folder, "output")["content"].to_list()
+        asked = books[0].ledger.accepted
+        spec = {**spec, "retry": {"max_attempts": 9, "backoff_s": 0.01}}
+        second = rig.run(folder, spec, retries_failed=True)
+        again = sum(1 for count in books[0].ledger.billed.values() if count)
+    output = rig.table(folder, "output")
+    assert asked == 30
+    assert first.failed > 0
+    assert (second.exit_code, second.ok, second.reused) == (ExitCode.OK, first.failed, first.ok)
+    assert output["row"].to_list() == list(range(30))
+    assert set(kept) <= set(output["content"])
+    assert rig.table(folder, "failures").height == 0
+    assert again == 30
+
+
+def test_a_foreign_file_among_the_parts_is_said_and_left(folder: Path) -> None:
+    rig.write_rows(folder / "rows.jsonl", 3)
+    said: list[str] = []
+    with rig.served({}) as (urls, _):
+        spec = rig.job(folder, [rig.lane(urls[0], "one")])
+        rig.run(folder, spec)
+        foreign = folder / "out" / "output" / "foreign.parquet"
+        pl.DataFrame({"a": [1]}).write_parquet(foreign)
+        rig.run(folder, spec, say=said.append)
+    assert "foreign.parquet" in said[0]
+    assert foreign.exists()
+
+
 def test_empty_input_is_said_and_leaves_complete_empty_tables(folder: Path) -> None:
     (folder / "rows.jsonl").write_text("")
     said: list[str] = []

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from source_rows import bad, rows, values
 
 from batchllm.errors import InputDataError
 from batchllm.records import BadRow, Row
@@ -32,19 +33,6 @@ def opened(
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     spec = Input(path=str(path), key=key, columns=columns or {})
     return open_source(spec, carry=carry, needed=needed)
-
-
-def rows(source: FileSource) -> list[Row | BadRow]:
-    return [row for batch in source.batches() for row in batch]
-
-
-def values(source: FileSource) -> list[object]:
-    return [row.values if isinstance(row, Row) else row.message for row in rows(source)]
-
-
-def bad(source: FileSource) -> BadRow:
-    (found,) = [row for row in rows(source) if isinstance(row, BadRow)]
-    return found
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ PROBES_PER_ATTEMPT = 3
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    max_attempts: int = 5
+    max_attempts: int = 8
     backoff_s: float = 0.5
     max_backoff_s: float = 60.0
 
@@ -50,6 +50,12 @@ class Tries:
             self.counted += 1
             if failure.billed is Billed.YES:
                 self.reasks += 1
+
+    def forgive(self) -> None:
+        """The last counted attempt met a lane that was failing for others, too: it says little of this row."""
+        if self.counted:
+            self.counted -= 1
+            self.probes += 1
 
     def copy(self) -> "Tries":
         """For the halves of a request: what was tried with it was tried with them."""

@@ -87,7 +87,9 @@ class Aftermath:
         work.tries.note(failure, was_probe=call.was_probe)
         if work.tries.counted > counted:
             work.note_fall(lane.index)
+            lane.streak.append(work.tries)
         self._note_health(call)
+        _forgive_rows_of_a_failing(lane)
         is_dead = lane.health.state is LaneState.DEAD
         if is_dead and work.pinned is not None and is_about_lane(failure):
             self._leave_open(lane, work)
@@ -161,6 +163,7 @@ class Aftermath:
             lane.health.note_failure(failure, sent_s=call.sent_s, now_s=call.now_s)
         elif failure.code is not FailureCode.RATE_LIMIT:
             lane.health.note_answer()
+            lane.streak.clear()
         self._board.wake()
 
     def _leave_open(self, lane: Lane, work: Work) -> None:
@@ -284,3 +287,17 @@ def _dead_lane(lane: Lane) -> Failure:
         f"the lane {lane.info.name} was given up: {lane.health.reason}",
         status=None if killer is None else killer.status,
     )
+
+
+def _forgive_rows_of_a_failing(lane: Lane) -> None:
+    """An outage shows itself by failing several requests in a row: none of them has had its attempt for that.
+
+    One request that fails alone is no outage, however often it does.
+    """
+    if lane.health.state not in (LaneState.RESTING, LaneState.DEAD):
+        return
+    several = list({id(tries): tries for tries in lane.streak}.values())
+    if len(several) > 1 or lane.health.state is LaneState.DEAD:
+        for tries in several:
+            tries.forgive()
+        lane.streak.clear()

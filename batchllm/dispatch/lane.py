@@ -1,7 +1,7 @@
 """One lane at run time: its parts, as handed in by the wiring, and its counters."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batchllm.events import LaneStats
 from batchllm.fallback import Health, LaneState
@@ -10,6 +10,7 @@ from batchllm.limit.output_size import OutputSize
 from batchllm.ports import Provider
 from batchllm.pricing import Price
 from batchllm.records import Failure, LaneInfo, Reading, Request, Response
+from batchllm.retry import Tries
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Lane:
     max_output_tokens: int = 0  # the cap that the request carries; a budget needs one
     prompt_margin: float = 1.0  # what an estimate of prompt tokens is multiplied by to be an upper bound
     redact: Callable[[str], str] = str  # foreign text as one line without the lane's keys
+    streak: list[Tries] = field(default_factory=list)  # of requests that failed on it since its last answer
     newest: object | None = None  # the call that was sent last, while it is out
     newest_s: float = float("-inf")
 

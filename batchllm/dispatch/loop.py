@@ -295,6 +295,7 @@ class Dispatcher:
             return
         self._keep(lane, done_records(lane, request, verdict, facts, work.tries.sent))
         lane.health.note_success()
+        lane.streak.clear()
         lane.stats.answered += 1
         self._stats.ok += len(request.rows)
         self._board.finish()

@@ -205,7 +205,7 @@ class LaneSpec(Strict):
 
 class Retry(Strict):
     max_attempts: Annotated[int, Field(gt=0, le=100)] = Field(
-        5, description="Most calls for one row; refusals by a rate limit do not count."
+        8, description="Most calls for one row; refusals by a rate limit do not count."
     )
     backoff_s: Positive = Field(0.5, description="First wait; doubles with each attempt, with jitter.")
     max_backoff_s: Positive = 60.0

@@ -72,7 +72,9 @@ def test_attempts_are_capped_and_each_is_recorded() -> None:
     def script(body: dict[str, str], call: int) -> Response | Failure:
         return SERVER_ERROR if body["content"] == "row 5" else echo(body)
 
-    rig, ending = run(lambda: Rig(ScriptedProvider(script, latency_s=0.01), size=2), rows(400))
+    rig, ending = run(
+        lambda: Rig(ScriptedProvider(script, latency_s=0.01), size=2, policy=RetryPolicy(5)), rows(400)
+    )
     assert ending.code is ExitCode.OK
     assert [(failed.row.ordinal, failed.attempts) for failed in rig.recorder.failed] == [(5, 5)]
     assert len(rig.recorder.attempts) == 399 + 5

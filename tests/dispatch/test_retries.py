@@ -18,6 +18,24 @@ def test_paid_answers_without_a_price_make_the_cost_unknown() -> None:
     assert rig.lanes[0].stats.cost_usd is None
 
 
+def test_a_lane_that_goes_down_costs_no_row_an_attempt() -> None:
+    """With two attempts each, rows that met the outage may still fail once for themselves."""
+    seen: dict[str, int] = {}
+
+    def script(body: dict[str, str], call: int) -> Response | Failure:
+        text = body["content"]
+        seen[text] = seen.get(text, 0) + 1
+        is_own_fault = text in ("row 0", "row 5") and seen[text] == 2
+        return SERVER_ERROR if call <= 8 or is_own_fault else echo(body)
+
+    rig, ending = run(
+        lambda: Rig(ScriptedProvider(script, latency_s=0.1), policy=RetryPolicy(2), size=8), rows(100)
+    )
+    assert ending.code is ExitCode.OK
+    assert len(rig.answers()) == 100
+    assert seen["row 0"] == seen["row 5"] == 3
+
+
 def test_halves_of_a_request_go_on_with_the_tries_of_the_whole() -> None:
     def script(body: dict[str, list[str]], call: int) -> Response | Failure:
         return INVALID_PACK if call == 3 else SERVER_ERROR

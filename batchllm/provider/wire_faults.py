@@ -1,8 +1,8 @@
 """What goes wrong below HTTP, as failures.
 
-The HTTP library's exceptions end here. The table goes from the special to the general, and its last entries take
-whatever is left, so that no fault of the network can end a run. What was surely not processed is not billed;
-once a request may have left, nobody can say.
+The exceptions of the exchange, and those of the HTTP library, which makes the connections, end here. The table goes
+from the special to the general, and its last entries take whatever is left, so that no fault of the network can end
+a run. What was surely not processed is not billed; once a request may have left, nobody can say.
 """
 
 import errno
@@ -13,7 +13,9 @@ from typing import NamedTuple, TypeAlias
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
+from batchllm.provider.exchange import HalfSentError, LostError
 from batchllm.provider.redact import one_line
+from batchllm.provider.reply import BrokenReplyError, NoHttpError, NoReplyError
 from batchllm.records import Action, Billed, Failure, FailureCode
 
 _MESSAGE_CHARS = 300
@@ -110,14 +112,25 @@ _FAULTS: tuple[_Fault, ...] = (
         billed=Billed.NO,
     ),
     _Fault((TimeoutError,), _says("no whole answer from {host} in {deadline_s:g} s"), FailureCode.TIMEOUT),
-    _Fault((aiohttp.ServerDisconnectedError,), _says("{host} closed the connection without an answer")),
-    _Fault((aiohttp.ClientPayloadError,), _says("the answer of {host} broke off or is damaged: {why}")),
     _Fault(
-        (aiohttp.ClientResponseError, HttpProcessingError),
+        (NoReplyError, aiohttp.ServerDisconnectedError),
+        _says("{host} closed the connection without an answer"),
+    ),
+    _Fault(
+        (BrokenReplyError, aiohttp.ClientPayloadError),
+        _says("the answer of {host} broke off or is damaged: {why}"),
+    ),
+    _Fault(
+        (NoHttpError, aiohttp.ClientResponseError, HttpProcessingError),
         _says("what {host} sent is no HTTP: {why}"),
         FailureCode.MALFORMED,
     ),
-    _Fault((OSError,), _says("the connection to {host} broke: {why}")),
+    _Fault(
+        (HalfSentError,),
+        _says("{host} closed the connection before the request was sent"),
+        billed=Billed.NO,
+    ),
+    _Fault((LostError, OSError), _says("the connection to {host} broke: {why}")),
     _Fault((BaseException,), _says("the call to {host} failed: {why}")),
 )
 

@@ -1,8 +1,10 @@
 """Servers over real sockets, one for each way to behave, and a lane that calls them."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from batchllm.provider.connection import HttpConnection
@@ -132,6 +134,7 @@ def assert_again(got: Failure, code: FailureCode, billed: Billed) -> None:
     assert (got.action, got.code, got.billed, got.lane_is_dead) == (Action.AGAIN, code, billed, False), got
 
 
+#: Of localhost, signed by itself, for a hundred years.
 CERTIFICATE = """\
 -----BEGIN CERTIFICATE-----
 MIIBljCCATugAwIBAgIUM/KgQGe6aM3izdnVdva/D9XOeuEwCgYIKoZIzj0EAwIw
@@ -152,3 +155,38 @@ O+n7VIazcoRN0tJH0Hei8jc9YSKhRANCAASKWC8x4NGk8ScsVyDohqL7qD199/pQ
 coNoXxqKwuwTJxpQ1zSaVUFIzJcsoSXKRa5EXe23UKGl9dRmHyjJmh0r
 -----END PRIVATE KEY-----
 """
+#: Of provider.test, a host that loopback rules do not exempt from proxies.
+PROVIDER_CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBoTCCAUegAwIBAgIUXU01vr6UfJN1PRgXpLgcINzkm1cwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNcHJvdmlkZXIudGVzdDAgFw0yNjExMjUxOTA4NDJaGA8yMTI2
+MTEwMTE5MDg0MlowGDEWMBQGA1UEAwwNcHJvdmlkZXIudGVzdDBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABHzOdR0q7La0qIVU6T2x8KH6OPb/Kaipu3l9OLGBeRvg
+ir56U1kN+bTuAyY5p44siQGFmzMX/sLwIeBsZdw0ZM2jbTBrMB0GA1UdDgQWBBQk
+zOFr6C1Mr4mdLKCmsrVGAeRHRTAfBgNVHSMEGDAWgBQkzOFr6C1Mr4mdLKCmsrVG
+AeRHRTAPBgNVHRMBAf8EBTADAQH/MBgGA1UdEQQRMA+CDXByb3ZpZGVyLnRlc3Qw
+CgYIKoZIzj0EAwIDSAAwRQIgR8KNvF51h4mRmK1wr1P7bmqQBJSkvxSa+jipbK51
+0SUCIQCtUxbLEkpKPbgMnUnvImHaHlMY/mLFwkH8pH5mt7x0Dg==
+-----END CERTIFICATE-----
+"""
+PROVIDER_KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgg8uY1NAvBlPAA6gP
+bSlbDUja6R0FWIx3lpWquqeQBf6hRANCAAR8znUdKuy2tKiFVOk9sfCh+jj2/ymo
+qbt5fTixgXkb4Iq+elNZDfm07gMmOaeOLIkBhZszF/7C8CHgbGXcNGTN
+-----END PRIVATE KEY-----
+"""
+
+
+def server_context(folder: Path, pair: str = CERTIFICATE + PRIVATE_KEY) -> ssl.SSLContext:
+    """Of a server that shows the certificate of this pair."""
+    (folder / "pair.pem").write_text(pair)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "pair.pem")
+    return context
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """Wait for what another end of a socket brings about; the test's own time limit bounds it."""
+    while not is_true():  # noqa: ASYNC110 - the other end has no event to hand over
+        await asyncio.sleep(0.001)

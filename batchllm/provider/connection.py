@@ -129,6 +129,10 @@ class HttpConnection:
             parts.pool.put(wire)
         return Response(reply.status, reply.headers, reply.body, self.clock.monotonic_s() - started_s)
 
+    @property
+    def idle_connections(self) -> int:
+        return self._parts.pool.idle_count if self._parts is not None else 0
+
     def drop_idle(self) -> None:
         """Close the connections that carry no call: after a pause of the process they are most likely dead."""
         if self._parts is not None:

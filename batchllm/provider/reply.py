@@ -129,14 +129,14 @@ class ReplyReader:
         if self.status is not None:
             return  # a trailer: nothing that an answer needs
         key = _names.get(name) or _known(name)
+        text = value.decode("latin-1").rstrip(" \t")
         headers = self._headers
         if key in headers:
             self._joins += 1
             if self._joins > MAX_HEADERS:
                 raise NoHttpError(f"it has more than {MAX_HEADERS} headers")
-            headers[key] = f"{headers[key]}, {value.decode('latin-1')}"
-        else:
-            headers[key] = value.decode("latin-1")
+            text = f"{headers[key]}, {text}"
+        headers[key] = text
 
     def on_headers_complete(self) -> None:
         headers = self._headers

@@ -10,7 +10,7 @@ import tracemalloc
 import zlib
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
 
 import pytest
 from wire_rig import (
@@ -19,7 +19,6 @@ from wire_rig import (
     CERTIFICATE,
     KEY,
     LONG_S,
-    PRIVATE_KEY,
     SHORT_S,
     Ledger,
     answer,
@@ -29,6 +28,7 @@ from wire_rig import (
     outcome,
     response,
     saying,
+    server_context,
     serving,
 )
 
@@ -525,11 +525,8 @@ class TestConstruction:
 
 class TestTls:
     @pytest.fixture
-    def server_context(self, tmp_path: Any) -> ssl.SSLContext:
-        (tmp_path / "pair.pem").write_text(CERTIFICATE + PRIVATE_KEY)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tmp_path / "pair.pem")
-        return context
+    def server_context(self, tmp_path: Path) -> ssl.SSLContext:
+        return server_context(tmp_path)
 
     async def test_trusted_certificate_is_accepted(self, server_context: ssl.SSLContext) -> None:
         trusting = ssl.create_default_context(cadata=CERTIFICATE)

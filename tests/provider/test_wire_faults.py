@@ -13,6 +13,8 @@ from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from batchllm.provider.exchange import HalfSentError, LostError
+from batchllm.provider.reply import BrokenReplyError, NoHttpError, NoReplyError, ReplyError
 from batchllm.provider.wire_faults import failure_of, reply_too_large, too_late
 from batchllm.records import Action, Billed, Failure, FailureCode
 
@@ -108,6 +110,16 @@ CASES: list[tuple[BaseException, FailureCode, Billed, str]] = [
         "Connection lost",
     ),
     (aiohttp.ClientError(), FailureCode.CONNECTION, Billed.UNKNOWN, "ClientError"),
+    (NoReplyError(), FailureCode.CONNECTION, Billed.UNKNOWN, "without an answer"),
+    (
+        caused(BrokenReplyError("x"), ValueError("bad block")),
+        FailureCode.CONNECTION,
+        Billed.UNKNOWN,
+        "damaged: bad block",
+    ),
+    (NoHttpError("bad status"), FailureCode.MALFORMED, Billed.UNKNOWN, "no HTTP: bad status"),
+    (HalfSentError(), FailureCode.CONNECTION, Billed.NO, "before the request was sent"),
+    (LostError("closed"), FailureCode.CONNECTION, Billed.UNKNOWN, "broke: closed"),
     (RuntimeError("odd"), FailureCode.CONNECTION, Billed.UNKNOWN, "odd"),
 ]
 
@@ -172,6 +184,13 @@ def test_none_of_the_library_s_exceptions_is_missing(kind: type[BaseException]) 
     failure = fault(error)
     assert failure.message
     assert failure.code in (FailureCode.CONNECTION, FailureCode.TIMEOUT, FailureCode.MALFORMED)
+
+
+def test_what_the_exchange_raises_is_known_by_its_kind() -> None:
+    """Each fault of a reply but the size of it, which has its own words."""
+    kinds = [kind for kind in ReplyError.__subclasses__() if kind.__name__ != "ReplyTooLargeError"]
+    assert {kind.__name__ for kind in kinds} == {"NoReplyError", "BrokenReplyError", "NoHttpError"}
+    assert not any("the call to" in fault(kind("x")).message for kind in kinds)
 
 
 def test_circle_of_causes_ends() -> None:

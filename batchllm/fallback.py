@@ -41,14 +41,14 @@ class Health:
     changed_s: float = float("-inf")  # calls sent before this know nothing of what has changed
     _in_a_row: int = 0
     _rests: int = 0
-    _refusals: int = 0
+    _refuses_on: bool = False
     _refused_since_s: float | None = None
     _longest_silence_s: float = 0.0
     _down_since_s: float | None = None
     _has_answered: bool = False
 
     def note_success(self) -> None:
-        self._refusals = 0
+        self._refuses_on = False
         self._refused_since_s = None
         self._longest_silence_s = 0.0
         self.note_answer()
@@ -72,8 +72,8 @@ class Health:
         ):
             self._note_trouble(failure, now_s)
 
-    def note_refusal(self, failure: Failure, *, sent_s: float, now_s: float) -> float:
-        """A refusal by a rate limit. Returns the seconds of silence that it asks for (0: it is an old one).
+    def note_refusal(self, failure: Failure, *, now_s: float, silence_s: float, goes_on: bool) -> None:
+        """A refusal by a rate limit that was new, and the silence that follows; `goes_on`: it came right after one.
 
         Somebody is there, but the lane has not answered: a rest goes on, and so does the probing after it. A lane
         that refuses everything for its patience, and longer than any silence it asked for, is given up.
@@ -81,24 +81,20 @@ class Health:
         self._has_answered = True
         self._in_a_row = 0
         self._down_since_s = None
-        asked_s = failure.retry_after_s
-        if sent_s < self.changed_s or self.state in (LaneState.RESTING, LaneState.DEAD):
-            return asked_s or 0.0  # an old one says nothing new but for a time that the provider itself names
+        if self.state in (LaneState.RESTING, LaneState.DEAD):
+            return
         self.changed_s = now_s
-        self._refusals += 1
-        grown_s = min(LONGEST_REST_S, 0.5 * 2.0 ** min(self._refusals - 1, 10))
-        silence_s = grown_s if asked_s is None else asked_s
+        self._refuses_on = goes_on
         if self._refused_since_s is None:
             self._refused_since_s = now_s
         elif now_s - self._refused_since_s >= self.patience_s + self._longest_silence_s:
             self._die(failure)
         self._longest_silence_s = max(self._longest_silence_s, silence_s)
-        return silence_s
 
     @property
     def wants_one_at_a_time(self) -> bool:
         """While a rest is tried for its end, or refusals go on after a silence: the first answer opens it again."""
-        return self.state is LaneState.PROBING or self._refusals > 1
+        return self.state is LaneState.PROBING or self._refuses_on
 
     def wake(self, now_s: float) -> None:
         """When the rest is over the lane is probed."""

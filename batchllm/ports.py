@@ -88,6 +88,9 @@ class Provider(Protocol):
     async def send(self, path: str, body: bytes, deadline_s: float) -> Response | Failure:
         """POST `body`; whatever happens below HTTP comes back as a Failure. Ends within `deadline_s`."""
 
+    def drop_idle(self) -> None:
+        """Close connections that no call uses: after a pause nobody knows whether they still are."""
+
     async def close(self) -> None: ...
 
 
@@ -95,6 +98,10 @@ class Recorder(Protocol):
     """Where records go. Bounded: when `room` does not return, nothing more may be dispatched."""
 
     def put(self, records: Sequence[JournalRecord]) -> None: ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `room` would return at once. Raises what `room` raises."""
 
     async def room(self) -> None: ...
 

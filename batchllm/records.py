@@ -66,6 +66,24 @@ class Response(NamedTuple):
     latency_s: float
 
 
+class LimitScope(StrEnum):
+    """What a provider's limit counts."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    CONCURRENCY = "concurrency"
+
+
+class LimitHint(NamedTuple):
+    """One budget as the provider states it: `limit` in each `window_s`, of which `remaining` are left."""
+
+    scope: LimitScope
+    limit: float | None
+    remaining: float | None
+    reset_s: float | None
+    window_s: float
+
+
 class Usage(NamedTuple):
     """Tokens as the provider counted them; None where it did not say. `cost_usd` only when the provider states it."""
 

@@ -119,6 +119,9 @@ class ScriptedProvider:
         finally:
             self.in_flight -= 1
 
+    def drop_idle(self) -> None:
+        """There is none."""
+
     async def close(self) -> None:
         self.is_closed = True
 
@@ -137,6 +140,10 @@ class MemoryRecorder:
 
     def watch(self, committed: Callable[[int], None]) -> None:
         self._committed = committed
+
+    @property
+    def has_room(self) -> bool:
+        return True
 
     async def room(self) -> None:
         return

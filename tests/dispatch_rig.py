@@ -9,8 +9,10 @@ from batchllm.dispatch import Dispatcher, Ending, Lane
 from batchllm.errors import StorageError
 from batchllm.events import LaneStats, RunStats
 from batchllm.fallback import Health
-from batchllm.limit.lane_limits import LaneLimits, Window
+from batchllm.limit.lane_limits import LaneLimits
+from batchllm.limit.latency import Latency
 from batchllm.limit.output_size import OutputSize
+from batchllm.limit.window import Window
 from batchllm.plan import narrow
 from batchllm.pricing import Price
 from batchllm.records import (
@@ -72,6 +74,10 @@ class LateRecorder(MemoryRecorder):
     def watch(self, committed: Callable[[int], None]) -> None:
         self.watcher = committed
 
+    @property
+    def has_room(self) -> bool:
+        return not self.is_broken
+
     async def room(self) -> None:
         if self.is_broken:
             raise StorageError("disk full")
@@ -106,6 +112,7 @@ class Rig:
         self.recorder = recorder or MemoryRecorder()
         self.stats = RunStats()
         self.clock = LoopClock()
+        windows = [Window(size) for _ in providers]
         self.lanes = [
             Lane(
                 index,
@@ -114,14 +121,14 @@ class Rig:
                 "/echo",
                 encode_content,
                 judge_echo,
-                LaneLimits(clock=self.clock, **limits),  # type: ignore[arg-type] # rpm, tpm
-                Window(size),
+                LaneLimits(clock=self.clock, window=windows[index], **limits),  # type: ignore[arg-type] # rpm, tpm
+                windows[index],
                 Health(patience_s),
                 OutputSize(5),
                 LaneStats(f"lane{index}", "custom", "echo-1"),
-                600.0,
-                price if prices is None else prices[index],
-                5,
+                Latency(600.0),
+                price=price if prices is None else prices[index],
+                max_output_tokens=5,
             )
             for index, provider in enumerate(providers)
         ]

@@ -29,6 +29,10 @@ def fail(health: Health, now_s: float, times: int = 1, sent_s: float | None = No
         health.note_failure(DOWN, sent_s=now_s if sent_s is None else sent_s, now_s=now_s)
 
 
+def refuse(health: Health, now_s: float, *, goes_on: bool = False) -> None:
+    health.note_refusal(REFUSED, now_s=now_s, silence_s=0.5, goes_on=goes_on)
+
+
 def test_a_lane_rests_after_some_failures_in_a_row() -> None:
     health = Health(3600.0)
     fail(health, 10.0, TRIP_AFTER - 1)
@@ -103,12 +107,14 @@ def test_a_final_word_kills_it_and_nothing_revives_it() -> None:
     assert health.killer is DEAD
 
 
-def test_refusals_without_a_hint_ask_for_growing_silence_and_old_ones_for_none() -> None:
+def test_refusals_that_go_on_let_one_through_at_a_time_until_an_answer() -> None:
     health = Health(3600.0)
-    first = health.note_refusal(REFUSED, sent_s=0.0, now_s=1.0)
-    old = health.note_refusal(REFUSED, sent_s=0.5, now_s=1.1)
-    second = health.note_refusal(REFUSED, sent_s=2.0, now_s=2.1)
-    assert (first, old, second) == (0.5, 0.0, 1.0)
+    refuse(health, 1.0)
+    assert not health.wants_one_at_a_time
+    refuse(health, 2.0, goes_on=True)
+    assert health.wants_one_at_a_time
+    health.note_success()
+    assert not health.wants_one_at_a_time
 
 
 def test_in_order_a_lane_waits_for_those_before_it() -> None:
@@ -135,22 +141,16 @@ def test_a_probe_that_is_refused_by_a_rate_limit_does_not_open_the_lane() -> Non
     health = Health(3600.0)
     fail(health, 0.0, TRIP_AFTER)
     health.wake(1.0)
-    assert health.note_refusal(REFUSED, sent_s=1.0, now_s=1.1) == 0.5
+    refuse(health, 1.1)
     assert health.state is LaneState.PROBING
     assert health.wants_one_at_a_time
 
 
-def test_an_old_refusal_does_not_end_a_rest() -> None:
+def test_a_refusal_does_not_end_a_rest() -> None:
     health = Health(3600.0)
     fail(health, 10.0, TRIP_AFTER)
-    assert health.note_refusal(REFUSED, sent_s=9.0, now_s=10.2) == 0.0
+    refuse(health, 10.2)
     assert health.state is LaneState.RESTING
-
-
-def test_the_time_that_an_old_refusal_names_is_obeyed_all_the_same() -> None:
-    health = Health(3600.0)
-    health.note_refusal(REFUSED, sent_s=0.0, now_s=1.0)
-    assert health.note_refusal(REFUSED._replace(retry_after_s=7.0), sent_s=0.5, now_s=1.1) == 7.0
 
 
 def test_a_lane_that_an_old_answer_revives_can_fail_again_at_once() -> None:
@@ -165,18 +165,19 @@ def test_a_lane_that_an_old_answer_revives_can_fail_again_at_once() -> None:
     fail(health, rested_until_s + 1.0, TRIP_AFTER)
     assert health.state is LaneState.RESTING
     health.note_success()
-    assert health.note_refusal(REFUSED, sent_s=rested_until_s + 1.1, now_s=rested_until_s + 1.2) > 0.0
+    refuse(health, rested_until_s + 1.2)
+    assert health.state is LaneState.RUNNING
 
 
 def test_refusals_without_an_end_use_up_patience_and_an_answer_renews_it() -> None:
     health = Health(100.0)
     for now_s in (0.0, 60.0):
-        health.note_refusal(REFUSED, sent_s=now_s, now_s=now_s)
+        refuse(health, now_s)
     health.note_success()
     for now_s in (120.0, 180.0):
-        health.note_refusal(REFUSED, sent_s=now_s, now_s=now_s)
+        refuse(health, now_s)
     assert health.state is LaneState.RUNNING
-    health.note_refusal(REFUSED, sent_s=240.0, now_s=240.0)
+    refuse(health, 240.0)
     assert health.state is LaneState.DEAD
     assert health.killer is REFUSED
 

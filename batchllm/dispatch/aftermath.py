@@ -17,7 +17,9 @@ from batchllm.dispatch.work import Board, Work
 from batchllm.errors import ExitCode
 from batchllm.events import RunStats
 from batchllm.fallback import LaneState, is_about_lane, remaining
+from batchllm.limit.lane_limits import Sent
 from batchllm.plan import halves
+from batchllm.provider.refusals import refused_limit
 from batchllm.records import (
     LANE_TROUBLE,
     Action,
@@ -43,7 +45,8 @@ class FailedCall:
     lane: Lane
     work: Work
     failure: Failure
-    sent_s: float
+    sent: Sent
+    tokens: float
     now_s: float
     was_probe: bool
 
@@ -151,20 +154,32 @@ class Aftermath:
     def _note_health(self, call: FailedCall) -> None:
         lane, failure = call.lane, call.failure
         if failure.code is FailureCode.RATE_LIMIT:
-            lane.stats.refused += 1
-            quiet_s = lane.health.note_refusal(failure, sent_s=call.sent_s, now_s=call.now_s)
-            if quiet_s:
-                lane.limits.quiet(quiet_s)
+            self._note_refusal(call)
         else:
             lane.stats.failed += 1
+            lane.limits.note_accepted(call.sent, call.now_s)
             if failure.retry_after_s:
                 lane.limits.quiet(failure.retry_after_s)
         if failure.code in LANE_TROUBLE or failure.lane_is_dead:
-            lane.health.note_failure(failure, sent_s=call.sent_s, now_s=call.now_s)
+            lane.health.note_failure(failure, sent_s=call.sent.at_s, now_s=call.now_s)
         elif failure.code is not FailureCode.RATE_LIMIT:
             lane.health.note_answer()
             lane.streak.clear()
         self._board.wake()
+
+    def _note_refusal(self, call: FailedCall) -> None:
+        lane, failure = call.lane, call.failure
+        lane.stats.refused += 1
+        named = refused_limit(failure.message)
+        refused = lane.limits.refuse(
+            failure, call.sent, call.tokens, call.now_s, scope=named.scope, named=named.hint
+        )
+        if refused.silence_s:
+            lane.limits.quiet(refused.silence_s)
+        if refused.is_news:
+            lane.health.note_refusal(
+                failure, now_s=call.now_s, silence_s=refused.silence_s, goes_on=refused.goes_on
+            )
 
     def _leave_open(self, lane: Lane, work: Work) -> None:
         self.leave_open(lane, work.request)
@@ -292,12 +307,14 @@ def _dead_lane(lane: Lane) -> Failure:
 def _forgive_rows_of_a_failing(lane: Lane) -> None:
     """An outage shows itself by failing several requests in a row: none of them has had its attempt for that.
 
-    One request that fails alone is no outage, however often it does.
+    One request that fails alone is no outage, however often it does; one that was out when others showed it is.
     """
     if lane.health.state not in (LaneState.RESTING, LaneState.DEAD):
         return
     several = list({id(tries): tries for tries in lane.streak}.values())
-    if len(several) > 1 or lane.health.state is LaneState.DEAD:
+    is_straggler = lane.outage_s == lane.health.changed_s
+    if len(several) > 1 or is_straggler or lane.health.state is LaneState.DEAD:
         for tries in several:
             tries.forgive()
+        lane.outage_s = lane.health.changed_s
         lane.streak.clear()

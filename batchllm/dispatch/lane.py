@@ -1,16 +1,23 @@
 """One lane at run time: its parts, as handed in by the wiring, and its counters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batchllm.events import LaneStats
 from batchllm.fallback import Health, LaneState
-from batchllm.limit.lane_limits import LaneLimits, Window
-from batchllm.limit.output_size import OutputSize
+from batchllm.limit.lane_limits import LaneLimits
+from batchllm.limit.latency import Latency
+from batchllm.limit.output_size import OutputSize, PromptSize
+from batchllm.limit.window import Window
 from batchllm.ports import Provider
 from batchllm.pricing import Price
-from batchllm.records import Failure, LaneInfo, Reading, Request, Response
+from batchllm.records import Failure, LaneInfo, LimitHint, Reading, Request, Response
 from batchllm.retry import Tries
+
+
+def _no_hints(_headers: Mapping[str, str]) -> Sequence[LimitHint]:
+    """Nothing is read."""
+    return ()
 
 
 @dataclass(slots=True)
@@ -28,14 +35,28 @@ class Lane:
     health: Health
     output_size: OutputSize
     stats: LaneStats
-    deadline_s: float
+    latency: Latency
+    read_hints: Callable[[Mapping[str, str]], Sequence[LimitHint]] = _no_hints
+    prompt_size: PromptSize = field(default_factory=PromptSize)
     price: Price | None = None
     max_output_tokens: int = 0  # the cap that the request carries; a budget needs one
     prompt_margin: float = 1.0  # what an estimate of prompt tokens is multiplied by to be an upper bound
     redact: Callable[[str], str] = str  # foreign text as one line without the lane's keys
     streak: list[Tries] = field(default_factory=list)  # of requests that failed on it since its last answer
+    outage_s: float = float("-inf")  # when the rest began that several requests in a row led to
     newest: object | None = None  # the call that was sent last, while it is out
     newest_s: float = float("-inf")
+
+    def likely_tokens(self, request: Request) -> int:
+        """What a request will probably take, prompt and answer."""
+        return self.prompt_size.correct(request.prompt_tokens) + self.output_size.estimate() * len(
+            request.rows
+        )
+
+    def most_tokens(self, request: Request) -> int:
+        """What the provider may count until it is answered: the prompt and the most that it may answer."""
+        most = self.max_output_tokens or self.output_size.estimate()
+        return self.prompt_size.correct(request.prompt_tokens) + most * len(request.rows)
 
     @property
     def has_room(self) -> bool:

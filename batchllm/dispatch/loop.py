@@ -24,6 +24,8 @@ from batchllm.dispatch.work import Board, Work
 from batchllm.errors import BatchllmError, ExitCode
 from batchllm.events import RunStats
 from batchllm.fallback import LaneState, remaining
+from batchllm.limit.bucket import Reservation
+from batchllm.limit.lane_limits import Sent
 from batchllm.ports import Recorder
 from batchllm.pricing import worst_case_usd
 from batchllm.records import (
@@ -34,16 +36,27 @@ from batchllm.records import (
     JournalRecord,
     Reading,
     Request,
+    Response,
     RowFailed,
 )
 from batchllm.retry import RetryPolicy
 
 #: No wait is longer than this without a look at what has changed.
 _LONGEST_NAP_S = 5.0
+#: How often calls are looked at that take too long. Late by more than the second figure, the process stood still.
+_LOOK_EVERY_S = 1.0
+_STOOD_STILL_S = 5.0
+#: The loop's timers count milliseconds; a shorter wait would spin. What comes late is made up for.
+_SHORTEST_NAP_S = 0.001
+_TOO_MANY = 429
 
 FeedBatch = Sequence[Request | RowFailed]
 #: For a request, the lanes that get it as their own, each with the part of it that it still has to answer.
 Spreading = Callable[[Request], Sequence[tuple[int, Request]]]
+
+
+def _silence(_text: str) -> None:
+    """Says nothing."""
 
 
 class Dispatcher:
@@ -65,8 +78,10 @@ class Dispatcher:
         budget: Budget | None = None,
         spreading: Spreading | None = None,
         dice: random.Random | None = None,
+        say: Callable[[str], None] = _silence,
     ) -> None:
         self._lanes = lanes
+        self._say = say
         self._recorder = recorder
         self._stats = stats
         self._clock = clock
@@ -82,18 +97,22 @@ class Dispatcher:
             stop=self.stop,
             put=self._put,
         )
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], tuple[Lane, float]] = {}  # with when each was sent
+        self._overdue: set[asyncio.Task[None]] = set()
         self._safe = Safety()
         recorder.watch(self._note_committed)
         self._news = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
         self._ended: asyncio.Future[Ending] | None = None
         self._settled = asyncio.Event()
 
     async def run(self, feed: AsyncIterator[FeedBatch]) -> Ending:
         """Until all that `feed` yields has been dealt with, or nothing more can be done, or `stop` is called."""
-        self._ended = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
         tasks = [asyncio.create_task(self._feed(feed))]
         tasks.append(asyncio.create_task(self._watch_record()))
+        tasks.append(asyncio.create_task(self._watch_time()))
         tasks += [asyncio.create_task(self._pump(lane)) for lane in self._lanes]
         for task in tasks:
             task.add_done_callback(self._note_crash)
@@ -147,6 +166,31 @@ class Dispatcher:
             self._news.clear()
             await self._recorder.room()
 
+    async def _watch_time(self) -> None:
+        """Give up calls that take far longer than any before, and notice when the process itself stood still."""
+        while True:
+            before_s = self._clock.monotonic_s()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            now_s = self._clock.monotonic_s()
+            late_s = now_s - before_s - _LOOK_EVERY_S
+            if late_s > _STOOD_STILL_S:
+                self._wake_up(late_s, now_s)
+            elif late_s < _LOOK_EVERY_S:  # else replies may lie unread
+                self._end_overdue(now_s)
+
+    def _end_overdue(self, now_s: float) -> None:
+        for call, (lane, sent_s) in self._calls.items():
+            if now_s - sent_s > lane.latency.deadline_s and call not in self._overdue:
+                self._overdue.add(call)
+                call.cancel()
+
+    def _wake_up(self, late_s: float, now_s: float) -> None:
+        """Stopped by a signal, or the machine slept: what could have gone meanwhile does not go now."""
+        for lane in self._lanes:
+            lane.limits.restart(now_s)
+            lane.provider.drop_idle()
+        self._say(f"the process stood still for {late_s:.0f} s; limits start anew")
+
     def _note_committed(self, records: int) -> None:
         self._safe.note_committed(records)
         self._news.set()
@@ -179,26 +223,28 @@ class Dispatcher:
         while await self._is_fit(lane) and await self._board.has_for(lane.index):
             if not (lane.is_fit and lane.has_room):
                 continue  # it changed while there was nothing to send
-            await lane.limits.admit()
-            await self._recorder.room()
+            wait_s = lane.limits.wait_s(self._clock.monotonic_s())
+            if wait_s > 0:
+                await asyncio.sleep(min(max(wait_s, _SHORTEST_NAP_S), _LONGEST_NAP_S))
+                continue
+            if not self._recorder.has_room:
+                await self._recorder.room()
             work = self._board.take(lane.index)
             if work is None:
                 continue
-            prompt_tokens = work.request.prompt_tokens
-            tokens = prompt_tokens + lane.output_size.estimate()
-            if lane.limits.tpm is not None:
-                if prompt_tokens > lane.limits.tpm:
-                    self._aftermath.pass_on(lane, work)
-                    continue
-                tokens = min(tokens, int(lane.limits.tpm))  # an estimate of the answer refuses no row
-            if not await self._is_paid_for(lane, work, tokens):
-                continue
-            lane.window.enter()
-            lane.stats.in_flight = lane.window.in_flight
-            lane.newest, lane.newest_s = work, self._clock.monotonic_s()
-            call = asyncio.create_task(self._call(lane, work, tokens))
-            self._calls.add(call)
-            call.add_done_callback(self._end_call)
+            made = await self._ready(lane, work)
+            if made is not None:
+                self._start(lane, work, made)
+
+    def _start(self, lane: Lane, work: Work, made: Reservation) -> None:
+        now_s = self._clock.monotonic_s()
+        lane.window.enter()
+        lane.stats.in_flight = lane.window.in_flight
+        lane.newest, lane.newest_s = work, now_s
+        sent = lane.limits.take(made, lane.most_tokens(work.request), now_s)
+        call = self._loop.create_task(self._call(lane, work, made, sent))
+        self._calls[call] = (lane, now_s)
+        call.add_done_callback(self._end_call)
 
     async def _is_fit(self, lane: Lane) -> bool:
         """Wait until the lane may send one more request; False when it never will again."""
@@ -227,18 +273,28 @@ class Dispatcher:
             lane.stats.reason = f"the provider asked for {quiet_s:.0f} s of silence"
         await asyncio.sleep(min(max(rest_s, quiet_s), _LONGEST_NAP_S))
 
-    async def _is_paid_for(self, lane: Lane, work: Work, tokens: int) -> bool:
-        """Reserve tokens and money for a request; when it cannot go now it is given back."""
-        ready_s = self._clock.monotonic_s() + lane.limits.reserve(tokens)
-        while lane.is_fit:
-            wait_s = ready_s - self._clock.monotonic_s()
-            if wait_s <= 0:
-                break
-            await asyncio.sleep(min(wait_s, _LONGEST_NAP_S))
-        worst_usd = _worst_usd(lane, work)
-        if lane.is_fit and (self._budget is None or self._budget.reserve(worst_usd)):
-            return True
-        lane.limits.settle(tokens, 0)
+    async def _ready(self, lane: Lane, work: Work) -> Reservation | None:
+        """Reserve tokens and money for a request, and wait for them; when it cannot go now it is given back."""
+        now_s = self._clock.monotonic_s()
+        tpm = lane.limits.tpm
+        if tpm is not None and work.request.prompt_tokens > tpm:
+            self._aftermath.pass_on(lane, work)
+            return None
+        tokens = lane.likely_tokens(work.request)  # an estimate of the answer refuses no row
+        made = lane.limits.reserve(
+            tokens if tpm is None else min(tokens, int(tpm)), lane.most_tokens(work.request), now_s
+        )
+        while lane.is_fit and made.ready_s > now_s:
+            await asyncio.sleep(min(max(made.ready_s - now_s, _SHORTEST_NAP_S), _LONGEST_NAP_S))
+            now_s = self._clock.monotonic_s()
+        if lane.is_fit and (self._budget is None or self._budget.reserve(_worst_usd(lane, work))):
+            return made
+        lane.limits.settle(made, 0, now_s)
+        await self._give_back(lane, work)
+        return None
+
+    async def _give_back(self, lane: Lane, work: Work) -> None:
+        """The lane may not send now, or there is no money for it."""
         budget = self._budget if lane.is_fit else None
         if budget is not None and self._is_for_a_cheaper_lane(lane, work, budget):
             work.excluded |= {lane.index}
@@ -248,8 +304,7 @@ class Dispatcher:
             budget = None
         self._aftermath.give_back(work)
         if budget is not None:
-            await self._money_back(budget, worst_usd)
-        return False
+            await self._money_back(budget, _worst_usd(lane, work))
 
     def _is_for_a_cheaper_lane(self, lane: Lane, work: Work, budget: Budget) -> bool:
         """Money never comes back to a lane that is too dear now, but another one may still answer for what is left."""
@@ -272,28 +327,31 @@ class Dispatcher:
             )
         )
 
-    async def _call(self, lane: Lane, work: Work, tokens: int) -> None:
+    async def _call(self, lane: Lane, work: Work, made: Reservation, sent: Sent) -> None:
         request = work.request
         started_at = self._clock.wall_s()
-        sent_s = self._clock.monotonic_s()
         was_probe = lane.health.state is LaneState.PROBING
         lane.stats.sent += 1
         work.tries.sent += 1
         verdict: Reading | Failure = _ABANDONED
         try:
-            verdict = await self._exchange(lane, request)
+            verdict = await self._exchange(lane, request, sent)
         finally:
             now_s = self._clock.monotonic_s()
+            lane.window.land()
             if lane.newest is work:
                 lane.newest = None
-            facts = CallFacts(started_at, now_s - sent_s, cost_of(lane, verdict, started_at))
-            self._settle(lane, work, verdict, tokens, facts)
+            tokens = made.tokens
+            facts = CallFacts(started_at, now_s - sent.at_s, cost_of(lane, verdict, started_at))
+            self._settle(lane, work, verdict, made, facts)
             if isinstance(verdict, Failure):
                 self._keep(lane, [attempt_record(lane, request, verdict, facts)])
         if isinstance(verdict, Failure):
-            self._aftermath.follow(FailedCall(lane, work, verdict, sent_s, now_s, was_probe))
+            self._aftermath.follow(FailedCall(lane, work, verdict, sent, tokens, now_s, was_probe))
             return
         self._keep(lane, done_records(lane, request, verdict, facts, work.tries.sent))
+        lane.limits.note_accepted(sent, now_s)
+        lane.latency.learn(facts.latency_s)
         lane.health.note_success()
         lane.streak.clear()
         lane.stats.answered += 1
@@ -308,17 +366,22 @@ class Dispatcher:
         self._safe.expect(len(records), lane)
         self._recorder.put(records)
 
-    async def _exchange(self, lane: Lane, request: Request) -> Reading | Failure:
+    async def _exchange(self, lane: Lane, request: Request, sent: Sent) -> Reading | Failure:
         billed = Billed.NO
         try:
             body = lane.encode(request)
             billed = Billed.UNKNOWN
-            reply = await lane.provider.send(lane.path, body, lane.deadline_s)
-            return reply if isinstance(reply, Failure) else lane.judge(reply, request)
+            reply = await lane.provider.send(lane.path, body, lane.latency.longest_s)
+            if isinstance(reply, Failure):
+                return reply
+            self._heed(lane, reply, sent)
+            return lane.judge(reply, request)
         except BatchllmError:
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()
+            if task is not None and task in self._overdue and task.uncancel() == 0:
+                return _overdue(lane.latency.deadline_s)
             if task is None or task.cancelling():
                 raise
             return _CANCELLED  # by the connection, not by us: nobody would ever hear of the request again
@@ -326,22 +389,30 @@ class Dispatcher:
             message = lane.redact(f"bug in batchllm: {type(error).__name__}: {error}")
             return Failure(Action.GIVE_UP, FailureCode.INTERNAL, message, billed=billed)
 
+    def _heed(self, lane: Lane, reply: Response, sent: Sent) -> None:
+        """Learn the limits that the provider states; refusals always tell, other replies now and then."""
+        now_s = self._clock.monotonic_s()
+        if reply.status == _TOO_MANY or lane.limits.wants_hints(now_s):
+            lane.limits.heed(lane.read_hints(reply.headers), sent, now_s)
+            lane.stats.rpm, lane.stats.tpm = lane.limits.rpm, lane.limits.tpm
+
     def _settle(
-        self, lane: Lane, work: Work, verdict: Reading | Failure, tokens: int, facts: CallFacts
+        self, lane: Lane, work: Work, verdict: Reading | Failure, made: Reservation, facts: CallFacts
     ) -> None:
         """Bring the reservations of tokens and money to what the call really took."""
-        stats, usage = lane.stats, verdict.usage
+        stats, usage, now_s = lane.stats, verdict.usage, self._clock.monotonic_s()
         stats.in_flight = lane.window.in_flight
         stats.latency_total_s += facts.latency_s
         if usage is not None and usage.prompt_tokens is not None:
             completion = usage.completion_tokens or 0
-            lane.limits.settle(tokens, usage.prompt_tokens + completion)
+            lane.limits.settle(made, usage.prompt_tokens + completion, now_s)
+            lane.prompt_size.learn(work.request.prompt_tokens, usage.prompt_tokens)
             if completion:  # 0 is what a refusal has, and what stands for "not told"
                 lane.output_size.learn(completion)
             stats.prompt_tokens += usage.prompt_tokens
             stats.completion_tokens += completion
         elif isinstance(verdict, Failure) and verdict.billed is Billed.NO:
-            lane.limits.settle(tokens, 0)
+            lane.limits.settle(made, 0, now_s)
         cost = facts.cost_usd
         if cost is not None:
             stats.cost_usd = None if stats.cost_usd is None else stats.cost_usd + cost
@@ -352,7 +423,8 @@ class Dispatcher:
             self._settled.set()
 
     def _end_call(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
+        self._calls.pop(call, None)
+        self._overdue.discard(call)
         self._note_crash(call)
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:
@@ -369,6 +441,15 @@ def _worst_usd(lane: Lane, work: Work) -> float:
         return 0.0
     prompt_tokens = math.ceil(work.request.prompt_tokens * lane.prompt_margin)
     return worst_case_usd(lane.price, prompt_tokens, lane.max_output_tokens * len(work.request.rows))
+
+
+def _overdue(deadline_s: float) -> Failure:
+    return Failure(
+        Action.AGAIN,
+        FailureCode.TIMEOUT,
+        f"no answer in {deadline_s:.0f} s, ten times the longest so far (timeout_s sets another limit)",
+        billed=Billed.UNKNOWN,
+    )
 
 
 _CANCELLED = Failure(

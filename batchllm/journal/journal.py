@@ -191,6 +191,10 @@ class Journal:
     def watch(self, committed: Callable[[int], None]) -> None:
         self._writer.watch(committed)
 
+    @property
+    def has_room(self) -> bool:
+        return self._writer.has_room
+
     async def room(self) -> None:
         await self._writer.room()
 

@@ -88,7 +88,7 @@ class Writer:
         self._watcher = committed
 
     async def room(self) -> None:
-        while not self._has_room():
+        while not self.has_room:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
@@ -129,7 +129,9 @@ class Writer:
             self.is_error_known = True
             raise self._error
 
-    def _has_room(self) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Raises what went wrong."""
         self.raise_error()
         return self._waiting_rows < self._limits.rows and self._waiting_bytes < self._limits.bytes
 

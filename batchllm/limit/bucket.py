@@ -1,38 +1,100 @@
-"""Token budgets as a continuous-refill bucket: arithmetic only, the clock is an argument.
+"""Tokens a minute: arithmetic only, the clock is an argument.
 
 Providers refill continuously rather than by the calendar minute (their own refusals say so: used + requested −
-limit, divided by limit / 60, is the wait that they print). So does this. A reservation is taken at once and may
-drive the level below zero; what it owes is the wait. Waiting on a debt keeps first in, first out: a long prompt
-cannot be overtaken for ever by short ones, and one that is larger than a second's worth still gets its turn.
+limit, divided by limit / 60, is the wait that they print). So does this: a reservation is taken at once and may drive
+the level below zero; what it owes is the wait. Waiting on a debt keeps first in, first out: a long prompt cannot be
+overtaken for ever by short ones, and one that is larger than a second's worth still gets its turn.
+
+A bucket alone would let a minute hold the limit and one large prompt more. A log of the last minute forbids that:
+in no half-open window of sixty seconds do the reservations come to more than the limit, unless it is a single one.
 """
 
-#: Seconds of the rate that may go at once. Providers enforce by the second: 60,000 a minute may mean 1,000 a second.
-BURST_S = 1.0
+from collections import deque
+
+#: Share of the limit at which the level refills: play for estimates that are corrected after the fact.
+USED_SHARE = 0.99
+#: Seconds of the rate that may go at once after a pause.
+BURST_S = 0.5
+_MINUTE_S = 60.0
+
+
+class Reservation:
+    """Tokens that were taken; `ready_s` is when their request may go."""
+
+    __slots__ = ("at_s", "ready_s", "tokens")
+
+    def __init__(self, tokens: float, at_s: float, ready_s: float) -> None:
+        self.tokens = tokens
+        self.at_s = at_s
+        self.ready_s = ready_s
 
 
 class TokenBucket:
-    """`per_minute` tokens a minute; at most a second's worth at once."""
+    """One caller at a time: it waits until `ready_s`, says `take`, and then asks for the next."""
 
-    __slots__ = ("_level", "_updated_s", "capacity", "rate")
+    __slots__ = ("_held", "_level", "_log", "_updated_s", "capacity", "per_minute", "rate")
 
     def __init__(self, per_minute: float, *, now_s: float) -> None:
-        self.rate = per_minute / 60.0
-        self.capacity = self.rate * BURST_S
+        self._set(per_minute)
         self._level = self.capacity
         self._updated_s = now_s
+        self._log: deque[Reservation] = deque()  # in the order of `at_s`
+        self._held = 0.0  # what the log comes to
 
-    def reserve(self, amount: float, now_s: float) -> float:
-        """Take `amount` and return the seconds to wait before it may be used."""
+    def change(self, per_minute: float, now_s: float) -> None:
+        """From now on another limit; what was taken still counts."""
         self._refill(now_s)
-        self._level -= amount
-        return max(0.0, -self._level / self.rate)
+        self._set(per_minute)
+        self._level = min(self._level, self.capacity)
 
-    def settle(self, reserved: float, actual: float, now_s: float) -> None:
+    def reserve(self, tokens: float, now_s: float) -> Reservation:
+        self._refill(now_s)
+        self._level -= tokens
+        owed_s = max(0.0, -self._level / self.rate)
+        made = Reservation(tokens, now_s, max(now_s + owed_s, self._room_s(tokens, now_s)))
+        self._log.append(made)
+        self._held += tokens
+        return made
+
+    def take(self, made: Reservation, now_s: float) -> None:
+        """Its request goes now."""
+        made.at_s = max(now_s, made.at_s)
+
+    def settle(self, made: Reservation, actual: float, now_s: float) -> None:
         """Correct a reservation once the real figure is known; 0 gives all of it back."""
         self._refill(now_s)
-        self._level = min(self.capacity, self._level + reserved - actual)
+        self._level = min(self.capacity, self._level + made.tokens - actual)
+        if made.at_s + _MINUTE_S > self._updated_s:
+            self._held += actual - made.tokens
+        made.tokens = actual
+
+    def restart(self, now_s: float) -> None:
+        """The process stood still: nothing is made up for."""
+        self._refill(now_s)
+        self._level = min(self._level, 0.0)
+
+    def _set(self, per_minute: float) -> None:
+        self.per_minute = per_minute
+        self.rate = per_minute / _MINUTE_S * USED_SHARE
+        self.capacity = self.rate * BURST_S
 
     def _refill(self, now_s: float) -> None:
-        elapsed = max(0.0, now_s - self._updated_s)
-        self._level = min(self.capacity, self._level + elapsed * self.rate)
+        elapsed_s = max(0.0, now_s - self._updated_s)
+        self._level = min(self.capacity, self._level + elapsed_s * self.rate)
         self._updated_s = max(now_s, self._updated_s)
+        log = self._log
+        while log and log[0].at_s + _MINUTE_S <= self._updated_s:
+            self._held -= log.popleft().tokens
+        if not log:
+            self._held = 0.0  # sums of floats leave dust
+
+    def _room_s(self, tokens: float, now_s: float) -> float:
+        """When the last minute has room for so many more; for what is larger than a minute, when it is empty."""
+        excess = self._held + tokens - self.per_minute
+        room_s = now_s
+        for made in self._log:
+            if excess <= 0:
+                break
+            excess -= made.tokens
+            room_s = made.at_s + _MINUTE_S
+        return room_s

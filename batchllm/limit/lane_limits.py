@@ -1,95 +1,375 @@
-"""What holds one lane back: requests a minute, tokens a minute, calls in flight, and the provider's own word.
+"""What holds one lane back: requests a minute, tokens a minute, calls at once, and the provider's own word.
 
-Requests are paced by aiolimiter. It fits because a lane has a single waiter (its pump), so its ordering by amount
-cannot starve anyone, and because its capacity is kept to a twentieth of a second's worth: the burst that it allows
-at a start stays below what any provider notices. Tokens need debt and refunds, which it does not have.
+What may go is the least of what the job tells, what the provider's headers say, and what its refusals have taught;
+of what is told or said, other processes with the same key have their shares. Headers may lower what is believed, and
+what they take back they give back at once; what refusals taught is tried again (`governor`). Nothing here waits:
+`wait_s` says how long, the pump of the lane waits, and `take` is said when the request goes.
 """
 
-import asyncio
-
-from aiolimiter import AsyncLimiter
+from collections.abc import Callable, Sequence
+from math import inf, isfinite
+from typing import NamedTuple
 
 from batchllm.clock import Clock
-from batchllm.limit.bucket import TokenBucket
+from batchllm.limit.bucket import Reservation, TokenBucket
+from batchllm.limit.governor import Governor
+from batchllm.limit.pace import USED_SHARE, Pace
+from batchllm.limit.sharing import Alone, Sharing
+from batchllm.limit.window import Window
+from batchllm.records import Failure, LimitHint, LimitScope
 
-#: Part of a second's requests that may go at once: enough to catch up after a late timer, too little to be a burst.
-_PACING_S = 0.05
+#: Headers are read at most so often: limits move by the minute, and reading costs as much as a tenth of a call.
+_HEED_EVERY_S = 0.1
+#: Budgets of an hour or a day do not set a pace; they only end.
+_LONGEST_PACED_S = 60.0
+#: After a refusal that names no time: as long as two requests take, within these bounds, doubled while refusals go on.
+_SHORTEST_SILENCE_S = 0.05
+_FIRST_SILENCE_S = 0.5
+_LONGEST_SILENCE_S = 60.0
+#: A refusal so soon after another one is about the same excess.
+_ECHO_S = 1.0
+#: Refused so often with as many calls out as ever were, it is the calls at once that are limited, and not the rate.
+_SAME_HEIGHT = 4
+#: With fewer calls out than this nothing is said of calls at once.
+_FEWEST = 3
+#: Refusals at a number that the provider took before; one may be a race of two messages.
+_DOUBTS = 1
+#: Limits outside of these are none, whoever states them.
+_LEAST_LIMIT, _MOST_LIMIT = 0.01, 1e12
+#: A told or heard limit is learned again from a header only if it differs by more than this.
+_SAME_LIMIT = 1e-3
+
+
+class Sent(NamedTuple):
+    """What was so when a request went."""
+
+    at_s: float
+    on_wire: int
+    tokens_before: float  # sent on this lane so far, as the provider may count them
+
+
+class Refused(NamedTuple):
+    """What a refusal asks for. `is_news`: its request was sent knowing of all refusals before it."""
+
+    silence_s: float
+    is_news: bool
+    goes_on: bool
+
+
+class _Lesson(NamedTuple):
+    """What a refusal says of the limit that was met."""
+
+    scope: LimitScope | None
+    named: LimitHint | None
+    silence_s: float
+
+    @property
+    def concurrency(self) -> int | None:
+        return None if self.named is None or self.named.limit is None else int(self.named.limit)
+
+
+class _Allowance:
+    """One kind of budget, a minute: told by the job, heard from the provider, taught by refusals."""
+
+    def __init__(self, told: float | None) -> None:
+        self.told = told
+        self.heard: float | None = None
+        self.governor = Governor()
+
+    @property
+    def known(self) -> float:
+        """Infinite when neither job nor provider say."""
+        return min(self.told or inf, self.heard or inf)
+
+    def hear(self, per_minute: float) -> bool:
+        """Whether it is another limit than before."""
+        before = self.known
+        if self.heard is not None and abs(per_minute / self.heard - 1.0) < _SAME_LIMIT:
+            return False
+        self.heard = per_minute
+        if self.known > before:
+            self.governor.free()
+        return self.known != before
+
+    def per_minute(self, now_s: float, share: float) -> float:
+        known = self.known * share
+        taught = self.governor.rate(now_s) * 60.0 / USED_SHARE
+        if taught > known:
+            self.governor.free()  # it came back to what is told or said
+        return min(known, taught)
+
+
+def _silence(text: str) -> None:
+    """Says nothing."""
 
 
 class LaneLimits:
-    """Told limits of one lane. `admit` before a request is chosen, `reserve` once its size is known."""
+    """`window` belongs to it: what limits calls at once is learned with the rest."""
 
     def __init__(
         self,
         *,
         clock: Clock,
+        window: Window,
         rpm: float | None = None,
         tpm: float | None = None,
+        sharing: Sharing | None = None,
+        say: Callable[[str], None] = _silence,
     ) -> None:
         self._clock = clock
-        self.rpm = rpm
-        self.tpm = tpm
-        self._pace = None if rpm is None else _pacer(rpm / 60.0)
-        self._tokens = None if tpm is None else TokenBucket(tpm, now_s=clock.monotonic_s())
-        self._quiet_until_s = 0.0
+        self._window = window
+        self._requests = _Allowance(rpm)
+        self._tokens = _Allowance(tpm)
+        self._sharing = sharing or Alone()
+        self._say = say
+        self._pace: Pace | None = None
+        self._bucket: TokenBucket | None = None
+        self._share = 1.0
+        self._quiet_until_s = -inf
+        self._heeded_s = -inf
+        self._epoch_s = -inf  # requests sent before knew nothing of the last refusal
+        self._sent_since = 0
+        self._streak = 0  # refusals that came soon after one another
+        self._refusals_on_end = 0  # with nothing let through between them
+        self._highest = 0  # calls at once that the provider has taken
+        self._heights = 0  # refusals at that height or above
+        self._same_height = _SAME_HEIGHT
+        self._doubts = 0
+        self._tokens_sent = 0.0
+        self._slack: tuple[float, float] | None = None  # tokens that the provider says are left, and when
+        self._said: set[str] = set()
+        self._retune(clock.monotonic_s())
 
-    async def admit(self) -> None:
-        """Return when one more request may go."""
-        if self._pace is not None:
-            await self._pace.acquire()
+    @property
+    def rpm(self) -> float | None:
+        """Requests a minute, as told or heard; None: nobody says."""
+        return _or_none(self._requests.known)
 
-    def reserve(self, tokens: int) -> float:
-        """Take `tokens` from the minute's budget; the result is how many seconds to wait first."""
-        if self._tokens is None:
+    @property
+    def tpm(self) -> float | None:
+        return _or_none(self._tokens.known)
+
+    @property
+    def is_rate_known(self) -> bool:
+        return self._pace is not None or self._bucket is not None
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until one more request may go, as far as requests a minute and other processes say."""
+        if self._sharing.is_shared:
+            self._heed_others(now_s)
+            if now_s > self._sharing.lease_until_s:
+                return 0.05  # this process stood still, or the registry does: what the others use now is not known
+        if not self._requests.governor.is_free or not self._tokens.governor.is_free:
+            self._retune(now_s)
+        if self._pace is None:
             return 0.0
-        return self._tokens.reserve(tokens, self._clock.monotonic_s())
+        wait_s = self._pace.next_s - now_s
+        if wait_s > 0.0:
+            self._requests.governor.press()
+            return wait_s
+        return 0.0
 
-    def settle(self, reserved: int, actual: int) -> None:
-        if self._tokens is not None:
-            self._tokens.settle(reserved, actual, self._clock.monotonic_s())
+    def reserve(self, tokens: int, most: int, now_s: float) -> Reservation:
+        """Take tokens for a request; `ready_s` of the result is when it may go.
+
+        `tokens` is what it will probably take, `most` what the provider may count until it is answered.
+        """
+        if self._bucket is None:
+            return Reservation(tokens, now_s, max(now_s, self._slack_s(most, now_s)))
+        made = self._bucket.reserve(tokens, now_s)
+        made.ready_s = max(made.ready_s, self._slack_s(most, now_s))
+        if made.ready_s > now_s:
+            self._tokens.governor.press()
+        return made
+
+    def take(self, made: Reservation, most: int, now_s: float) -> Sent:
+        """A request goes."""
+        if self._pace is not None:
+            self._pace.take(now_s)
+        if self._bucket is not None:
+            self._bucket.take(made, now_s)
+        self._requests.governor.note_sent(1.0, now_s)
+        self._tokens.governor.note_sent(made.tokens, now_s)
+        self._sent_since += 1
+        sent = Sent(now_s, self._window.on_wire, self._tokens_sent)
+        self._tokens_sent += most
+        if self._slack is not None:
+            left, at_s = self._slack
+            self._slack = (left - most, at_s)
+        return sent
+
+    def settle(self, made: Reservation, actual: float, now_s: float) -> None:
+        if self._bucket is not None:
+            self._bucket.settle(made, actual, now_s)
+
+    def note_accepted(self, sent: Sent, now_s: float) -> None:
+        """The provider took it in, whatever came of it."""
+        self._highest = max(self._highest, sent.on_wire)
+        self._window.note_answer(now_s)
+
+    def wants_hints(self, now_s: float) -> bool:
+        """Whether the headers of a reply should be read: limits move by the minute, and reading costs."""
+        return now_s - self._heeded_s >= _HEED_EVERY_S
+
+    def heed(self, hints: Sequence[LimitHint], sent: Sent, now_s: float) -> None:
+        """Learn from what the headers of a reply say."""
+        self._heeded_s = now_s
+        for hint in hints:
+            self._hear(hint, sent, now_s)
+
+    def refuse(
+        self,
+        failure: Failure,
+        sent: Sent,
+        tokens: float,
+        now_s: float,
+        *,
+        scope: LimitScope | None = None,
+        named: LimitHint | None = None,
+    ) -> Refused:
+        """A refusal by a rate limit: what it teaches, and the silence that it asks for.
+
+        `scope` and `named` are what its message says of the limit that was met.
+        """
+        asked_s = failure.retry_after_s
+        if (
+            sent.at_s < self._epoch_s
+        ):  # an old one says nothing new but for a time that the provider itself names
+            return Refused(asked_s or 0.0, is_news=False, goes_on=False)
+        is_echo = self._sent_since <= 1 or now_s < self._epoch_s + _ECHO_S
+        self._streak = self._streak + 1 if is_echo and self._epoch_s > -inf else 0
+        self._refusals_on_end = self._refusals_on_end + 1 if self._sent_since <= 1 else 0
+        self._epoch_s = now_s
+        self._sent_since = 0
+        if named is not None and scope is not LimitScope.CONCURRENCY:
+            self._hear(named, sent, now_s)
+        governor = self._learn(_Lesson(scope, named, asked_s or 0.0), sent, tokens, now_s)
+        self._retune(now_s)
+        silence_s = (
+            self._own_silence_s(governor, tokens if scope is LimitScope.TOKENS else 1.0)
+            if asked_s is None
+            else asked_s
+        )
+        return Refused(silence_s, is_news=True, goes_on=self._refusals_on_end > 1)
 
     def quiet(self, seconds: float) -> None:
-        """The provider asked for silence: nothing goes out on this lane before it is over."""
+        """The provider asked for silence: nothing goes out on this lane before it is over, in no process."""
         self._quiet_until_s = max(self._quiet_until_s, self._clock.monotonic_s() + seconds)
 
     @property
     def quiet_s(self) -> float:
         """Seconds of silence left."""
-        return max(0.0, self._quiet_until_s - self._clock.monotonic_s())
+        until_s = self._quiet_until_s
+        if self._sharing.is_shared:
+            until_s = max(until_s, self._sharing.quiet_until_s)
+        return max(0.0, until_s - self._clock.monotonic_s()) if until_s > -inf else 0.0
+
+    def restart(self, now_s: float) -> None:
+        """The process stood still: nothing that could have gone meanwhile goes now."""
+        if self._pace is not None:
+            self._pace.restart(now_s)
+        if self._bucket is not None:
+            self._bucket.restart(now_s)
+
+    def _learn(self, lesson: "_Lesson", sent: Sent, tokens: float, now_s: float) -> Governor | None:
+        """The governor that has learned from it; None when it was the number of calls at once."""
+        scope = lesson.scope
+        if scope is LimitScope.CONCURRENCY or (scope is None and self._is_height(sent)):
+            self._window.note_refused(sent.on_wire, now_s, told=lesson.concurrency)
+            if scope is None:
+                self._requests.governor.free()
+            return None
+        allowance, amount = (self._tokens, tokens) if scope is LimitScope.TOKENS else (self._requests, 1.0)
+        most = allowance.known * self._share / 60.0
+        allowance.governor.note_refused(amount, sent.at_s, now_s, silence_s=lesson.silence_s, most=most)
+        return allowance.governor
+
+    def _is_height(self, sent: Sent) -> bool:
+        """Whether this and the refusals before it came with as many calls out as were ever taken."""
+        window = self._window
+        if window.learned is not None:
+            if sent.on_wire > window.stands or self._doubts < _DOUBTS:
+                self._doubts = 0 if sent.on_wire > window.stands else self._doubts + 1
+                return True
+            window.forget_learned()  # fewer than it took before: it is the rate after all
+            self._heights, self._doubts, self._same_height = 0, 0, self._same_height * 4
+            return False
+        if sent.on_wire < max(self._highest, _FEWEST):
+            self._heights = 0
+            self._highest = max(1, int(self._highest * 0.98))
+            return False
+        self._heights += 1
+        return self._heights >= self._same_height
+
+    def _own_silence_s(self, governor: Governor | None, amount: float) -> float:
+        """As long as two requests take, doubled while refusals go on."""
+        base_s = _SHORTEST_SILENCE_S if governor is None else governor.recovery_s(amount)
+        base_s = min(_FIRST_SILENCE_S, max(_SHORTEST_SILENCE_S, base_s))
+        return min(_LONGEST_SILENCE_S, base_s * 2.0 ** min(self._streak, 11))
+
+    def _hear(self, hint: LimitHint, sent: Sent, now_s: float) -> None:
+        if hint.window_s > _LONGEST_PACED_S:
+            if hint.remaining == 0:
+                spent_s = hint.window_s / hint.limit if hint.limit else 1.0
+                self.quiet(max(1.0, spent_s if hint.reset_s is None else min(spent_s, hint.reset_s)))
+            return
+        if hint.limit is not None and not _LEAST_LIMIT <= hint.limit <= _MOST_LIMIT:
+            self._say_once("absurd", f"a limit of {hint.limit:g} {hint.scope} is absurd and not heeded")
+        elif hint.limit is not None:
+            allowance = self._requests if hint.scope == "requests" else self._tokens
+            if allowance.hear(hint.limit * 60.0 / hint.window_s):
+                self._retune(now_s)
+                self._say_lower(hint.scope, allowance)
+        if hint.scope == "tokens" and hint.remaining is not None:
+            self._slack = (hint.remaining - (self._tokens_sent - sent.tokens_before), now_s)
+
+    def _slack_s(self, most: int, now_s: float) -> float:
+        """When the provider has so many tokens left, by its own last word and what went since."""
+        if self._slack is None or not isfinite(self._tokens.known):
+            return now_s
+        left, at_s = self._slack
+        rate = self._tokens.known / 60.0
+        wanted = min(most, self._tokens.known * 0.9)
+        return now_s + max(0.0, wanted - left - (now_s - at_s) * rate) / rate
+
+    def _heed_others(self, now_s: float) -> None:
+        share = self._sharing.share
+        if share != self._share:
+            self._share = share
+            self._retune(now_s)
+
+    def _retune(self, now_s: float) -> None:
+        """Bring pace and bucket to what is believed now."""
+        requests = self._requests.per_minute(now_s, self._share)
+        if requests == inf:
+            self._pace = None
+        elif self._pace is None:
+            self._pace = Pace(requests, now_s=max(now_s, self._sharing.next_free_s))
+        else:
+            self._pace.change(requests)
+        tokens = self._tokens.per_minute(now_s, self._share)
+        if tokens == inf:
+            self._bucket = None
+        elif self._bucket is None:
+            self._bucket = TokenBucket(tokens, now_s=now_s)
+        elif tokens != self._bucket.per_minute:
+            self._bucket.change(tokens, now_s)
+        if self.is_rate_known:
+            self._window.open_up()
+
+    def _say_lower(self, kind: str, allowance: _Allowance) -> None:
+        told, heard = allowance.told, allowance.heard
+        if told is not None and heard is not None and heard < told:
+            self._say_once(
+                kind,
+                f"the provider allows {heard:,.0f} {kind} a minute, fewer than the {told:,.0f} that are told",
+            )
+
+    def _say_once(self, what: str, text: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self._say(text)
 
 
-def _pacer(rate_per_s: float) -> AsyncLimiter:
-    capacity = max(1.0, rate_per_s * _PACING_S)
-    return AsyncLimiter(capacity, capacity / rate_per_s)
-
-
-class Window:
-    """Calls in flight: a counter whose one waiter sleeps on an event, never polls."""
-
-    __slots__ = ("_room", "in_flight", "size")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.in_flight = 0
-        self._room = asyncio.Event()
-
-    @property
-    def has_room(self) -> bool:
-        return self.in_flight < self.size
-
-    def enter(self) -> None:
-        self.in_flight += 1
-
-    def leave(self) -> None:
-        self.in_flight -= 1
-        self._room.set()
-
-    async def room(self) -> None:
-        """Return when another call may go."""
-        while not self.has_room:
-            await self.change()
-
-    async def change(self) -> None:
-        """Return after the next call has left."""
-        self._room.clear()
-        await self._room.wait()
+def _or_none(limit: float) -> float | None:
+    return limit if limit < inf else None

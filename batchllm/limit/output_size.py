@@ -5,6 +5,7 @@ the mean plus two deviations, both decaying (a run's rows may change in kind), a
 request itself asks for.
 """
 
+_FURTHEST = 4.0  # an estimate is not corrected by more than this, whatever the provider says
 _WEIGHT = 0.05  # of the newest answer: about the last forty count
 _FIRST_GUESS = 256  # an unbounded answer before anything is known; a guess
 
@@ -34,3 +35,20 @@ class OutputSize:
             self._mean += _WEIGHT * error
             self._deviation += _WEIGHT * (abs(error) - self._deviation)
         self._seen += 1
+
+
+class PromptSize:
+    """By how much our count of prompt tokens misses the provider's: the frame of a chat, another tokenizer."""
+
+    __slots__ = ("_ratio",)
+
+    def __init__(self) -> None:
+        self._ratio = 1.0
+
+    def correct(self, tokens: int) -> int:
+        return int(tokens * self._ratio + 0.5)
+
+    def learn(self, counted: int, told: int) -> None:
+        if counted > 0 and told > 0:
+            ratio = min(_FURTHEST, max(1.0 / _FURTHEST, told / counted))
+            self._ratio += _WEIGHT * (ratio - self._ratio)

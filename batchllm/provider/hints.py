@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
+from batchllm.records import LimitHint, LimitScope
+
 Kind: TypeAlias = Literal["requests", "tokens"]
 
 DAY_S = 86_400.0
@@ -34,16 +36,6 @@ _SNAP_FACTOR = 3.0
 _ROUNDING_STEPS = 5
 #: Limits beyond this are no limits, but "unlimited" as a number.
 _ABSURD = 1e13
-
-
-class LimitHint(NamedTuple):
-    """One budget as the provider states it: `limit` in each `window_s`, of which `remaining` are left."""
-
-    kind: Kind
-    limit: float | None
-    remaining: float | None
-    reset_s: float | None
-    window_s: float
 
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.ASCII)
@@ -240,6 +232,16 @@ def limits(headers: Mapping[str, str], *, dialect: str) -> tuple[LimitHint, ...]
     return _limits(headers, dialect, None)
 
 
+def nonsense(headers: Mapping[str, str]) -> str | None:
+    """The first header that should state a limit and states none, as `name: value`; -1 and 0 are usual for "none"."""
+    for name, value in headers.items():
+        if "limit" in name:
+            slot = _slot(name)
+            if slot is not None and slot.field == "limit" and _count(value) is None:
+                return f"{name}: {value.strip()[:40]!r}"
+    return None
+
+
 def _limits(headers: Mapping[str, str], dialect: str, now_s: float | None) -> tuple[LimitHint, ...]:
     budgets: dict[tuple[Kind, str, str], dict[str, str]] = {}
     windows_s: dict[tuple[Kind, str, str], float | None] = {}
@@ -253,11 +255,11 @@ def _limits(headers: Mapping[str, str], dialect: str, now_s: float | None) -> tu
         return ()
     date_s = _http_date_s(headers.get("date"))
     now_s = now_s if date_s is None else date_s
-    tightest: dict[tuple[Kind, float], LimitHint] = {}
+    tightest: dict[tuple[LimitScope, float], LimitHint] = {}
     for bucket, fields in budgets.items():
         hint = _hint(bucket[0], fields, windows_s[bucket], dialect, now_s)
         if hint is not None:
-            place = (hint.kind, hint.window_s)
+            place = (hint.scope, hint.window_s)
             tightest[place] = _tighter(tightest.get(place), hint)
     return tuple(tightest.values())
 
@@ -282,7 +284,7 @@ def _hint(
         or _inferred_window_s(limit, remaining, reset_s, _step_s(reset))
         or _usual_window_s(dialect, kind, reset_s)
     )
-    return LimitHint(kind, limit, remaining, reset_s, window_s)
+    return LimitHint(LimitScope(kind), limit, remaining, reset_s, window_s)
 
 
 def _tighter(known: LimitHint | None, hint: LimitHint) -> LimitHint:

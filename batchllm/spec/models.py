@@ -192,7 +192,11 @@ class LaneSpec(Strict):
     price: Price | None = Field(
         None, description="Wins over the catalogue's price; USD for a million tokens."
     )
-    timeout_s: Positive = Field(600.0, description="One call from first byte sent to last byte read.")
+    timeout_s: Positive | None = Field(
+        None,
+        description="One call from first byte sent to last byte read (default: ten times the longest answer so far,"
+        " between 30 and 600 seconds).",
+    )
     connect_timeout_s: Positive = 10.0
     simulate: Simulation | None = Field(None, description="Only with provider: simulator.")
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dispatch_rig import Rig, rows, run
 
 from batchllm.errors import ExitCode
+from batchllm.limit.lane_limits import LaneLimits
 from batchllm.limit.output_size import OutputSize
 from batchllm.records import Request
 from batchllm.testing import ScriptedProvider, echo, packed_request, run_virtual, text_request
@@ -46,7 +47,8 @@ def test_a_prompt_above_the_minute_goes_to_a_lane_that_takes_it_or_fails_with_a_
 
     def make() -> Rig:
         rig = Rig(ScriptedProvider(echo), ScriptedProvider(echo), tpm=200)
-        rig.lanes[1].limits.tpm = 10_000
+        lane = rig.lanes[1]
+        lane.limits = LaneLimits(clock=rig.clock, window=lane.window, tpm=10_000)
         return rig
 
     both, _ = run(make, requests)

@@ -1,63 +1,218 @@
-import asyncio
+"""What a lane may send, by a clock that the test moves."""
 
-from batchllm.limit.lane_limits import LaneLimits, Window
-from batchllm.testing import LoopClock, run_virtual
+from math import inf
+
+from batchllm.limit.lane_limits import LaneLimits, Sent
+from batchllm.limit.sharing import Alone
+from batchllm.limit.window import Window
+from batchllm.records import Action, Failure, FailureCode, LimitHint, LimitScope
+from batchllm.testing import SteppedClock
+
+REFUSED = Failure(Action.AGAIN, FailureCode.RATE_LIMIT, "HTTP 429", 429)
+REQUESTS, TOKENS, CONCURRENCY = LimitScope.REQUESTS, LimitScope.TOKENS, LimitScope.CONCURRENCY
 
 
-def test_requests_come_at_the_told_rate_without_a_burst() -> None:
-    async def main() -> list[float]:
-        limits = LaneLimits(clock=LoopClock(), rpm=3_000)
-        times = []
-        for _ in range(500):
-            await limits.admit()
-            times.append(asyncio.get_running_loop().time())
-        return times
+class Rig:
+    """A caller that always asks."""
 
-    times = run_virtual(main())
-    assert 9.8 <= times[-1] - times[0] <= 10.2
-    assert max(sum(1 for t in times if start <= t < start + 1) for start in times) <= 53
+    def __init__(self, rpm: float | None = None, tpm: float | None = None, **kept: object) -> None:
+        self.clock = SteppedClock(1_000.0)
+        self.window = Window(1_000, usual=64, first=4)
+        self.said: list[str] = []
+        self.limits = LaneLimits(
+            clock=self.clock,
+            window=self.window,
+            rpm=rpm,
+            tpm=tpm,
+            say=self.said.append,
+            **kept,  # type: ignore[arg-type]
+        )
+
+    def send(self, tokens: int = 10, most: int | None = None) -> Sent:
+        """Wait until one may go, and send it."""
+        while (wait_s := self.limits.wait_s(self.clock.now_s)) > 0:
+            self.clock.advance(wait_s)
+        made = self.limits.reserve(tokens, most or tokens, self.clock.now_s)
+        self.clock.advance(max(0.0, made.ready_s - self.clock.now_s))
+        self.window.enter()
+        sent = self.limits.take(made, most or tokens, self.clock.now_s)
+        self.window.land()
+        self.window.leave()
+        return sent
+
+    def send_for(self, seconds: float) -> int:
+        end_s, count = self.clock.now_s + seconds, 0
+        while self.clock.now_s < end_s:
+            self.send()
+            count += 1
+        return count
+
+    def hear(
+        self, scope: LimitScope, limit: float, remaining: float | None = None, window_s: float = 60
+    ) -> None:
+        hint = LimitHint(scope, limit, remaining, None, window_s)
+        self.limits.heed([hint], Sent(self.clock.now_s, 1, 0.0), self.clock.now_s)
+
+
+def test_a_told_limit_is_used_up_and_not_passed() -> None:
+    assert 2_950 <= Rig(3_000).send_for(60.0) <= 3_000
 
 
 def test_a_slow_rate_below_one_a_second_works() -> None:
-    async def main() -> float:
-        limits = LaneLimits(clock=LoopClock(), rpm=2)
-        start_s = asyncio.get_running_loop().time()
-        for _ in range(4):
-            await limits.admit()
-        return asyncio.get_running_loop().time() - start_s
+    assert Rig(2).send_for(120.0) in (4, 5)
 
-    assert 89 <= run_virtual(main()) <= 91
+
+def test_a_header_lowers_a_told_limit_and_says_so_once() -> None:
+    rig = Rig(3_000)
+    rig.hear(REQUESTS, 1_500)
+    rig.hear(REQUESTS, 1_400)
+    assert rig.send_for(60.0) <= 1_400
+    assert rig.said == ["the provider allows 1,500 requests a minute, fewer than the 3,000 that are told"]
+
+
+def test_a_header_never_raises_what_the_job_tells() -> None:
+    rig = Rig(600)
+    rig.hear(REQUESTS, 3_000)
+    assert rig.send_for(60.0) <= 600
+    assert rig.said == []
+
+
+def test_without_told_limits_the_headers_are_followed_both_ways() -> None:
+    rig = Rig()
+    assert rig.limits.rpm is None
+    for limit in (3_000, 600, 3_000):
+        rig.hear(REQUESTS, limit)
+        rig.send_for(2.0)
+        assert 0.97 * limit <= rig.send_for(60.0) <= limit
+
+
+def test_a_limit_of_the_day_sets_no_pace_but_its_end_is_a_silence() -> None:
+    rig = Rig()
+    rig.hear(REQUESTS, 14_400, remaining=5_000, window_s=86_400)
+    assert (rig.limits.rpm, rig.limits.quiet_s) == (None, 0.0)
+    rig.hear(REQUESTS, 14_400, remaining=0, window_s=86_400)
+    assert rig.limits.quiet_s == 6.0
+
+
+def test_tokens_that_the_provider_says_are_left_are_not_passed() -> None:
+    """It counts the most that each request may answer until it is answered; what is sent since its word counts too."""
+    rig = Rig(tpm=60_000)
+    rig.hear(TOKENS, 60_000, remaining=3_000)
+    start_s = rig.clock.now_s
+    rig.send(tokens=10, most=2_000)
+    assert rig.clock.now_s == start_s
+    rig.send(tokens=10, most=2_000)
+    assert rig.clock.now_s >= start_s + 0.9
+
+
+def test_a_request_larger_than_all_that_may_be_left_still_goes() -> None:
+    rig = Rig(tpm=60_000)
+    rig.hear(TOKENS, 60_000, remaining=0)
+    rig.send(tokens=10, most=500_000)
+    assert rig.clock.now_s <= 1_060.0
+
+
+def test_a_refusal_that_names_its_limit_is_believed() -> None:
+    rig = Rig()
+    named = LimitHint(REQUESTS, 600.0, None, None, 60.0)
+    rig.limits.refuse(REFUSED, rig.send(), 10, rig.clock.now_s, scope=REQUESTS, named=named)
+    assert rig.limits.rpm == 600.0
+
+
+def test_a_refusal_of_calls_at_once_limits_those_and_not_the_rate() -> None:
+    rig = Rig()
+    named = LimitHint(CONCURRENCY, 20.0, None, None, 1.0)
+    rig.limits.refuse(
+        REFUSED, Sent(rig.clock.now_s, 21, 0), 10, rig.clock.now_s, scope=CONCURRENCY, named=named
+    )
+    assert rig.window.learned == 20
+    assert rig.limits.wait_s(rig.clock.now_s) == 0.0
+
+
+def test_a_refusal_is_news_only_when_its_request_knew_of_the_last_one() -> None:
+    rig = Rig(3_000)
+    first, second = rig.send(), rig.send()
+    rig.clock.advance(0.1)
+    assert rig.limits.refuse(REFUSED, first, 10, rig.clock.now_s).is_news
+    told = REFUSED._replace(retry_after_s=7.0)
+    old = rig.limits.refuse(told, second, 10, rig.clock.now_s)
+    assert (old.is_news, old.silence_s) == (False, 7.0)
+    assert rig.limits.refuse(REFUSED, second, 10, rig.clock.now_s).silence_s == 0.0
+
+
+def test_silences_without_a_hint_grow_while_nothing_is_let_through() -> None:
+    rig, silences = Rig(), []
+    for _ in range(14):
+        refused = rig.limits.refuse(REFUSED, rig.send(), 10, rig.clock.now_s)
+        rig.clock.advance(refused.silence_s)
+        silences.append(refused.silence_s)
+    assert silences == sorted(silences)
+    assert silences[0] <= 0.5
+    assert silences[-1] == 60.0
+    assert refused.goes_on
+
+
+def test_a_told_rate_comes_back_after_refusals() -> None:
+    rig = Rig(3_000)
+    rig.send_for(10.0)
+    rig.limits.refuse(REFUSED, rig.send(), 10, rig.clock.now_s)
+    assert rig.send_for(5.0) < 5 * 50
+    rig.send_for(20.0)
+    assert rig.send_for(10.0) >= 10 * 49
 
 
 def test_silence_is_the_longest_that_was_asked_for() -> None:
-    async def main() -> tuple[float, float]:
-        limits = LaneLimits(clock=LoopClock())
-        limits.quiet(10.0)
-        limits.quiet(3.0)
-        before = limits.quiet_s
-        await asyncio.sleep(10.0)
-        return before, limits.quiet_s
-
-    assert run_virtual(main()) == (10.0, 0.0)
+    rig = Rig()
+    rig.limits.quiet(10.0)
+    rig.limits.quiet(3.0)
+    assert rig.limits.quiet_s == 10.0
+    rig.clock.advance(10.0)
+    assert rig.limits.quiet_s == 0.0
 
 
-def test_a_window_lets_in_what_it_has_room_for() -> None:
-    async def main() -> list[int]:
-        window, seen = Window(3), []
+def test_absurd_limits_in_headers_neither_divide_by_zero_nor_burst() -> None:
+    rig = Rig(600)
+    for limit in (1e13, 1e-9, 5e-324):
+        rig.hear(REQUESTS, limit)
+        rig.hear(TOKENS, limit)
+        rig.limits.wait_s(rig.clock.now_s)
+        rig.limits.reserve(10, 10, rig.clock.now_s)
+    assert len(rig.said) == 1
+    assert 594 <= rig.send_for(60.0) <= 600
 
-        async def call() -> None:
-            seen.append(window.in_flight)
-            await asyncio.sleep(1)
-            window.leave()
 
-        calls = []
-        for _ in range(9):
-            await window.room()
-            window.enter()
-            calls.append(asyncio.create_task(call()))
-        await asyncio.gather(*calls)
-        return seen
+class Half(Alone):
+    """One of two processes."""
 
-    seen = run_virtual(main())
-    assert max(seen) == 3
-    assert len(seen) == 9
+    is_shared = True
+    share = 0.5
+    lease_until_s = inf
+    quiet_until_s = -inf
+
+
+def test_a_share_is_of_what_is_told_and_follows_the_others() -> None:
+    sharing = Half()
+    rig = Rig(3_000, sharing=sharing)
+    rig.send_for(2.0)
+    assert 0.97 * 1_500 <= rig.send_for(60.0) <= 1_500
+    sharing.share = 1.0
+    rig.send_for(2.0)
+    assert 0.97 * 3_000 <= rig.send_for(60.0) <= 3_000
+
+
+def test_nothing_goes_once_the_lease_has_run_out() -> None:
+    sharing = Half()
+    rig = Rig(3_000, sharing=sharing)
+    rig.send()
+    sharing.lease_until_s = rig.clock.now_s
+    rig.clock.advance(5.0)
+    assert rig.limits.wait_s(rig.clock.now_s) > 0
+    sharing.lease_until_s = inf
+    assert rig.limits.wait_s(rig.clock.now_s) == 0
+
+
+def test_a_silence_of_another_process_is_kept_here() -> None:
+    sharing = Half()
+    rig = Rig(3_000, sharing=sharing)
+    sharing.quiet_until_s = rig.clock.now_s + 7.0
+    assert rig.limits.quiet_s == 7.0

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.limit.output_size import OutputSize
+from batchllm.limit.output_size import OutputSize, PromptSize
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=200), st.one_of(st.none(), st.integers(0, 500)))
@@ -36,3 +36,19 @@ def test_it_follows_a_change() -> None:
     for _ in range(100):
         size.learn(500)
     assert size.estimate() >= 480
+
+
+def test_prompts_are_corrected_by_what_the_provider_counts() -> None:
+    size = PromptSize()
+    assert size.correct(1_000) == 1_000
+    for _ in range(200):
+        size.learn(1_000, 1_300)
+    assert 1_290 <= size.correct(1_000) <= 1_300
+
+
+def test_a_count_that_is_absurd_corrects_little() -> None:
+    size = PromptSize()
+    for told in (0, -5, 10**12):
+        size.learn(100, told)
+    size.learn(0, 100)
+    assert 0 < size.correct(1_000) < 1_200

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.provider.hints import LONGEST_WAIT_S, LimitHint, duration_s, limits, retry_after_s
+from batchllm.provider.hints import LONGEST_WAIT_S, duration_s, limits, retry_after_s
+from batchllm.records import LimitHint
 
 DATE = "Mon, 23 Nov 2026 15:00:00 GMT"
 DATE_S = 1_795_446_000.0
@@ -401,7 +402,7 @@ class TestLimits:
     )
     def test_any_headers_give_sane_hints(self, headers: dict[str, str], dialect: str) -> None:
         hints = limits(headers, dialect=dialect)
-        assert len({(hint.kind, hint.window_s) for hint in hints}) == len(hints)
+        assert len({(hint.scope, hint.window_s) for hint in hints}) == len(hints)
         for hint in hints:
             assert hint.limit is None or 0 < hint.limit <= 1e13
             assert hint.remaining is None or hint.remaining >= 0

@@ -124,6 +124,21 @@ def refused_share(calls: Sequence[Call], *, after_s: float = float("-inf")) -> f
     return sum(not call.is_accepted for call in seen) / len(seen) if seen else 0.0
 
 
+def rates(
+    times: Sequence[float], start_s: float, end_s: float, *, width_s: float, step_s: float
+) -> list[float]:
+    """Calls a second in windows centred on `start_s`, `start_s + step_s`, … up to `end_s`; `times` in order.
+
+    At both ends the window is what of it lies between them, so that a steady client is level from its first call on.
+    """
+    found = []
+    for number in range(int((end_s - start_s) / step_s + _TOLERANCE_S) + 1):
+        middle_s = start_s + number * step_s
+        from_s, to_s = max(start_s, middle_s - width_s / 2), min(end_s, middle_s + width_s / 2)
+        found.append((bisect_left(times, to_s) - bisect_left(times, from_s)) / (to_s - from_s))
+    return found
+
+
 def seconds_until(
     times: Sequence[float], since_s: float, rate: float, *, share: float = 0.9, end_s: float | None = None
 ) -> float | None:

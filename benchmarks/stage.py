@@ -147,9 +147,7 @@ class Stage:
         if server.process.poll() is None:
             server.process.terminate()
             server.process.wait(timeout=20)
-        with server.ledger.open("rb") as lines:
-            found = [call_of(json.loads(line)) for line in lines]
-        return [call for call in found if call is not None]
+        return read_ledger(server.ledger)
 
     def close(self) -> None:
         self._open.close()
@@ -164,6 +162,13 @@ class Stage:
             "limits": dict(lane.limits),
         }
         return entry if lane.timeout_s is None else {**entry, "timeout_s": lane.timeout_s}
+
+
+def read_ledger(path: Path) -> list[Call]:
+    """The calls for rows, in order of arrival."""
+    with path.open("rb") as lines:
+        found = [call_of(json.loads(line)) for line in lines]
+    return [call for call in found if call is not None]
 
 
 @contextmanager

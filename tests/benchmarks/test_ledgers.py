@@ -20,6 +20,7 @@ from benchmarks.ledgers import (
     longest_give_away_s,
     longest_overtaken_s,
     mean_latency_s,
+    rates,
     refused_share,
     seconds_until,
     seconds_until_quiet,
@@ -99,6 +100,20 @@ def test_the_refused_share_is_of_all_calls_or_of_the_later_ones() -> None:
     assert refused_share(calls) == 0.25
     assert refused_share(calls, after_s=1.0) == 0.0
     assert refused_share([]) == 0.0
+
+
+def test_a_steady_client_is_level_from_its_first_call_to_its_last() -> None:
+    seen = rates(steadily(50.0, 100.0, 110.0), 100.0, 110.0, width_s=1.0, step_s=0.25)
+    assert len(seen) == 41
+    assert seen == pytest.approx([50.0] * 41, abs=2.0)
+
+
+def test_a_rate_over_time_follows_a_change() -> None:
+    times = steadily(50.0, 0.0, 10.0) + steadily(25.0, 10.0, 20.0)
+    seen = rates(times, 0.0, 20.0, width_s=2.0, step_s=1.0)
+    assert seen[5] == pytest.approx(50.0)
+    assert seen[10] == pytest.approx(37.5)
+    assert seen[15] == pytest.approx(25.0)
 
 
 def test_a_rate_is_there_once_a_window_of_it_went_through() -> None:

@@ -176,6 +176,7 @@ def three_lanes_headers(stage: Stage) -> Outcome:
         (
             _all_answered(ended.ok, rows),
             Check("share", share, low=0.95),
+            Check("refused", ledgers.refused_share(every), high=0.02),
             *_lane_checks(seen, rates, every[-1].at_s if every else 0.0),
         ),
     )

@@ -399,8 +399,9 @@ def test_refused_requests_count_where_the_provider_counts_them() -> None:
 def test_who_waits_as_told_is_let_in_also_where_refusals_count() -> None:
     desk = Desk({"limits": {"rpm": 60.0}, "counts_refused": True})
     desk.answered()
-    desk.answered()
+    desk.clock.advance(0.6)
     wait_s = int(dict(desk.answered().headers)["retry-after-ms"]) / 1000
+    assert wait_s == 1.0
     desk.clock.advance(wait_s)
     assert desk.answered().status == 200
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.scenarios import SCENARIOS, Check, Outcome
+from benchmarks.outcomes import Check, Outcome
+from benchmarks.scenarios import SCENARIOS
 from benchmarks.stage import Stage
 
 

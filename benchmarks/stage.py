@@ -6,7 +6,6 @@ A scenario sees the run as the provider does: through the ledgers, once the serv
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -68,8 +67,9 @@ class Run:
             text=True,
         )
 
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
+    def stop(self) -> None:
+        """SIGTERM: a shell starts what runs behind its back with SIGINT ignored, and that is inherited."""
+        self._process.terminate()
 
     def kill(self) -> float:
         """When it was killed."""
@@ -80,7 +80,7 @@ class Run:
 
     def wait(self, most_s: float) -> Ended:
         """Lets it end by itself; after `most_s` it is told to stop, and killed if it does not."""
-        for patience_s, then in ((most_s, self.interrupt), (_STOPPING_S, self._process.kill)):
+        for patience_s, then in ((most_s, self.stop), (_STOPPING_S, self._process.kill)):
             try:
                 return self._ended(self._process.communicate(timeout=patience_s)[0])
             except subprocess.TimeoutExpired:

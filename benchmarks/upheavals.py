@@ -105,7 +105,7 @@ def two_processes(stage: Stage) -> Outcome:
 
 
 def restart_no_burst(stage: Stage) -> Outcome:
-    """Stopped by Ctrl-C and started again, killed and started again: the provider sees one steady client."""
+    """Told to stop and started again, killed and started again: the provider sees one steady client."""
     part_s = stage.seconds(24)
     lane = Lane("told", {"limits": {"rpm": RPM}, "latency": SWIFT}, {"rpm": RPM})
     rows = int(RATE * 3 * part_s)
@@ -113,7 +113,7 @@ def restart_no_burst(stage: Stage) -> Outcome:
     stage.write_job("a", [lane], rows)
     run = stage.start("a")
     time.sleep(part_s)
-    run.interrupt()
+    run.stop()
     run.wait(PATIENCE_S)
     run = stage.start("a")
     time.sleep(part_s)

@@ -55,6 +55,25 @@ class _Listening:
 @click.option("--rpm", type=_ABOVE_ZERO, help="Requests a minute, enforced by the second.")
 @click.option("--tpm", type=_ABOVE_ZERO, help="Tokens a minute.")
 @click.option("--concurrency", type=click.IntRange(1, 100_000), help="Most requests in flight at once.")
+@click.option("--rpd", type=_ABOVE_ZERO, help="Requests a day.")
+@click.option(
+    "--enforcement",
+    type=click.Choice(["refill", "second", "minute"]),
+    help="How limits are enforced: steadily, or so many in any second or minute.",
+)
+@click.option(
+    "--counts-refused/--forgets-refused", default=None, help="Whether a refused request counts against --rpm."
+)
+@click.option(
+    "--headers",
+    type=click.Choice(["openai", "groq", "mistral", "none", "absurd"]),
+    help="Whose words the limits are told in.",
+)
+@click.option(
+    "--retry-after",
+    type=click.Choice(["exact", "seconds", "none", "absurd"]),
+    help="How a refusal tells the wait.",
+)
 @click.option("--latency", type=_SECONDS, help="Median time to an answer, in seconds.")
 @click.option("--p99", type=_SECONDS, help="All but one in a hundred come within this, in seconds.")
 @click.option("--error-rate", type=_SHARE, help="Share of requests that get HTTP 500.")
@@ -79,6 +98,11 @@ def simulate_command(
     rpm: float | None,
     tpm: float | None,
     concurrency: int | None,
+    rpd: float | None,
+    enforcement: str | None,
+    counts_refused: bool | None,
+    headers: str | None,
+    retry_after: str | None,
     latency: float | None,
     p99: float | None,
     error_rate: float | None,
@@ -102,7 +126,11 @@ def simulate_command(
 
     options: dict[str, dict[str, object] | object | None] = {
         "seed": seed,
-        "limits": {"rpm": rpm, "tpm": tpm, "concurrency": concurrency},
+        "limits": {"rpm": rpm, "tpm": tpm, "concurrency": concurrency, "rpd": rpd},
+        "enforcement": enforcement,
+        "counts_refused": counts_refused,
+        "headers": headers,
+        "retry_after": retry_after,
         "latency": {"median_s": latency, "p99_s": p99},
         "faults": {"error_rate": error_rate, "stall_rate": stall_rate},
     }
@@ -205,10 +233,10 @@ def _with_options(simulation: "Simulation", options: Mapping[str, object]) -> "S
     """Options that were given, in place of what the file says."""
     from batchllm.spec.models import Simulation
 
-    data = simulation.model_dump()
+    data = simulation.model_dump(exclude_unset=True)  # a change of the schedule says only what changes
     for name, value in options.items():
         if isinstance(value, Mapping):
-            data[name].update({key: item for key, item in value.items() if item is not None})
+            data.setdefault(name, {}).update({key: item for key, item in value.items() if item is not None})
         elif value is not None:
             data[name] = value
     return Simulation.model_validate(data)

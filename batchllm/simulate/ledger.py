@@ -23,7 +23,8 @@ class LedgerEntry(NamedTuple):
     """One request. `status` is None for one that is never answered; `tokens` are those that it will be billed for.
 
     `verdict`: accepted, refused (by a limit), rejected (the request itself is wrong). `texts` are the texts asked
-    about: each prompt or input; for chat the last text of the user.
+    about: each prompt or input; for chat the last text of the user. `at_s` is the arrival on the monotonic clock, which
+    is one for all processes of a machine; `latency_s` how long the answer takes.
     """
 
     at_s: float
@@ -36,6 +37,7 @@ class LedgerEntry(NamedTuple):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     texts: tuple[str, ...] = ()
+    latency_s: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -147,6 +149,7 @@ class Ledger:
                 "rows": len(entry.texts),
                 "prompt_tokens": entry.prompt_tokens,
                 "completion_tokens": entry.completion_tokens,
+                "latency_s": entry.latency_s,
                 "text": entry.texts[-1][:SHOWN_CHARACTERS] if entry.texts else "",
             },
             option=orjson.OPT_APPEND_NEWLINE,

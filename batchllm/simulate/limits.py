@@ -1,7 +1,6 @@
-"""What a provider lets in: requests and tokens a minute, and requests at once. Time is an argument.
+"""What a provider lets in: requests and tokens a minute, requests a day, and requests at once. Time is an argument.
 
-Both budgets refill continuously, as the numbers in real refusals show (`(used + requested - limit) / rate` is the
-wait that they print), and differ in how much may come at once:
+How much may come at once is the `Enforcement`'s to say (budgets.py); by default requests and tokens refill steadily:
 
 - Requests: one second's worth (at least one). Real providers enforce by the second: 60,000 a minute may mean 1,000
   a second. In any window of W seconds at most `capacity + rate * W` requests are let in.
@@ -9,23 +8,31 @@ wait that they print), and differ in how much may come at once:
   it may answer); when it is answered the estimate is dropped and what was used counts instead, and drains at a
   sixtieth of the limit a second. In flight and used together never pass the limit when a request is let in.
 
-What is refused costs nothing.
+What is refused costs nothing, unless refused requests are counted.
 """
 
 from enum import StrEnum
 from math import ceil
 from typing import Final, NamedTuple
 
-from batchllm.spec.models import Limits
+from batchllm.simulate.budgets import (
+    TOLERANCE_S,
+    Allowance,
+    Budget,
+    Enforcement,
+    new_budget,
+    request_allowance,
+)
+from batchllm.spec.models import SimulatedLimits
 
-#: A client that comes exactly when it was told to must not be refused over the last bit of a float.
-TOLERANCE_S: Final = 1e-6
+_DAY_S: Final = 86_400.0
 
 
 class Scope(StrEnum):
-    """Which limit refuses. The value is the `type` in the body of a refusal."""
+    """Which limit refuses."""
 
     REQUESTS = "requests"
+    DAY = "day"
     TOKENS = "tokens"
     CONCURRENCY = "concurrency"
 
@@ -42,51 +49,43 @@ class Refusal(NamedTuple):
 
 
 class Meter(NamedTuple):
-    """What the rate limit headers say. `reset_s` is the time until all of it is there again."""
+    """What the rate limit headers say. `reset_s`: until a steady refill has all of it back."""
 
     limit: int
     remaining: int
     reset_s: float
 
 
-class Bucket:
-    """Continuous refill, kept as the moment at which it is full again: one number, no drift from many additions."""
-
-    __slots__ = ("_full_at_s", "capacity", "rate_per_s")
-
-    def __init__(self, rate_per_s: float, capacity: float) -> None:
-        self.rate_per_s = rate_per_s
-        self.capacity = capacity
-        self._full_at_s = float("-inf")
-
-    def used(self, now_s: float) -> float:
-        return max(0.0, self._full_at_s - now_s) * self.rate_per_s
-
-    def wait_s(self, amount: float, now_s: float) -> float:
-        """How long until `amount` fits; 0 when it fits now."""
-        wait_s = (self.used(now_s) + amount - self.capacity) / self.rate_per_s
-        return wait_s if wait_s > TOLERANCE_S else 0.0
-
-    def charge(self, amount: float, now_s: float) -> None:
-        self._full_at_s = max(self._full_at_s, now_s) + amount / self.rate_per_s
-
-
 class Gate:
     """All limits of one provider. `admit` charges only when every one of them has room."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._requests = Bucket(limits.rpm / 60, max(1.0, limits.rpm / 60)) if limits.rpm else None
-        self._tokens = Bucket(limits.tpm / 60, limits.tpm) if limits.tpm else None
+    def __init__(
+        self, limits: SimulatedLimits, enforcement: Enforcement = "refill", *, counts_refused: bool = False
+    ) -> None:
+        self._enforcement = enforcement
+        self._counts_refused = counts_refused
+        self._requests: Budget | None = None
+        self._day: Budget | None = None
+        self._tokens: Budget | None = None
         self._reserved = 0
         self.in_flight = 0
+        self.change(limits)
+
+    def change(self, limits: SimulatedLimits) -> None:
+        """Other limits from now on; what was used and what is in flight counts against them."""
+        self._limits = limits
+        how = self._enforcement
+        self._requests = _moved(self._requests, limits.rpm and request_allowance(limits.rpm, how), how)
+        self._day = _moved(self._day, limits.rpd and Allowance(limits.rpd, _DAY_S), "refill")
+        self._tokens = _moved(self._tokens, limits.tpm and Allowance(limits.tpm, 60.0), how)
 
     def admit(self, tokens: int, now_s: float) -> Refusal | None:
-        refusal = self._refuse_slot() or self._refuse_request(now_s) or self._refuse_tokens(tokens, now_s)
+        refusal = self._refusal(tokens, now_s)
         if refusal is not None:
-            return refusal
-        if self._requests is not None:
-            self._requests.charge(1, now_s)
+            return self._counted(refusal, tokens, now_s) if self._counts_refused else refusal
+        for budget in (self._requests, self._day):
+            if budget is not None:
+                budget.charge(1, now_s)
         self._reserved += tokens
         self.in_flight += 1
         return None
@@ -99,16 +98,28 @@ class Gate:
             self._tokens.charge(used, now_s)
 
     def request_meter(self, now_s: float) -> Meter | None:
-        if self._requests is None or self._limits.rpm is None:
-            return None
-        used = self._requests.used(now_s)
-        return _meter(self._limits.rpm, used, used / self._requests.rate_per_s)
+        return _meter(self._requests, self._limits.rpm, 0, now_s)
+
+    def day_meter(self, now_s: float) -> Meter | None:
+        return _meter(self._day, self._limits.rpd, 0, now_s)
 
     def token_meter(self, now_s: float) -> Meter | None:
-        if self._tokens is None or self._limits.tpm is None:
-            return None
-        used = self._tokens.used(now_s) + self._reserved
-        return _meter(self._limits.tpm, used, used / self._tokens.rate_per_s)
+        return _meter(self._tokens, self._limits.tpm, self._reserved, now_s)
+
+    def _refusal(self, tokens: int, now_s: float) -> Refusal | None:
+        return (
+            self._refuse_slot()
+            or _refuse_request(self._requests, Scope.REQUESTS, self._limits.rpm, now_s)
+            or _refuse_request(self._day, Scope.DAY, self._limits.rpd, now_s)
+            or self._refuse_tokens(tokens, now_s)
+        )
+
+    def _counted(self, refusal: Refusal, tokens: int, now_s: float) -> Refusal:
+        """The same refusal after it was charged: whoever waits as told must be let in."""
+        for budget in (self._requests, self._day):
+            if budget is not None:
+                budget.charge_refused(now_s)
+        return self._refusal(tokens, now_s) or refusal
 
     def _refuse_slot(self) -> Refusal | None:
         cap = self._limits.concurrency
@@ -116,33 +127,45 @@ class Gate:
             return None
         return Refusal(Scope.CONCURRENCY, cap, self.in_flight, 1, None)
 
-    def _refuse_request(self, now_s: float) -> Refusal | None:
-        bucket = self._requests
-        if bucket is None or self._limits.rpm is None:
-            return None
-        wait_s = bucket.wait_s(1, now_s)
-        if not wait_s:
-            return None
-        # Told in terms of the minute, so that (used + requested - limit) / rate is the wait, as in real refusals.
-        used = self._limits.rpm - bucket.capacity + bucket.used(now_s)
-        return Refusal(Scope.REQUESTS, ceil(self._limits.rpm), ceil(used), 1, wait_s)
-
     def _refuse_tokens(self, tokens: int, now_s: float) -> Refusal | None:
-        bucket = self._tokens
-        if bucket is None:
+        budget, limit = self._tokens, self._limits.tpm
+        if budget is None or limit is None:
             return None
-        limit = ceil(bucket.capacity)
-        if tokens > bucket.capacity:
-            return Refusal(Scope.TOKENS, limit, 0, tokens, None, is_too_large=True)
-        wait_s = bucket.wait_s(self._reserved + tokens, now_s)
+        if tokens > limit:
+            return Refusal(Scope.TOKENS, ceil(limit), 0, tokens, None, is_too_large=True)
+        wait_s = budget.wait_s(self._reserved + tokens, now_s)
         if not wait_s:
             return None
-        used = ceil(bucket.used(now_s)) + self._reserved
-        return Refusal(Scope.TOKENS, limit, used, tokens, wait_s)
+        used = ceil(budget.used(now_s)) + self._reserved
+        return Refusal(Scope.TOKENS, ceil(limit), used, tokens, wait_s)
 
 
-def _meter(limit: float, used: float, reset_s: float) -> Meter:
-    return Meter(ceil(limit), max(0, ceil(limit) - ceil(used - TOLERANCE_S)), reset_s)
+def _moved(budget: Budget | None, allowance: Allowance | float | None, how: Enforcement) -> Budget | None:
+    if not isinstance(allowance, Allowance):
+        return None
+    if budget is None:
+        return new_budget(allowance, how)
+    budget.change(allowance)
+    return budget
+
+
+def _refuse_request(budget: Budget | None, scope: Scope, limit: float | None, now_s: float) -> Refusal | None:
+    if budget is None or limit is None:
+        return None
+    wait_s = budget.wait_s(1, now_s)
+    if not wait_s:
+        return None
+    # Told in terms of the whole limit, so that (used + requested - limit) / rate is the wait, as in real refusals.
+    used = limit - budget.allowance.capacity + budget.used(now_s)
+    return Refusal(scope, ceil(limit), ceil(used), 1, wait_s)
+
+
+def _meter(budget: Budget | None, limit: float | None, reserved: int, now_s: float) -> Meter | None:
+    if budget is None or limit is None:
+        return None
+    used = budget.used(now_s) + reserved
+    remaining = max(0, ceil(limit) - ceil(used - TOLERANCE_S))
+    return Meter(ceil(limit), remaining, used / budget.allowance.rate_per_s)
 
 
 def go_duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Bodies and headers in OpenAI's shapes."""
+"""Bodies in OpenAI's shapes."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,6 @@ import orjson
 
 from batchllm.simulate.answers import FLAGGED_FROM, ModelAnswer
 from batchllm.simulate.calls import Call, Kind
-from batchllm.simulate.limits import Gate, Meter, Refusal, Scope, go_duration
 from batchllm.simulate.wire import render_event
 
 Headers = list[tuple[str, str]]
@@ -33,50 +32,6 @@ class Stamp(NamedTuple):
 
 def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> bytes:
     return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
-
-
-def refusal_body(refusal: Refusal, model: str) -> bytes:
-    where = f"for {model} in organization org-simulated on"
-    numbers = f"Limit {refusal.limit}, Used {refusal.used}, Requested {refusal.requested}."
-    kind = refusal.scope.value
-    match refusal.scope:
-        case Scope.CONCURRENCY:
-            kind = Scope.REQUESTS.value
-            message = f"Rate limit reached {where} concurrent requests: {numbers} Please try again later."
-        case Scope.TOKENS if refusal.is_too_large:
-            message = (
-                f"Request too large {where} tokens per min (TPM): Limit {refusal.limit}, "
-                f"Requested {refusal.requested}. The input or output tokens must be reduced in order to run "
-                "successfully."
-            )
-        case Scope.TOKENS | Scope.REQUESTS:
-            unit = "tokens per min (TPM)" if refusal.scope is Scope.TOKENS else "requests per min (RPM)"
-            hint = go_duration(refusal.wait_s or 0.0)
-            message = f"Rate limit reached {where} {unit}: {numbers} Please try again in {hint}."
-    return error_body(message, kind, code="rate_limit_exceeded")
-
-
-def retry_headers(wait_s: float | None) -> Headers:
-    """Both forms, rounded up: whoever waits as told is let in."""
-    if wait_s is None:
-        return []
-    return [("retry-after", str(ceil(wait_s))), ("retry-after-ms", str(ceil(wait_s * 1000)))]
-
-
-def limit_headers(gate: Gate, now_s: float) -> Headers:
-    headers: Headers = []
-    for meter, unit in ((gate.request_meter(now_s), "requests"), (gate.token_meter(now_s), "tokens")):
-        if meter is not None:
-            headers += _meter_headers(meter, unit)
-    return headers
-
-
-def _meter_headers(meter: Meter, unit: str) -> Headers:
-    return [
-        (f"x-ratelimit-limit-{unit}", str(meter.limit)),
-        (f"x-ratelimit-remaining-{unit}", str(meter.remaining)),
-        (f"x-ratelimit-reset-{unit}", go_duration(meter.reset_s)),
-    ]
 
 
 def models_body(models: Sequence[str]) -> bytes:

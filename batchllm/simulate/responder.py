@@ -19,9 +19,11 @@ from batchllm.simulate.answers import Model
 from batchllm.simulate.calls import Call, Kind, parse_call
 from batchllm.simulate.faults import Attempts, Fate, Fates, FaultKind
 from batchllm.simulate.fields import CallError
+from batchllm.simulate.hints import Hints
 from batchllm.simulate.ledger import Ledger, LedgerEntry
 from batchllm.simulate.limits import Gate
 from batchllm.simulate.replies import Headers, Stamp
+from batchllm.simulate.schedule import Timetable
 from batchllm.simulate.wire import HttpRequest, WireError, http_date
 from batchllm.spec.models import Simulation
 
@@ -86,15 +88,16 @@ class Responder:
         models: Sequence[str] = (),
         nonce: str = "",
     ) -> None:
-        self._die_after = simulation.faults.die_after
         self._ledger = ledger
         self._clock = clock
         self._authorization = f"Bearer {api_key}".encode() if api_key is not None else None
         self._models = tuple(models)
         self._nonce = nonce
-        self._gate = Gate(simulation.limits)
+        self._hints = Hints(simulation)
         self._model = Model(simulation)
-        self._fates = Fates(simulation)
+        self._gate = Gate(simulation.limits, simulation.enforcement, counts_refused=simulation.counts_refused)
+        self._timetable = Timetable(simulation)
+        self._become(simulation)
         self._attempts = Attempts()
         self._count = 0
         self._date = ""
@@ -119,13 +122,25 @@ class Responder:
 
     def finish(self, ticket: Ticket, *, is_delivered: bool) -> None:
         """The request of this ticket is over: answered, or its client has left."""
-        self._gate.settle(ticket.reserved_tokens, ticket.used_tokens, self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        self._keep_to_schedule(now_s)
+        self._gate.settle(ticket.reserved_tokens, ticket.used_tokens, now_s)
         if is_delivered:
             self._ledger.answered += 1
             if ticket.is_answer:
                 self._attempts.forget(ticket.digest)
         else:
             self._ledger.abandoned += 1
+
+    def _become(self, simulation: Simulation) -> None:
+        self._gate.change(simulation.limits)
+        self._fates = Fates(simulation)
+        self._die_after = simulation.faults.die_after
+
+    def _keep_to_schedule(self, now_s: float) -> None:
+        changed = self._timetable.turn(now_s)
+        if changed is not None:
+            self._become(changed)
 
     def _stamped(self) -> tuple[Stamp, float]:
         self._count += 1
@@ -166,7 +181,7 @@ class Responder:
             return _plain(
                 200,
                 replies.models_body(self._models or ("simulated",)),
-                replies.limit_headers(self._gate, now_s),
+                self._limit_headers(now_s),
             )
         _, found, name = path.rpartition("/models/")
         if found:
@@ -174,7 +189,7 @@ class Responder:
             _allow(request, "GET")
             if self._models and model not in self._models:
                 raise _unknown_model(model)
-            return _plain(200, replies.model_body(model), replies.limit_headers(self._gate, now_s))
+            return _plain(200, replies.model_body(model), self._limit_headers(now_s))
         raise CallError(
             f"Unknown request URL: {request.method} {request.path}. Please check the URL for typos.",
             status=404,
@@ -182,12 +197,14 @@ class Responder:
         )
 
     def _admit(self, request: HttpRequest, call: Call, stamp: Stamp, now_s: float) -> Reply:
+        self._keep_to_schedule(now_s)
         reserved = call.reserved_tokens
         refusal = self._gate.admit(reserved, now_s)
         if refusal is not None:
-            self._ledger.note(LedgerEntry(now_s, request.path, "refused", 429, texts=call.subjects))
-            headers = replies.limit_headers(self._gate, now_s) + replies.retry_headers(refusal.wait_s)
-            return _plain(429, replies.refusal_body(refusal, call.model), headers)
+            status, body = self._hints.refusal(refusal, call.model)
+            self._ledger.note(LedgerEntry(now_s, request.path, "refused", status, texts=call.subjects))
+            headers = self._limit_headers(now_s) + self._hints.retry(refusal.wait_s, self._count)
+            return _plain(status, body, headers)
         try:
             return self._answer(request, call, stamp, now_s)
         except (CallError, StorageError):
@@ -212,6 +229,7 @@ class Responder:
                 prompt_tokens,
                 completion_tokens,
                 call.subjects,
+                fate.latency_s,
             )
         )
         used = prompt_tokens + completion_tokens
@@ -238,7 +256,7 @@ class Responder:
                 return _Draft(tokens, partial(replies.text_body, call, answers, stamp))
 
     def _apply(self, fate: Fate, call: Call, draft: _Draft, stamp: Stamp, now_s: float) -> Reply:
-        headers = replies.limit_headers(self._gate, now_s)
+        headers = self._limit_headers(now_s)
         whole = Reply(200, headers, draft.make_body, draft.events, fate.latency_s)
         match fate.fault:
             case None:
@@ -250,11 +268,29 @@ class Responder:
             case FaultKind.EMPTY:
                 return _typed(_emptied(whole, call, stamp))
             case FaultKind.OVERLOAD | FaultKind.ERROR | FaultKind.DEAD | FaultKind.HTML:
-                return _broken(fate.fault, headers, fate.latency_s)
+                return self._broken(fate.fault, headers, fate.latency_s)
+
+    def _broken(self, fault: FaultKind, headers: Headers, latency_s: float) -> Reply:
+        """What comes from a server, or from a gateway before it, that did no work."""
+        if fault is FaultKind.HTML:
+            headers.append(("content-type", "text/html; charset=utf-8"))
+            return Reply(200, headers, lambda: replies.HTML_PAGE, delay_s=latency_s)
+        if fault is FaultKind.OVERLOAD:
+            body = replies.error_body(
+                "The engine is currently overloaded, please try again later.",
+                "service_unavailable_error",
+                code="server_is_overloaded",
+            )
+            return _plain(503, body, headers + self._hints.retry(OVERLOAD_WAIT_S, self._count))
+        body = replies.error_body("The server had an error while processing your request.", "server_error")
+        return _plain(500, body, headers)._replace(delay_s=latency_s)
+
+    def _limit_headers(self, now_s: float) -> Headers:
+        return self._hints.limits(self._gate, now_s, self._count)
 
     def _reject(self, path: str, error: CallError, now_s: float) -> Reply:
         self._ledger.note(LedgerEntry(now_s, path, "rejected", error.status))
-        headers = replies.limit_headers(self._gate, now_s)
+        headers = self._limit_headers(now_s)
         if error.allow is not None:
             headers.append(("allow", error.allow))
         body = replies.error_body(error.message, "invalid_request_error", param=error.param, code=error.code)
@@ -298,22 +334,6 @@ def _typed(reply: Reply) -> Reply:
     else:
         reply.headers.append(("content-type", _JSON))
     return reply
-
-
-def _broken(fault: FaultKind, headers: Headers, latency_s: float) -> Reply:
-    """What comes from a server, or from a gateway before it, that did no work."""
-    if fault is FaultKind.HTML:
-        headers.append(("content-type", "text/html; charset=utf-8"))
-        return Reply(200, headers, lambda: replies.HTML_PAGE, delay_s=latency_s)
-    if fault is FaultKind.OVERLOAD:
-        body = replies.error_body(
-            "The engine is currently overloaded, please try again later.",
-            "service_unavailable_error",
-            code="server_is_overloaded",
-        )
-        return _plain(503, body, headers + replies.retry_headers(OVERLOAD_WAIT_S))
-    body = replies.error_body("The server had an error while processing your request.", "server_error")
-    return _plain(500, body, headers)._replace(delay_s=latency_s)
 
 
 def _emptied(reply: Reply, call: Call, stamp: Stamp) -> Reply:

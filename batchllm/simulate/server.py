@@ -16,6 +16,7 @@ from batchllm.simulate.answers import rule_faults
 from batchllm.simulate.faults import latency_faults
 from batchllm.simulate.ledger import Ledger
 from batchllm.simulate.responder import Delivery, Reply, Responder
+from batchllm.simulate.schedule import schedule_faults
 from batchllm.simulate.wire import (
     CONTINUE,
     LAST_CHUNK,
@@ -187,7 +188,7 @@ class SimulatedProvider:
         models: Sequence[str] = (),
         keeps_details: bool = True,
     ) -> None:
-        faults = [*rule_faults(spec), *latency_faults(spec)]
+        faults = [*rule_faults(spec), *latency_faults(spec), *schedule_faults(spec)]
         if faults:
             raise JobError("simulation", faults)
         self.base_url = ""

@@ -152,6 +152,21 @@ class Faults(Strict):
     )
 
 
+class SimulatedLimits(Limits):
+    rpd: Positive | None = Field(None, description="Requests a day; what the headers of `groq` count.")
+
+
+class ScheduledChange(Strict):
+    """What is other from a moment on. Only the keys that are given change; null lifts a limit."""
+
+    at_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        description="Seconds since the first call that came; ascending."
+    )
+    limits: SimulatedLimits | None = None
+    latency: Latency | None = None
+    faults: Faults | None = None
+
+
 class AnswerRule(Strict):
     pattern: Text = Field(description="Regular expression, searched in the text of the request.")
     reply: str | dict[str, JsonValue] = Field(description="The answer; a mapping is sent as JSON text.")
@@ -161,9 +176,28 @@ class Simulation(Strict):
     """A simulated provider: real HTTP on loopback, with limits, latency, faults and answers of your choice."""
 
     seed: int = 0
-    limits: Limits = Limits()
+    limits: SimulatedLimits = SimulatedLimits()
+    enforcement: Literal["refill", "second", "minute"] = Field(
+        "refill",
+        description=(
+            "refill: steadily, a second's worth of requests and a minute's of tokens at once; second: at most rpm/60 "
+            "in any second; minute: at most rpm in any minute. Of tokens at most tpm in any minute in both."
+        ),
+    )
+    counts_refused: bool = Field(False, description="A refused request counts against rpm, as at OpenAI.")
+    headers: Literal["openai", "groq", "mistral", "none", "absurd"] = Field(
+        "openai",
+        description="Whose words the limits are told in; none: not at all; absurd: numbers that no limit can be.",
+    )
+    retry_after: Literal["exact", "seconds", "none", "absurd"] = Field(
+        "exact",
+        description="How a refusal tells the wait: in milliseconds too, in whole seconds, not at all, or as nonsense.",
+    )
     latency: Latency = Latency()
     faults: Faults = Faults()
+    schedule: list[ScheduledChange] = Field(
+        default_factory=list, description="Changes of limits, latency and faults over time."
+    )
     answers: list[AnswerRule] = Field(
         default_factory=list,
         description="First match answers; else the request's JSON Schema, else text made from its hash.",

@@ -157,9 +157,15 @@ def _walk(shape: Shape, path: str) -> Iterator[tuple[str, str]]:
 
 
 def homes(key: str) -> list[str]:
-    """What may hold a key of this name, such as `task.params`; a simulator's twin of it counts only when alone."""
+    """What may hold a key of this name, such as `task.params`; a simulator's twin of it, and that twin's in a schedule,
+    count only when alone.
+    """
     found = list(dict.fromkeys(path for known, path in _known_keys() if known == key))
-    return [path for path in found if "simulate" not in path] or found
+    for twin in ("simulate", "schedule"):
+        others = [path for path in found if twin not in path.split(".")]
+        if others:
+            return others
+    return found
 
 
 def shape_at(parts: Sequence[str | int], data: object) -> Shape:

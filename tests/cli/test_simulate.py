@@ -18,7 +18,8 @@ import yaml
 
 from batchllm.cli.main import invoke
 from batchllm.cli.simulate import simulate_command
-from batchllm.spec.models import LaneSpec
+from batchllm.simulate.schedule import schedule_faults
+from batchllm.spec.models import LaneSpec, Simulation
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "simulator.md").read_text("utf-8")
@@ -124,6 +125,27 @@ def test_options_win_over_the_file_and_the_ledger_is_written(tmp_path: Path) -> 
         assert orjson.loads(ledger.read_bytes())["text"] == "hi"
 
 
+def test_a_server_is_told_how_to_enforce_and_what_to_tell(tmp_path: Path) -> None:
+    config = tmp_path / "simulation.yaml"
+    config.write_text("limits: {rpm: 60.0}\nschedule: [{at_s: 0.0, limits: {tpm: null}}]\n")
+    options = [
+        "--tpm",
+        "1",
+        "--latency",
+        "0",
+        "--headers",
+        "none",
+        "--retry-after",
+        "none",
+        "--counts-refused",
+    ]
+    options += ["--enforcement", "minute"]
+    with running("--config", str(config), *options) as process:
+        base_url = url_of(process.stdout.readline())
+        assert [ask(base_url)[0] for _ in range(60)] == [200] * 60
+        assert ask(base_url) == (429, {"error": {"message": "Too Many Requests"}})
+
+
 def test_the_command_line_and_the_file_mean_the_same(tmp_path: Path) -> None:
     config = tmp_path / "simulation.yaml"
     config.write_text("seed: 9\nlatency: {median_s: 0.0}\n")
@@ -226,10 +248,13 @@ def test_the_guide_names_every_option() -> None:
     assert [name for name in options if f"`{name}" not in GUIDE] == []
 
 
-def test_the_lane_in_the_guide_is_valid() -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
-    (lane,) = yaml.safe_load(block)["providers"]
+def test_the_lane_and_the_schedule_in_the_guide_are_valid() -> None:
+    lane, changing = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    (lane,) = yaml.safe_load(lane)["providers"]
     assert LaneSpec.model_validate(lane).simulate.limits.rpm == 3000
+    simulation = Simulation.model_validate(yaml.safe_load(changing))
+    assert schedule_faults(simulation) == []
+    assert [change.at_s for change in simulation.schedule] == [20, 40, 60]
 
 
 def test_the_test_in_the_guide_passes(tmp_path: Path) -> None:

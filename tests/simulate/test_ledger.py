@@ -49,7 +49,17 @@ def test_the_file_has_a_line_for_each_request_at_once(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
     ledger.open()
-    ledger.note(accepted(1.5, texts=("first", "x" * 200), digest="ab", attempt=2, fault="stall", status=None))
+    ledger.note(
+        accepted(
+            1.5,
+            texts=("first", "x" * 200),
+            digest="ab",
+            attempt=2,
+            fault="stall",
+            status=None,
+            latency_s=0.25,
+        )
+    )
     (line,) = path.read_bytes().splitlines()
     assert orjson.loads(line) == {
         "at_s": 1.5,
@@ -62,6 +72,7 @@ def test_the_file_has_a_line_for_each_request_at_once(tmp_path: Path) -> None:
         "rows": 2,
         "prompt_tokens": 3,
         "completion_tokens": 4,
+        "latency_s": 0.25,
         "text": "x" * 80,
     }
     ledger.close()

@@ -4,9 +4,7 @@ import pytest
 from batchllm.simulate import replies
 from batchllm.simulate.answers import ModelAnswer
 from batchllm.simulate.calls import Call, Kind
-from batchllm.simulate.limits import Gate, Refusal, Scope
 from batchllm.simulate.replies import Stamp
-from batchllm.spec.models import Limits
 
 STAMP = Stamp("7", 1_700_000_000)
 ANSWER = ModelAnswer("one two", "stop", 2)
@@ -114,73 +112,3 @@ def test_half_is_flagged(score: float, is_flagged: bool) -> None:
     (result,) = body["results"]
     assert (result["flagged"], result["categories"]) == (is_flagged, {"hate": is_flagged, "sexual": False})
     assert result["category_scores"] == {"hate": score, "sexual": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("refusal", "kind", "message"),
-    [
-        (
-            Refusal(Scope.TOKENS, 200_000, 162_960, 42_288, 1.5744),
-            "tokens",
-            (
-                "Rate limit reached for m in organization org-simulated on tokens per min (TPM): "
-                "Limit 200000, Used 162960, Requested 42288. Please try again in 1.575s."
-            ),
-        ),
-        (
-            Refusal(Scope.REQUESTS, 3000, 3000, 1, 0.02),
-            "requests",
-            (
-                "Rate limit reached for m in organization org-simulated on requests per min (RPM): "
-                "Limit 3000, Used 3000, Requested 1. Please try again in 20ms."
-            ),
-        ),
-        (
-            Refusal(Scope.TOKENS, 1000, 0, 2000, None, is_too_large=True),
-            "tokens",
-            (
-                "Request too large for m in organization org-simulated on tokens per min (TPM): Limit 1000, "
-                "Requested 2000. The input or output tokens must be reduced in order to run successfully."
-            ),
-        ),
-        (
-            Refusal(Scope.CONCURRENCY, 8, 8, 1, None),
-            "requests",
-            (
-                "Rate limit reached for m in organization org-simulated on concurrent requests: "
-                "Limit 8, Used 8, Requested 1. Please try again later."
-            ),
-        ),
-    ],
-)
-def test_a_refusal_is_said_as_openai_says_it(refusal: Refusal, kind: str, message: str) -> None:
-    assert orjson.loads(replies.refusal_body(refusal, "m")) == {
-        "error": {"message": message, "type": kind, "param": None, "code": "rate_limit_exceeded"}
-    }
-
-
-def test_waits_are_rounded_up_in_both_units() -> None:
-    assert replies.retry_headers(1.2001) == [("retry-after", "2"), ("retry-after-ms", "1201")]
-    assert replies.retry_headers(None) == []
-
-
-def test_limit_headers_are_those_of_openai() -> None:
-    gate = Gate(Limits(rpm=500, tpm=200_000))
-    gate.admit(1000, 0.0)
-    assert dict(replies.limit_headers(gate, 0.0)) == {
-        "x-ratelimit-limit-requests": "500",
-        "x-ratelimit-remaining-requests": "499",
-        "x-ratelimit-reset-requests": "120ms",
-        "x-ratelimit-limit-tokens": "200000",
-        "x-ratelimit-remaining-tokens": "199000",
-        "x-ratelimit-reset-tokens": "300ms",
-    }
-
-
-def test_only_limits_that_are_set_are_told() -> None:
-    assert replies.limit_headers(Gate(Limits(concurrency=3)), 0.0) == []
-    assert [name for name, _ in replies.limit_headers(Gate(Limits(tpm=5)), 0.0)] == [
-        "x-ratelimit-limit-tokens",
-        "x-ratelimit-remaining-tokens",
-        "x-ratelimit-reset-tokens",
-    ]

@@ -383,3 +383,79 @@ def test_bytes_that_are_no_request_are_told_so() -> None:
     reply = desk.responder.refuse_bytes(WireError(431, "too much"))
     assert (reply.status, error_of(reply)["message"]) == (431, "too much")
     assert desk.ledger.rejected == 1
+
+
+def test_refused_requests_count_where_the_provider_counts_them() -> None:
+    """At one a second: who comes every 0.6 s is let in each second time, or never again."""
+    for counts, expected in ((False, [200, 429, 200, 429, 200]), (True, [200, 429, 429, 429, 429])):
+        desk = Desk({"limits": {"rpm": 60.0}, "counts_refused": counts})
+        statuses = []
+        for _ in range(5):
+            statuses.append(desk.answered().status)
+            desk.clock.advance(0.6)
+        assert statuses == expected
+
+
+def test_who_waits_as_told_is_let_in_also_where_refusals_count() -> None:
+    desk = Desk({"limits": {"rpm": 60.0}, "counts_refused": True})
+    desk.answered()
+    desk.clock.advance(0.6)
+    wait_s = int(dict(desk.answered().headers)["retry-after-ms"]) / 1000
+    assert wait_s == 1.0
+    desk.clock.advance(wait_s)
+    assert desk.answered().status == 200
+
+
+def test_by_the_second_nothing_comes_on_top_of_a_second_s_worth() -> None:
+    desk = Desk({"limits": {"rpm": 120.0}, "enforcement": "second"})
+    assert [desk.answered().status for _ in range(3)] == [200, 200, 429]
+    desk.clock.advance(0.9)
+    assert desk.answered().status == 429
+    desk.clock.advance(0.1)
+    assert [desk.answered().status for _ in range(3)] == [200, 200, 429]
+
+
+def test_the_day_refuses_when_the_minute_would_not() -> None:
+    desk = Desk({"limits": {"rpm": 6000.0, "rpd": 2.0}, "headers": "groq"})
+    assert [desk.answered().status for _ in range(2)] == [200, 200]
+    error = error_of(desk.answered())
+    assert error["type"] == "requests"
+    assert "requests per day (RPD): Limit 2, Used 2, Requested 1." in str(error["message"])
+
+
+def test_a_limit_on_concurrency_alone_is_refused_bluntly() -> None:
+    desk = Desk({"limits": {"concurrency": 1}, "headers": "none", "retry_after": "none"})
+    first = desk.ask()
+    refused = desk.ask()
+    assert (refused.status, orjson.loads(refused.make_body())) == (
+        429,
+        {"error": {"message": "Too Many Requests"}},
+    )
+    assert not [name for name, _ in refused.headers if "ratelimit" in name or "retry" in name]
+    desk.end(first)
+    assert desk.ask().status == 200
+
+
+def test_limits_latency_and_faults_follow_the_schedule_from_the_first_call_on() -> None:
+    desk = Desk(
+        {
+            "limits": {"rpm": 60.0},
+            "latency": {"median_s": 1.0},
+            "schedule": [
+                {"at_s": 10.0, "limits": {"rpm": 180.0}, "latency": {"median_s": 5.0}},
+                {"at_s": 20.0, "faults": {"error_rate": 1.0}},
+            ],
+        }
+    )
+    desk.send(method="GET", path="/healthz")
+    desk.clock.advance(100.0)
+    seen = []
+    for _ in range(3):
+        replies = [desk.answered() for _ in range(4)]
+        seen.append(([reply.status for reply in replies], replies[0].delay_s))
+        desk.clock.advance(10.0)
+    assert seen == [
+        ([200, 429, 429, 429], 1.0),
+        ([200, 200, 200, 429], 5.0),
+        ([500, 500, 500, 429], 5.0),
+    ]

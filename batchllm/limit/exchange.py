@@ -1,7 +1,7 @@
 """One beat's transaction: read all lines, remove the dead, take what is due and free, add to what the pool knows."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,7 +54,7 @@ def exchange(file: LimitsFile, members: Mapping[Member, bytes], moment: Moment) 
 
     A share that sinks is told to its member here, before the commit: after it others may take what is given up.
     """
-    lines = _living(file, {member.number for member in members if member.number is not None}, moment)
+    lines = _living(file, moment)
     seats = [_seat(file, lines, member, pool, moment) for member, pool in members.items()]
     is_closed = _is_closed(file, moment)
     for seat in seats:
@@ -68,13 +68,13 @@ def exchange(file: LimitsFile, members: Mapping[Member, bytes], moment: Moment) 
     return turns
 
 
-def _living(file: LimitsFile, own: Collection[int], moment: Moment) -> dict[int, Line]:
-    """All lines but those of the dead, which are removed. One's own are never dead: nobody has taken their place."""
+def _living(file: LimitsFile, moment: Moment) -> dict[int, Line]:
+    """All lines but those of the dead, which are removed; one's own too, if its lease is over: it begins anew."""
     judged: dict[Process, bool] = {moment.process: False}
     living, dead = {}, []
     for line in file.lines():
         is_leased = moment.now_s < line.lease_until_s <= moment.now_s + _LONGEST_LEASE_S
-        if line.member not in own and (not is_leased or _is_gone(line.process, moment.process, judged)):
+        if not is_leased or _is_gone(line.process, moment.process, judged):
             dead.append(line.member)
         else:
             living[line.member] = line
@@ -106,7 +106,7 @@ def _take(seat: _Seat, lines: Iterable[Line], *, is_closed: bool) -> None:
     """One member after the other, each seeing what the one before it holds."""
     own = seat.line
     others = [Claim(line.wanted, line.granted) for line in lines if line.pool == own.pool and line is not own]
-    grant = next_grant(Claim(own.wanted, own.granted), others)
+    grant = next_grant(own.wanted, others)
     seat.grant = grant._replace(granted=0.0) if is_closed else grant
     own.granted = seat.grant.granted
 

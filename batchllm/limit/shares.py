@@ -85,8 +85,8 @@ class Grant(NamedTuple):
         return self.granted < self.due - 1e-9
 
 
-def next_grant(own: Claim, others: Sequence[Claim]) -> Grant:
-    """Down at once, up only into what the others do not hold."""
-    due = fair_shares([own.wanted, *(other.wanted for other in others)])[0]
+def next_grant(wanted: float, others: Sequence[Claim]) -> Grant:
+    """Down at once, up only into what the others do not hold; what the member itself held does not matter."""
+    due = fair_shares([wanted, *(other.wanted for other in others)])[0]
     free = max(0.0, 1.0 - sum(other.granted for other in others))
     return Grant(min(due, free), due)

@@ -62,7 +62,7 @@ class Interleaved(RuleBasedStateMachine):
         self.file.close()
         shutil.rmtree(self.folder)
 
-    @precondition(lambda self: len(self.seats) < 5)
+    @precondition(lambda self: len(self.seats) < 3)
     @rule()
     def join(self) -> None:
         self.count += 1
@@ -97,6 +97,20 @@ class Interleaved(RuleBasedStateMachine):
 
 TestInterleaved = Interleaved.TestCase
 TestInterleaved.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def test_a_share_that_sinks_has_sunk_when_the_commit_returns_and_one_that_rises_has_not(
+    tmp_path: Path,
+) -> None:
+    file = a_file(tmp_path)
+    one, two = Seat(a_member(), a_process(1)), Seat(a_member(), a_process(2))
+    one.member.stand(commit(file, one, 100.0).standing)
+    two.member.stand(commit(file, two, 100.0).standing)
+    commit(file, one, 101.0)
+    risen = commit(file, two, 101.0).standing
+    assert (one.member.standing.share, one.member.standing.lease_until_s) == (0.5, 100.0 + LEASE_S)
+    assert (two.member.standing.share, risen.share) == (0.0, 0.5)
+    file.close()
 
 
 def test_what_was_learned_is_told_once_and_known_to_who_comes_next(tmp_path: Path) -> None:

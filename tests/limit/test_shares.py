@@ -74,11 +74,11 @@ def test_what_is_wanted_has_room_to_grow_and_no_absurd_number(
 
 
 def test_a_grant_sinks_at_once_and_rises_only_into_what_is_free() -> None:
-    assert next_grant(Claim(1.0, 1.0), [Claim(1.0, 0.0)]).granted == 0.5
-    raised = next_grant(Claim(1.0, 0.0), [Claim(1.0, 0.7)])
+    assert next_grant(1.0, [Claim(1.0, 0.0)]).granted == 0.5
+    raised = next_grant(1.0, [Claim(1.0, 0.7)])
     assert raised.granted == pytest.approx(0.3)
     assert raised.is_short
-    assert not next_grant(Claim(1.0, 0.0), [Claim(1.0, 0.5)]).is_short
+    assert not next_grant(1.0, [Claim(1.0, 0.5)]).is_short
 
 
 @given(st.lists(st.floats(FLOOR, 1.0), min_size=1, max_size=12), st.data())
@@ -92,6 +92,6 @@ def test_after_two_rounds_in_any_order_everyone_holds_what_is_due(
     for _ in range(2):
         for index in data.draw(st.permutations(range(len(wanted)))):
             others = [Claim(wanted[i], granted[i]) for i in range(len(wanted)) if i != index]
-            granted[index] = next_grant(Claim(wanted[index], granted[index]), others).granted
+            granted[index] = next_grant(wanted[index], others).granted
             assert sum(granted) <= 1.0 + NEAR
     assert granted == pytest.approx(fair_shares(wanted), abs=1e-6)

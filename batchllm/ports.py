@@ -105,5 +105,8 @@ class Recorder(Protocol):
 
     async def room(self) -> None: ...
 
+    def note_in_flight(self, cap: int) -> None:
+        """So many calls may be out from now on: what a hard kill may have paid for in vain."""
+
     def watch(self, committed: Callable[[int], None]) -> None:
         """`committed` hears, on the loop's thread, how many of the records put so far are safe."""

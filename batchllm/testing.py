@@ -131,12 +131,16 @@ class MemoryRecorder:
 
     def __init__(self) -> None:
         self.records: list[JournalRecord] = []
+        self.most_in_flight = 0
         self._committed: Callable[[int], None] | None = None
 
     def put(self, records: Sequence[JournalRecord]) -> None:
         self.records.extend(records)
         if self._committed is not None:
             self._committed(len(self.records))
+
+    def note_in_flight(self, cap: int) -> None:
+        self.most_in_flight = cap
 
     def watch(self, committed: Callable[[int], None]) -> None:
         self._committed = committed

@@ -46,6 +46,7 @@ _LONGEST_NAP_S = 5.0
 #: How often calls are looked at that take too long. Late by more than the second figure, the process stood still.
 _LOOK_EVERY_S = 1.0
 _STOOD_STILL_S = 5.0
+_FIRST_NOTE = 64
 #: The loop's timers count milliseconds; a shorter wait would spin. What comes late is made up for.
 _SHORTEST_NAP_S = 0.001
 _TOO_MANY = 429
@@ -98,6 +99,8 @@ class Dispatcher:
             put=self._put,
         )
         self._calls: dict[asyncio.Task[None], tuple[Lane, float]] = {}  # with when each was sent
+        self._most = sum(lane.window.most for lane in lanes)
+        self._noted = 0  # of calls in flight: told ahead, since the record takes a moment
         self._overdue: set[asyncio.Task[None]] = set()
         self._safe = Safety()
         recorder.watch(self._note_committed)
@@ -244,6 +247,9 @@ class Dispatcher:
         sent = lane.limits.take(made, lane.most_tokens(work.request), now_s)
         call = self._loop.create_task(self._call(lane, work, made, sent))
         self._calls[call] = (lane, now_s)
+        if len(self._calls) > self._noted // 2 and self._noted < self._most:
+            self._noted = min(self._most, max(_FIRST_NOTE, 4 * len(self._calls)))
+            self._recorder.note_in_flight(self._noted)
         call.add_done_callback(self._end_call)
 
     async def _is_fit(self, lane: Lane) -> bool:

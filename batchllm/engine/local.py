@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +20,15 @@ import orjson
 from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
+from batchllm.engine.descriptors import most_connections
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
 from batchllm.journal import Identity, Journal, Manifest, OutputLock, read_manifest, stored_sections
+from batchllm.journal.files import is_network_folder, read_mounts
+from batchllm.limit.shared_limits import SharedLimits
+from batchllm.limit.sharing import Membership, NoSharing, Sharing
 from batchllm.plan import Planner, narrow
 from batchllm.ports import Scan
 from batchllm.provider.catalogue import load_catalogue
@@ -36,7 +40,7 @@ from batchllm.simulate import EmbeddedProviders
 from batchllm.spec.fingerprint import differences, fingerprint, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import Simulation
-from batchllm.wiring import CheckedJob, build_lanes, check, mark_simulated
+from batchllm.wiring import CheckedJob, Frame, build_lanes, check, mark_simulated
 
 Watch = Callable[[RunStats, str], AbstractContextManager[None]]
 
@@ -189,20 +193,46 @@ class _Run:
     async def _go(
         self, journal: Journal, scan: Scan, base_urls: Mapping[int, str]
     ) -> tuple[Ending, Manifest]:
-        checked, stats = self._checked, self._stats
-        lanes = build_lanes(
-            checked.lanes,
-            base_urls=base_urls,
-            task=checked.task,
-            retry=checked.job.retry,
+        sharing = self._sharing()
+        try:
+            members = [await sharing.join(plan.pool) for plan in self._checked.lanes]
+            return await self._go_on(journal, scan, self._lanes(base_urls, members))
+        finally:
+            await sharing.close()
+
+    def _sharing(self) -> Sharing:
+        """Simulators inside this process have their limits for themselves."""
+        if all(plan.is_embedded for plan in self._checked.lanes):
+            return NoSharing()
+        return SharedLimits.open(
+            say=self._options.say,
+            environ=self._options.environ,
+            is_network=lambda folder: is_network_folder(folder, read_mounts()),
             clock=self._options.clock,
-            prompt_margin=checked.prompt_margin,
         )
+
+    def _lanes(self, base_urls: Mapping[int, str], members: Sequence[Membership]) -> list[Lane]:
+        checked = self._checked
+        return build_lanes(
+            checked.lanes,
+            Frame(
+                task=checked.task,
+                retry=checked.job.retry,
+                clock=self._options.clock,
+                prompt_margin=checked.prompt_margin,
+                most_in_flight=most_connections() // len(checked.lanes),
+                say=self._options.say,
+            ),
+            base_urls=base_urls,
+            members=members,
+        )
+
+    async def _go_on(self, journal: Journal, scan: Scan, lanes: list[Lane]) -> tuple[Ending, Manifest]:
+        checked, stats = self._checked, self._stats
         stats.lanes = [lane.stats for lane in lanes]
         rows = scan.rows if self._options.limit is None else min(scan.rows, self._options.limit)
         stats.total = rows * self._slots
         stats.reused, stats.failed_before = self._finished_before(journal, rows)
-        journal.note_in_flight(sum(lane.window.size for lane in lanes))
         parts = self._parts(journal, lanes, scan, rows)
         stop = Stop()
         loop = asyncio.get_running_loop()
@@ -216,6 +246,9 @@ class _Run:
             ):
                 return await carry_out(parts, stop)
         finally:
+            for lane in lanes:
+                lane.limits.leave()
+                lane.window.close()
             await asyncio.gather(*(lane.provider.close() for lane in lanes))
 
     def _parts(self, journal: Journal, lanes: list[Lane], scan: Scan, rows: int) -> RunParts:
@@ -234,6 +267,7 @@ class _Run:
             clock=self._options.clock,
             in_order=job.routing == "fallback",
             budget=budget,
+            say=self._options.say,
             spreading=self._spreading(journal) if self._slots > 1 else None,
         )
         planner = Planner(

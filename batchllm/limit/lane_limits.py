@@ -14,7 +14,7 @@ from batchllm.clock import Clock
 from batchllm.limit.bucket import Reservation, TokenBucket
 from batchllm.limit.governor import Governor
 from batchllm.limit.pace import USED_SHARE, Pace
-from batchllm.limit.sharing import Alone, Sharing
+from batchllm.limit.sharing import Learned, LoneMember, Membership, Report
 from batchllm.limit.window import Window
 from batchllm.records import Failure, LimitHint, LimitScope
 
@@ -26,6 +26,10 @@ _LONGEST_PACED_S = 60.0
 _SHORTEST_SILENCE_S = 0.05
 _FIRST_SILENCE_S = 0.5
 _LONGEST_SILENCE_S = 60.0
+#: How often the others are told; their shares change with each beat of the registry.
+_REPORT_EVERY_S = 0.4
+#: While the others have not made room, or this process stood still and its lease is over.
+_UNSHARED_NAP_S = 0.02
 #: A refusal so soon after another one is about the same excess.
 _ECHO_S = 1.0
 #: Refused so often with as many calls out as ever were, it is the calls at once that are limited, and not the rate.
@@ -113,18 +117,21 @@ class LaneLimits:
         window: Window,
         rpm: float | None = None,
         tpm: float | None = None,
-        sharing: Sharing | None = None,
+        member: Membership | None = None,
         say: Callable[[str], None] = _silence,
     ) -> None:
         self._clock = clock
         self._window = window
         self._requests = _Allowance(rpm)
         self._tokens = _Allowance(tpm)
-        self._sharing = sharing or Alone()
+        self._member = member or LoneMember()
         self._say = say
         self._pace: Pace | None = None
         self._bucket: TokenBucket | None = None
-        self._share = 1.0
+        self._share = self._member.standing.share or 1.0
+        self._pressed_s = -inf  # when the pace last held the lane back
+        self._used = 0.0  # requests since the last report
+        self._reported_s = clock.monotonic_s()
         self._quiet_until_s = -inf
         self._heeded_s = -inf
         self._epoch_s = -inf  # requests sent before knew nothing of the last refusal
@@ -155,16 +162,21 @@ class LaneLimits:
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until one more request may go, as far as requests a minute and other processes say."""
-        if self._sharing.is_shared:
-            self._heed_others(now_s)
-            if now_s > self._sharing.lease_until_s:
-                return 0.05  # this process stood still, or the registry does: what the others use now is not known
+        share = self._member.standing.share_at(now_s)
+        if share <= 0.0:
+            return _UNSHARED_NAP_S
+        if share != self._share:
+            self._share = share
+            self._retune(now_s)
+        if now_s - self._reported_s >= _REPORT_EVERY_S:
+            self._report(now_s)
         if not self._requests.governor.is_free or not self._tokens.governor.is_free:
             self._retune(now_s)
         if self._pace is None:
             return 0.0
         wait_s = self._pace.next_s - now_s
         if wait_s > 0.0:
+            self._pressed_s = now_s
             self._requests.governor.press()
             return wait_s
         return 0.0
@@ -179,6 +191,7 @@ class LaneLimits:
         made = self._bucket.reserve(tokens, now_s)
         made.ready_s = max(made.ready_s, self._slack_s(most, now_s))
         if made.ready_s > now_s:
+            self._pressed_s = now_s
             self._tokens.governor.press()
         return made
 
@@ -191,6 +204,7 @@ class LaneLimits:
         self._requests.governor.note_sent(1.0, now_s)
         self._tokens.governor.note_sent(made.tokens, now_s)
         self._sent_since += 1
+        self._used += 1.0
         sent = Sent(now_s, self._window.on_wire, self._tokens_sent)
         self._tokens_sent += most
         if self._slack is not None:
@@ -216,6 +230,11 @@ class LaneLimits:
         self._heeded_s = now_s
         for hint in hints:
             self._hear(hint, sent, now_s)
+
+    def note_nonsense(self, header: str | None) -> None:
+        """A header of a limit that states none."""
+        if header is not None:
+            self._say_once("nonsense", f"the header {header} states no limit and is not heeded")
 
     def refuse(
         self,
@@ -254,15 +273,27 @@ class LaneLimits:
 
     def quiet(self, seconds: float) -> None:
         """The provider asked for silence: nothing goes out on this lane before it is over, in no process."""
-        self._quiet_until_s = max(self._quiet_until_s, self._clock.monotonic_s() + seconds)
+        now_s = self._clock.monotonic_s()
+        self._quiet_until_s = max(self._quiet_until_s, now_s + seconds)
+        self._report(now_s)
 
     @property
     def quiet_s(self) -> float:
         """Seconds of silence left."""
-        until_s = self._quiet_until_s
-        if self._sharing.is_shared:
-            until_s = max(until_s, self._sharing.quiet_until_s)
-        return max(0.0, until_s - self._clock.monotonic_s()) if until_s > -inf else 0.0
+        until_s = max(self._quiet_until_s, self._member.standing.quiet_until_s)
+        return max(0.0, until_s - self._clock.monotonic_s())
+
+    def recall(self, learned: Learned | None) -> None:
+        """Start from what an earlier run found out; the provider's next word replaces it."""
+        if learned is None:
+            return
+        self._requests.heard, self._tokens.heard = learned.rpm, learned.tpm
+        self._retune(self._clock.monotonic_s())
+
+    def leave(self) -> None:
+        """The share is the others' from now on."""
+        self._report(self._clock.monotonic_s())
+        self._member.leave()
 
     def restart(self, now_s: float) -> None:
         """The process stood still: nothing that could have gone meanwhile goes now."""
@@ -332,11 +363,22 @@ class LaneLimits:
         wanted = min(most, self._tokens.known * 0.9)
         return now_s + max(0.0, wanted - left - (now_s - at_s) * rate) / rate
 
-    def _heed_others(self, now_s: float) -> None:
-        share = self._sharing.share
-        if share != self._share:
-            self._share = share
-            self._retune(now_s)
+    def _report(self, now_s: float) -> None:
+        """Tell the others what this lane could use, what it used, and when its next request goes."""
+        elapsed_s = max(now_s - self._reported_s, _REPORT_EVERY_S / 2)
+        limit = self._requests.known / 60.0
+        used = self._used / elapsed_s / limit
+        is_pressed = now_s - self._pressed_s < 2 * _REPORT_EVERY_S
+        self._member.report(
+            Report(
+                demand=inf if is_pressed or limit == inf else used,
+                used=used,
+                next_free_s=now_s if self._pace is None else self._pace.next_s,
+                quiet_until_s=self._quiet_until_s,
+                learned=Learned(self._requests.heard, self._tokens.heard),
+            )
+        )
+        self._used, self._reported_s = 0.0, now_s
 
     def _retune(self, now_s: float) -> None:
         """Bring pace and bucket to what is believed now."""
@@ -344,7 +386,7 @@ class LaneLimits:
         if requests == inf:
             self._pace = None
         elif self._pace is None:
-            self._pace = Pace(requests, now_s=max(now_s, self._sharing.next_free_s))
+            self._pace = Pace(requests, now_s=max(now_s, self._member.standing.next_free_s))
         else:
             self._pace.change(requests)
         tokens = self._tokens.per_minute(now_s, self._share)

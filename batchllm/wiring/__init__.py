@@ -5,6 +5,6 @@
 """
 
 from batchllm.wiring.check import CheckedJob, check
-from batchllm.wiring.lanes import LanePlan, build_lanes, mark_simulated
+from batchllm.wiring.lanes import Frame, LanePlan, build_lanes, mark_simulated
 
-__all__ = ["CheckedJob", "LanePlan", "build_lanes", "check", "mark_simulated"]
+__all__ = ["CheckedJob", "Frame", "LanePlan", "build_lanes", "check", "mark_simulated"]

@@ -5,7 +5,7 @@ that the job put in the catalogue's place, unless the job says so with `api_key`
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -19,17 +19,19 @@ from batchllm.fallback import Health
 from batchllm.limit.lane_limits import LaneLimits
 from batchllm.limit.latency import Latency
 from batchllm.limit.output_size import OutputSize
+from batchllm.limit.pool import Pool
+from batchllm.limit.sharing import Membership
 from batchllm.limit.window import FIRST_CALLS, Window
 from batchllm.ports import Task
 from batchllm.pricing import Price, find_price
 from batchllm.provider.catalogue import Catalogue, NotFound, ProviderEntry, TaskKind
 from batchllm.provider.connection import HttpConnection
 from batchllm.provider.dialect import Asked, Translation, translate
-from batchllm.provider.hints import limits
+from batchllm.provider.hints import limits, nonsense
 from batchllm.provider.redact import one_line
 from batchllm.provider.simulated import is_simulator
 from batchllm.provider.verdict import judge
-from batchllm.records import Failure, LaneInfo, Reading, Request, Response
+from batchllm.records import Failure, LaneInfo, LimitHint, Reading, Request, Response
 from batchllm.spec.env import ExpansionError, expand
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import LaneSpec, Retry
@@ -54,6 +56,11 @@ class LanePlan:
     price: Price | None
     headers: Mapping[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
+
+    @property
+    def pool(self) -> Pool:
+        """What the provider limits as a whole: all that ask this model with these keys."""
+        return Pool(self.base_url, self.info.model, "\n".join(self.secrets))
 
     @property
     def is_simulated(self) -> bool:
@@ -216,21 +223,6 @@ def mark_simulated(plans: Sequence[LanePlan]) -> tuple[LanePlan, ...]:
     )
 
 
-def build_lanes(
-    plans: Sequence[LanePlan],
-    *,
-    base_urls: Mapping[int, str],
-    task: Task,
-    retry: Retry,
-    clock: Clock,
-    prompt_margin: float,
-    most_in_flight: int = MOST_IN_FLIGHT,
-) -> list[Lane]:
-    """The running parts. `base_urls` holds the addresses of simulated providers by lane."""
-    frame = Frame(task, retry, clock, prompt_margin, most_in_flight)
-    return [_build(plan, base_urls.get(plan.index, plan.base_url), frame) for plan in plans]
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What all lanes of a run have in common. `most_in_flight`: of a lane whose job does not say."""
@@ -239,14 +231,45 @@ class Frame:
     retry: Retry
     clock: Clock
     prompt_margin: float
-    most_in_flight: int
+    say: Callable[[str], None]
+    most_in_flight: int = MOST_IN_FLIGHT
 
 
-def _build(plan: LanePlan, base_url: str, frame: Frame) -> Lane:
+def build_lanes(
+    plans: Sequence[LanePlan],
+    frame: Frame,
+    *,
+    base_urls: Mapping[int, str],
+    members: Sequence[Membership],
+) -> list[Lane]:
+    """The running parts. `base_urls` holds the addresses of simulated providers by lane."""
+    return [
+        _build(plan, base_urls.get(plan.index, plan.base_url), frame, member)
+        for plan, member in zip(plans, members, strict=True)
+    ]
+
+
+def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> Lane:
     task, clock = frame.task, frame.clock
     spec, cap = plan.spec, plan.translation.max_output_tokens
-    size = spec.limits.concurrency or frame.most_in_flight
+    size = spec.limits.concurrency or min(frame.most_in_flight, MOST_IN_FLIGHT)
     window = Window(size, usual=plan.entry.concurrency, first=FIRST_CALLS)
+
+    lane_limits = LaneLimits(
+        clock=clock,
+        window=window,
+        rpm=spec.limits.rpm,
+        tpm=spec.limits.tpm,
+        member=member,
+        say=lambda text: frame.say(f"{plan.info.name}: {text}"),
+    )
+    lane_limits.recall(member.learned)
+
+    def read_hints(headers: Mapping[str, str]) -> Sequence[LimitHint]:
+        hints = limits(headers, dialect=plan.entry.dialect)
+        if not hints:
+            lane_limits.note_nonsense(nonsense(headers))
+        return hints
 
     def judged(response: Response, request: Request) -> Reading | Failure:
         return judge(response, request, task, dialect=plan.entry.dialect, secrets=plan.secrets)
@@ -265,7 +288,7 @@ def _build(plan: LanePlan, base_url: str, frame: Frame) -> Lane:
         path=plan.path,
         encode=Encoder(plan, task.content_field),
         judge=judged,
-        limits=LaneLimits(clock=clock, window=window, rpm=spec.limits.rpm, tpm=spec.limits.tpm),
+        limits=lane_limits,
         window=window,
         health=Health(frame.retry.patience_s),
         output_size=OutputSize(cap if task.content_field != "input" else 0),
@@ -278,7 +301,7 @@ def _build(plan: LanePlan, base_url: str, frame: Frame) -> Lane:
             tpm=spec.limits.tpm,
         ),
         latency=Latency(spec.timeout_s),
-        read_hints=lambda headers: limits(headers, dialect=plan.entry.dialect),
+        read_hints=read_hints,
         price=plan.price,
         max_output_tokens=(cap or 0) if task.content_field != "input" else 0,
         prompt_margin=frame.prompt_margin,

@@ -1,9 +1,10 @@
 """What a lane may send, by a clock that the test moves."""
 
+from dataclasses import replace
 from math import inf
 
 from batchllm.limit.lane_limits import LaneLimits, Sent
-from batchllm.limit.sharing import Alone
+from batchllm.limit.sharing import ALONE, Learned, LoneMember, Standing
 from batchllm.limit.window import Window
 from batchllm.records import Action, Failure, FailureCode, LimitHint, LimitScope
 from batchllm.testing import SteppedClock
@@ -181,38 +182,60 @@ def test_absurd_limits_in_headers_neither_divide_by_zero_nor_burst() -> None:
     assert 594 <= rig.send_for(60.0) <= 600
 
 
-class Half(Alone):
-    """One of two processes."""
-
-    is_shared = True
-    share = 0.5
-    lease_until_s = inf
-    quiet_until_s = -inf
+HALF = Standing(share=0.5, lease_until_s=inf, others=1)
 
 
 def test_a_share_is_of_what_is_told_and_follows_the_others() -> None:
-    sharing = Half()
-    rig = Rig(3_000, sharing=sharing)
+    member = LoneMember(HALF)
+    rig = Rig(3_000, member=member)
     rig.send_for(2.0)
     assert 0.97 * 1_500 <= rig.send_for(60.0) <= 1_500
-    sharing.share = 1.0
+    member.set(ALONE)
     rig.send_for(2.0)
     assert 0.97 * 3_000 <= rig.send_for(60.0) <= 3_000
 
 
-def test_nothing_goes_once_the_lease_has_run_out() -> None:
-    sharing = Half()
-    rig = Rig(3_000, sharing=sharing)
+def test_nothing_goes_without_a_share_or_once_the_lease_has_run_out() -> None:
+    member = LoneMember(replace(HALF, share=0.0))
+    rig = Rig(3_000, member=member)
+    assert rig.limits.wait_s(rig.clock.now_s) > 0
+    member.set(replace(HALF, lease_until_s=rig.clock.now_s + 3.0))
     rig.send()
-    sharing.lease_until_s = rig.clock.now_s
     rig.clock.advance(5.0)
     assert rig.limits.wait_s(rig.clock.now_s) > 0
-    sharing.lease_until_s = inf
+    member.set(HALF)
     assert rig.limits.wait_s(rig.clock.now_s) == 0
 
 
-def test_a_silence_of_another_process_is_kept_here() -> None:
-    sharing = Half()
-    rig = Rig(3_000, sharing=sharing)
-    sharing.quiet_until_s = rig.clock.now_s + 7.0
+def test_a_silence_of_another_process_is_kept_here_and_one_of_ours_is_told() -> None:
+    member = LoneMember(HALF)
+    rig = Rig(3_000, member=member)
+    member.set(replace(HALF, quiet_until_s=rig.clock.now_s + 7.0))
     assert rig.limits.quiet_s == 7.0
+    rig.limits.quiet(9.0)
+    assert member.reported.quiet_until_s == rig.clock.now_s + 9.0
+
+
+def test_a_start_goes_on_after_the_last_request_of_a_run_before() -> None:
+    rig = Rig(60, member=LoneMember(replace(ALONE, next_free_s=1_000.7)))
+    assert rig.send().at_s == 1_000.7
+
+
+def test_what_a_lane_could_use_and_used_is_told() -> None:
+    member = LoneMember(HALF)
+    rig = Rig(3_000, member=member)
+    rig.send_for(5.0)
+    assert member.reported.demand == inf
+    assert 0.4 <= member.reported.used <= 0.6
+    for _ in range(10):
+        rig.clock.advance(1.0)
+        rig.send()
+    assert 0.01 <= member.reported.demand <= 0.05
+
+
+def test_what_an_earlier_run_heard_is_believed_until_the_provider_says_more() -> None:
+    rig = Rig()
+    rig.limits.recall(Learned(rpm=600.0))
+    assert rig.limits.rpm == 600.0
+    rig.hear(REQUESTS, 900)
+    assert rig.limits.rpm == 900.0

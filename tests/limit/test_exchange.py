@@ -96,7 +96,7 @@ class Interleaved(RuleBasedStateMachine):
 
 
 TestInterleaved = Interleaved.TestCase
-TestInterleaved.settings = settings(max_examples=60, stateful_step_count=30)
+TestInterleaved.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 def test_a_share_that_sinks_has_sunk_when_the_commit_returns_and_one_that_rises_has_not(

@@ -474,7 +474,7 @@ class Crowd(RuleBasedStateMachine):
 
 
 TestCrowd = Crowd.TestCase
-TestCrowd.settings = settings(max_examples=40, stateful_step_count=30)
+TestCrowd.settings = settings(max_examples=25, stateful_step_count=30)
 
 
 def test_the_pace_can_be_chosen(tmp_path: Path, clock: SteppedClock) -> None:

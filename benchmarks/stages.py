@@ -22,6 +22,7 @@ from pathlib import Path
 from batchllm.clock import SystemClock
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import CallFacts, cost_of, done_records
+from batchllm.journal.finished import Finished
 from batchllm.journal.identity import Identity
 from batchllm.journal.journal import Journal, Tuning
 from batchllm.journal.parts import Sizes
@@ -92,7 +93,7 @@ class Rig:
             max_inputs=checked.max_inputs,
             max_tokens=checked.max_tokens,
             max_request_tokens=None,
-            is_finished=lambda _row: False,
+            is_finished=Finished(1).has_row,
         )
 
     def records(self, reply: Reply) -> Sequence[JournalRecord]:

@@ -55,7 +55,11 @@ class ChatTask:
         return messages
 
     def texts(self, content: object) -> Sequence[str]:
-        return [text for message in _dicts(content) for text in _texts_in(message.get("content"))]
+        texts: list[str] = []
+        for message in _dicts(content):
+            text = message.get("content")
+            texts += [text] if isinstance(text, str) else _texts_in(text)
+        return texts
 
     def read(self, reply: object, request: Request) -> Reading | Failure:  # noqa: ARG002 - the port's signature
         envelope = open_envelope(reply)
@@ -143,8 +147,6 @@ def _present(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _texts_in(content: object) -> list[str]:
-    if isinstance(content, str):
-        return [content]
     texts = [part.get("text") for part in _dicts(content) if part.get("type") in _TEXT_PARTS]
     return [text for text in texts if isinstance(text, str)]
 

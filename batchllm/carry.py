@@ -302,7 +302,9 @@ class CarryCodec:
 
     def decode(self, blobs: Sequence[bytes]) -> list[pa.Array]:
         """One array for each field, of exactly its type."""
-        rows = [orjson.loads(blob) for blob in blobs]
+        rows = orjson.loads(
+            b"[%b]" % b",".join(blobs)
+        )  # all at once: a third of the time of one after the other
         columns = zip(*rows, strict=True) if rows else [()] * len(self.fields)
         return [
             _array(list(column) if reader is None else [_read(reader, value) for value in column], field.type)

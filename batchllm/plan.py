@@ -4,9 +4,8 @@ Everything that can be known about a row before money is spent is decided here: 
 fits into any lane's budget. A row that fails here has cost nothing and has met no lane.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import islice
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -28,12 +27,19 @@ class Counter(Protocol):
 
 
 class _Asked(NamedTuple):
-    """A row that can be asked."""
+    """A row that can be asked; `texts` are what counts of its content."""
 
     row: RowRef
     content: object
-    tokens: int
     digest: bytes
+    texts: Sequence[str]
+
+
+class _Packed(NamedTuple):
+    """A row that waits for its pack to be full."""
+
+    asked: _Asked
+    tokens: int
 
 
 class Planner:
@@ -61,21 +67,25 @@ class Planner:
         self._max_tokens = min(caps, default=None)
         self._max_request_tokens = max_request_tokens
         self._is_finished = is_finished
-        self._pack: list[_Asked] = []
+        self._pack: list[_Packed] = []
         self._pack_tokens = 0
 
     def requests(self, batch: Sequence[Row | BadRow]) -> list[Request | RowFailed]:
         """What the batch's rows became; rows of an unfilled pack wait for the next batch, or for `flush`."""
+        rendered = [self._rendered(row) for row in batch if not self._is_finished(row.ordinal)]
+        counts = self._counts([item for item in rendered if isinstance(item, _Asked)])
         planned: list[Request | RowFailed] = []
-        for item in self._counted(
-            [self._rendered(row) for row in batch if not self._is_finished(row.ordinal)]
-        ):
+        for item in rendered:
             if isinstance(item, RowFailed):
                 planned.append(item)
+                continue
+            tokens = sum([counts[text] for text in item.texts]) + self._frame_tokens(item.content)
+            if self._max_request_tokens is not None and tokens > self._max_request_tokens:
+                planned.append(_too_large(item, tokens, self._max_request_tokens))
             elif self._task.is_packed:
-                planned.extend(self._packed(item))
+                planned += self._packed(_Packed(item, tokens))
             else:
-                planned.append(Request((item.row,), item.content, (item.tokens,), (item.digest,)))
+                planned.append(Request((item.row,), item.content, (tokens,), (item.digest,)))
         return planned
 
     def _rendered(self, row: Row | BadRow) -> _Asked | RowFailed:
@@ -91,46 +101,27 @@ class Planner:
             return _failed(ref, FailureCode.TEMPLATE, " ".join(filter(None, (error.message, error.remedy))))
         except TypeError as error:  # orjson's: a value of a messages column that JSON cannot hold
             return _failed(ref, FailureCode.TEMPLATE, f"what the row asks cannot be sent: {error}")
-        return _Asked(ref, content, 0, digest)
+        return _Asked(ref, content, digest, self._task.texts(content))
 
-    def _counted(self, rendered: list[_Asked | RowFailed]) -> list[_Asked | RowFailed]:
-        """With the tokens of each row, all texts counted in one call; rows that fit nowhere turn into failures."""
-        texts = [() if isinstance(item, RowFailed) else self._task.texts(item.content) for item in rendered]
-        flat = [text for group in texts for text in group]
-        counts = iter(self._count(flat))
-        counted: list[_Asked | RowFailed] = []
-        for item, group in zip(rendered, texts, strict=True):
-            if isinstance(item, RowFailed):
-                counted.append(item)
-                continue
-            tokens = sum(islice(counts, len(group))) + self._frame_tokens(item.content)
-            counted.append(self._sized(item._replace(tokens=tokens)))
-        return counted
-
-    def _count(self, texts: list[str]) -> Sequence[int]:
-        return (
+    def _counts(self, asked: Sequence[_Asked]) -> Mapping[str, int]:
+        """All texts of a batch in one call, each once: the same system message stands in every row of it."""
+        texts = list({text: None for item in asked for text in item.texts})
+        counts = (
             [estimate(text) for text in texts] if self._counter is None else self._counter.count_many(texts)
         )
+        return dict(zip(texts, counts, strict=True))
 
     def _frame_tokens(self, content: object) -> int:
         if self._task.kind != "chat" or not isinstance(content, list):
             return 0
         return TOKENS_PER_MESSAGE * len(content) + TOKENS_PER_REPLY
 
-    def _sized(self, asked: _Asked) -> _Asked | RowFailed:
-        most = self._max_request_tokens
-        if most is None or asked.tokens <= most:
-            return asked
-        message = f"the row has about {asked.tokens:,} prompt tokens; the most that one request may have is {most:,}"
-        return _failed(asked.row, FailureCode.TOO_LARGE, message, asked.digest)
-
-    def _packed(self, asked: _Asked) -> list[Request]:
+    def _packed(self, packed: _Packed) -> list[Request]:
         done: list[Request] = []
-        is_over = self._max_tokens is not None and self._pack_tokens + asked.tokens > self._max_tokens
-        if is_over:
+        if self._max_tokens is not None and self._pack_tokens + packed.tokens > self._max_tokens:
             done += self.flush()
-        self._pack.append(asked)
-        self._pack_tokens += asked.tokens
+        self._pack.append(packed)
+        self._pack_tokens += packed.tokens
         if len(self._pack) >= self._max_inputs:
             done += self.flush()
         return done
@@ -142,10 +133,10 @@ class Planner:
             return []
         return [
             Request(
-                tuple(asked.row for asked in pack),
-                [asked.content for asked in pack],
-                tuple(asked.tokens for asked in pack),
-                tuple(asked.digest for asked in pack),
+                tuple(one.asked.row for one in pack),
+                [one.asked.content for one in pack],
+                tuple(one.tokens for one in pack),
+                tuple(one.asked.digest for one in pack),
             )
         ]
 
@@ -177,6 +168,11 @@ def narrow(request: Request, positions: Sequence[int]) -> Request:
 def digest_of(kind: str, content: object) -> bytes:
     """Identifies what is asked, whichever lane it goes to. Raises TypeError for what JSON cannot hold."""
     return blake2b(orjson.dumps([kind, content]), digest_size=_DIGEST_BYTES).digest()
+
+
+def _too_large(asked: _Asked, tokens: int, most: int) -> RowFailed:
+    message = f"the row has about {tokens:,} prompt tokens; the most that one request may have is {most:,}"
+    return _failed(asked.row, FailureCode.TOO_LARGE, message, asked.digest)
 
 
 def _failed(row: RowRef, code: FailureCode, message: str, digest: bytes = _NO_DIGEST) -> RowFailed:

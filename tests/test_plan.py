@@ -88,10 +88,10 @@ def test_without_a_counter_bytes_are_the_measure() -> None:
     assert asked.prompt_tokens == estimate("be brief") + estimate(text) + 9
 
 
-def test_all_texts_of_a_batch_are_counted_in_one_call() -> None:
+def test_all_texts_of_a_batch_are_counted_in_one_call_and_each_once() -> None:
     counter = WordCounter()
     planner(counter=counter).requests([row(0, "x"), row(1, None), row(2, "y")])
-    assert counter.calls == [["be brief", "x", "be brief", "y"]]
+    assert counter.calls == [["be brief", "x", "y"]]
 
 
 def test_parts_of_a_message_all_count() -> None:

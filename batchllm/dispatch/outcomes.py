@@ -1,7 +1,7 @@
 """Replies and failures as lines of the record. Pure."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from batchllm.dispatch.lane import Lane
 from batchllm.pricing import cost_usd
@@ -14,11 +14,16 @@ from batchllm.records import (
     Request,
     RowDone,
     RowFailed,
-    Usage,
 )
+from batchllm.task.usage import UNKNOWN
 
 _MESSAGE_CHARS = 1_000
-_OK = 200
+#: Of an answer: billed, status, no class of failure.
+_ANSWERED = ("yes", 200, None)
+
+
+#: Tokens of the prompt, of the answer, and cost.
+_Told: TypeAlias = tuple[int | None, int | None, float | None]
 
 
 class CallFacts(NamedTuple):
@@ -39,21 +44,23 @@ def cost_of(lane: Lane, verdict: Reading | Failure, started_at: float) -> float 
 def attempt_record(
     lane: Lane, request: Request, verdict: Reading | Failure, facts: CallFacts
 ) -> AttemptRecord:
-    usage = verdict.usage or Usage()
-    failure = verdict if isinstance(verdict, Failure) else None
+    prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, _ = verdict.usage or UNKNOWN
+    billed, status, code = (
+        (verdict.billed, verdict.status, verdict.code) if isinstance(verdict, Failure) else _ANSWERED
+    )
     return AttemptRecord(
         request.rows[0].ordinal,
         len(request.rows),
         lane.index,
         verdict.model,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
+        prompt_tokens,
+        completion_tokens,
+        cached_tokens,
+        reasoning_tokens,
         facts.cost_usd,
-        Billed.YES if failure is None else failure.billed,
-        _OK if failure is None else failure.status,
-        None if failure is None else failure.code,
+        billed,
+        status,
+        code,
         facts.latency_s * 1000.0,
         facts.started_at,
         verdict.request_id,
@@ -65,33 +72,38 @@ def done_records(
 ) -> list[JournalRecord]:
     """The attempt and one line for each row; tokens and cost of a packed request are shared out by size."""
     usage, weights = reading.usage, request.tokens
-    shared = zip(
-        request.rows,
-        reading.answers,
-        shares(usage.prompt_tokens, weights),
-        shares(usage.completion_tokens, weights),
-        cost_shares(facts.cost_usd, weights),
-        request.digests,
-        strict=True,
-    )
-    rows = [
-        RowDone(
-            row,
-            lane.index,
-            answer.value,
-            answer.finish_reason,
-            reading.model,
-            prompt_tokens,
-            completion_tokens,
-            cost,
-            facts.latency_s * 1000.0,
-            attempts,
-            reading.request_id,
-            digest,
+    told: Iterable[_Told] = (
+        [(usage.prompt_tokens, usage.completion_tokens, facts.cost_usd)]
+        if len(weights) == 1
+        else zip(
+            shares(usage.prompt_tokens, weights),
+            shares(usage.completion_tokens, weights),
+            cost_shares(facts.cost_usd, weights),
+            strict=True,
         )
-        for row, answer, prompt_tokens, completion_tokens, cost, digest in shared
-    ]
-    return [attempt_record(lane, request, reading, facts), *rows]
+    )
+    latency_ms = facts.latency_s * 1000.0
+    records: list[JournalRecord] = [attempt_record(lane, request, reading, facts)]
+    for row, (value, finish_reason), digest, (prompt_tokens, completion_tokens, cost) in zip(
+        request.rows, reading.answers, request.digests, told, strict=True
+    ):
+        records.append(
+            RowDone(
+                row,
+                lane.index,
+                value,
+                finish_reason,
+                reading.model,
+                prompt_tokens,
+                completion_tokens,
+                cost,
+                latency_ms,
+                attempts,
+                reading.request_id,
+                digest,
+            )
+        )
+    return records
 
 
 def failed_records(

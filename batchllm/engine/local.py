@@ -276,7 +276,7 @@ class _Run:
             max_inputs=checked.max_inputs,
             max_tokens=checked.max_tokens,
             max_request_tokens=None if checked.most_tokens is None else int(checked.most_tokens),
-            is_finished=lambda row: all(journal.finished.has(row, slot) for slot in range(self._slots)),
+            is_finished=journal.finished.has_row,
         )
         return RunParts(
             source=checked.source,

@@ -8,6 +8,7 @@
     parts      the protocol of one Parquet part         drain      journal → parts, in slices
     merge      parts → input order                      sealing    completion
     recovery   what a killed run left half done         manifest   manifest.json
+    space      whether the disk is almost full
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
 """

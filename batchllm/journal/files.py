@@ -279,10 +279,11 @@ def free_bytes(path: Path) -> int | None:
 def floor_bytes(path: Path) -> int:
     """Below this much free space nothing new is asked: what is in flight must still find room.
 
-    64 MiB hold the fullest queue and the calls in flight; a small disk keeps a twentieth of itself.
+    64 MiB hold the fullest queue and the calls in flight, 16 MiB what `journal.space` lets pass between two looks;
+    a small disk keeps a twentieth of itself.
     """
     found = os.statvfs(path)
-    return min(64 << 20, found.f_blocks * found.f_frsize // 20)
+    return min(80 << 20, found.f_blocks * found.f_frsize // 20)
 
 
 def _mib(size: int) -> int:

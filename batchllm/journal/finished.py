@@ -28,6 +28,10 @@ class Finished:
         place = unit >> 3
         return place < len(self._bits) and bool(self._bits[place] >> (unit & 7) & 1)
 
+    def has_row(self, row: int) -> bool:
+        """Whether nothing is left to ask for this row."""
+        return self.has_unit(row) if self.slots == 1 else not self.open_slots(row)
+
     def open_slots(self, row: int) -> list[int]:
         """Units of this row without an outcome."""
         first = row * self.slots

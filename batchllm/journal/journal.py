@@ -16,15 +16,13 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 
 from batchllm.clock import Clock
-from batchllm.errors import BatchllmError, StorageError
+from batchllm.errors import BatchllmError
 from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
 from batchllm.journal.drain import Drains
 from batchllm.journal.files import (
     Fault,
     Layout,
-    floor_bytes,
     free_bytes,
-    full_disk,
     is_on_network,
     make_folders,
     mapped_faults,
@@ -45,6 +43,7 @@ from batchllm.journal.sealing import (
     mark_incomplete,
     save_manifest,
 )
+from batchllm.journal.space import Space
 from batchllm.journal.tables import Tables, table_schemas
 from batchllm.journal.writer import QueueLimits, Writer
 from batchllm.ports import Shape, Task
@@ -79,7 +78,7 @@ class Journal:
         self._database: Database = store.database
         self._clock = clock
         self._tuning = tuning
-        self._floor_bytes = floor_bytes(store.layout.out)
+        self._space = Space(store.layout.out, tuning.free_bytes)
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
         self._counts = self._database.counts()
         self.finished = recall(store, self._counts)
@@ -251,7 +250,8 @@ class Journal:
         self._drains.note("failures", len(harvest.failures), harvest.failure_bytes)
         self._drains.note("usage", len(harvest.attempts))
         self._tuning.fault("after_commit")
-        return harvest.repeated or self._low_space()
+        grown = harvest.answer_bytes + harvest.failure_bytes
+        return harvest.repeated or self._space.note(self._clock.monotonic_s(), grown)
 
     @property
     def is_due(self) -> bool:
@@ -283,16 +283,8 @@ class Journal:
             self._database.store_counts(connection, counts)
         return harvest, counts
 
-    def _low_space(self) -> StorageError | None:
-        """Stop while there is still room for what is in flight: after the disk is full nothing more can be kept."""
-        out = self._store.layout.out
-        free = self._tuning.free_bytes(out)
-        if free is None or free >= self._floor_bytes:
-            return None
-        return full_disk(out, f"the disk of {out} is almost full")
-
     def _begin(self, version: str) -> None:
-        error = self._low_space()
+        error = self._space.look(self._clock.monotonic_s())
         if error is not None:
             raise error
         now_s, host = self._clock.wall_s(), socket.gethostname()

@@ -55,7 +55,11 @@ class ChatTask:
         return messages
 
     def texts(self, content: object) -> Sequence[str]:
-        return [text for message in _dicts(content) for text in _texts_in(message.get("content"))]
+        texts: list[str] = []
+        for message in _dicts(content):
+            text = message.get("content")
+            texts += [text] if isinstance(text, str) else _texts_in(text)
+        return texts
 
     def read(self, reply: object, request: Request) -> Reading | Failure:  # noqa: ARG002 - the port's signature
         envelope = open_envelope(reply)
@@ -87,15 +91,16 @@ def _generated(choice: Mapping[str, object], envelope: Envelope) -> Generated | 
     if not isinstance(message, dict):
         return envelope.malformed("the first choice has no message")
     content, refusal = message.get("content"), message.get("refusal")
-    if not isinstance(content, str | list | None):
+    calls_tools = bool(message.get("tool_calls") or message.get("function_call"))
+    if isinstance(content, str):
+        text, refusals = content, [refusal]
+    elif content is None or isinstance(content, list):
+        text = "".join(_texts_in(content))
+        refusals = [refusal, *(part.get("refusal") for part in _dicts(content))]
+    else:
         return envelope.malformed("the message's content is neither text nor a list of parts")
-    refusals = [part.get("refusal") for part in _dicts(content)]
-    return Generated(
-        text="".join(_texts_in(content)),
-        finish_reason=finish_reason(choice),
-        refusal="".join(part for part in (refusal, *refusals) if isinstance(part, str)),
-        calls_tools=bool(message.get("tool_calls") or message.get("function_call")),
-    )
+    refused = "".join([part for part in refusals if isinstance(part, str)])
+    return Generated(text, finish_reason(choice), refused, calls_tools)
 
 
 def _given_messages(column: str, values: Mapping[str, object]) -> list[dict[str, object]]:
@@ -142,8 +147,6 @@ def _present(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _texts_in(content: object) -> list[str]:
-    if isinstance(content, str):
-        return [content]
     texts = [part.get("text") for part in _dicts(content) if part.get("type") in _TEXT_PARTS]
     return [text for text in texts if isinstance(text, str)]
 

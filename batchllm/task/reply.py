@@ -17,6 +17,8 @@ from batchllm.task.usage import read_usage
 _SNIPPET_CHARS = 160
 #: The token limit ended the text (`model_length` is Mistral's word for a full context).
 _CUT = frozenset({"length", "max_tokens", "model_length"})
+#: The model came to an end by itself: with a text and without a refusal there is nothing to turn down.
+_PLAIN_END = "stop"
 _BROKEN_OFF = frozenset({"error", "insufficient_system_resource"})
 _FILTERED = frozenset({"content_filter", "content_filtered", "safety"})
 _REFUSED = frozenset({"refusal"})
@@ -102,20 +104,30 @@ def finish_reason(choice: Mapping[str, object]) -> str | None:
 
 
 def judge(generated: Generated, envelope: Envelope, schema: AnswerSchema | None) -> Reading | Failure:
-    generated = generated._replace(text=well_formed(generated.text), refusal=well_formed(generated.refusal))
-    failure = (
+    text = well_formed(generated.text)
+    if generated.finish_reason != _PLAIN_END or generated.refusal or not text.strip():
+        failure = _turned_down(
+            Generated(text, generated.finish_reason, well_formed(generated.refusal), generated.calls_tools),
+            envelope,
+            must_be_whole=schema is not None,
+        )
+        if failure is not None:
+            return failure
+    fault = None if schema is None else schema.fault(text)
+    if fault is not None:
+        return envelope.turn_down(
+            Action.AGAIN, FailureCode.SCHEMA_MISMATCH, f"not by the schema: {fault}", text
+        )
+    return envelope.accept((Answer(text, generated.finish_reason),))
+
+
+def _turned_down(generated: Generated, envelope: Envelope, *, must_be_whole: bool) -> Failure | None:
+    return (
         _broken_off(generated, envelope)
         or _refused(generated, envelope)
-        or _cut(generated, envelope, must_be_whole=schema is not None)
+        or _cut(generated, envelope, must_be_whole=must_be_whole)
         or _wordless(generated, envelope)
     )
-    if failure is None and schema is not None:
-        fault = schema.fault(generated.text)
-        if fault is not None:
-            failure = envelope.turn_down(
-                Action.AGAIN, FailureCode.SCHEMA_MISMATCH, f"not by the schema: {fault}", generated.text
-            )
-    return failure or envelope.accept((Answer(generated.text, generated.finish_reason),))
 
 
 def kept_texts(values: Sequence[AnswerValue]) -> list[str]:

@@ -13,15 +13,18 @@ from batchllm.records import Usage
 _ABSURD = 1_000_000_000
 #: xAI counts money in ticks of 1e-10 USD.
 _USD_PER_TICK = 1e-10
+_MOST_TICKS = _ABSURD / _USD_PER_TICK
 
 _NOTHING: Mapping[str, object] = {}
+#: Nothing was told.
+UNKNOWN = Usage()
 
 
 def read_usage(reply: Mapping[str, object]) -> Usage:
     """The `usage` of a parsed reply. `completion_tokens` is what is billed as output, reasoning included."""
     usage = reply.get("usage")
-    if not isinstance(usage, Mapping):
-        return Usage()
+    if not isinstance(usage, dict):
+        return UNKNOWN
     prompt = _tokens(usage.get("prompt_tokens"))
     completion = _tokens(usage.get("completion_tokens"))
     reasoning = _reasoning(usage)
@@ -47,37 +50,37 @@ def _reasoning(usage: Mapping[str, object]) -> int | None:
 
 
 def _cached(usage: Mapping[str, object]) -> int | None:
+    tokens = _tokens(_part(usage, "prompt_tokens_details").get("cached_tokens"))
+    if tokens is not None:
+        return tokens
     candidates = (
-        _part(usage, "prompt_tokens_details").get("cached_tokens"),
         usage.get("prompt_cache_hit_tokens"),  # DeepSeek
         usage.get("num_cached_tokens"),  # Mistral, and the misspelling below too
         _part(usage, "prompt_token_details").get("cached_tokens"),
     )
-    for candidate in candidates:
-        tokens = _tokens(candidate)
-        if tokens is not None:
-            return tokens
-    return None
+    return next((tokens for tokens in map(_tokens, candidates) if tokens is not None), None)
 
 
 def _cost_usd(usage: Mapping[str, object]) -> float | None:
     """A float (OpenRouter), an object with a total (Perplexity), or ticks (xAI)."""
     cost = usage.get("cost")
-    if isinstance(cost, Mapping):
+    if isinstance(cost, dict):
         cost = cost.get("total_cost")
     stated = _number(cost)
     if stated is not None:
         return stated
-    ticks = _number(usage.get("cost_in_usd_ticks"), _ABSURD / _USD_PER_TICK)
+    ticks = _number(usage.get("cost_in_usd_ticks"), _MOST_TICKS)
     return None if ticks is None else ticks * _USD_PER_TICK
 
 
 def _part(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
     part = usage.get(name)
-    return part if isinstance(part, Mapping) else _NOTHING
+    return part if isinstance(part, dict) else _NOTHING
 
 
 def _tokens(value: object) -> int | None:
+    if value is None:
+        return None
     if type(value) is int:
         return value if 0 <= value <= _ABSURD else None
     if isinstance(value, float) and 0 <= value <= _ABSURD and value.is_integer():
@@ -86,6 +89,6 @@ def _tokens(value: object) -> int | None:
 
 
 def _number(value: object, most: float = _ABSURD) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is not float and type(value) is not int:
         return None
     return float(value) if 0 <= value <= most else None

@@ -310,21 +310,25 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
 
 
 class Encoder:
-    """A request → the body that one lane sends."""
+    """A request → the body that one lane sends.
 
-    __slots__ = ("_field", "_fields", "_instruction", "_model")
+    What stands before and after the content is the same in each body, a schema of some KB included: written once.
+    """
+
+    __slots__ = ("_head", "_instruction", "_tail")
 
     def __init__(self, plan: LanePlan, content_field: str) -> None:
-        self._model = plan.info.model
-        self._field = content_field
-        self._fields = dict(plan.translation.fields)
+        fields = plan.translation.fields
+        before = orjson.dumps({"model": plan.info.model})
+        self._head = before[:-1] + b"," + orjson.dumps(content_field) + b":"
+        self._tail = b"," + orjson.dumps(dict(fields))[1:] if fields else b"}"
         self._instruction = plan.translation.instruction
 
     def __call__(self, request: Request) -> bytes:
         content = request.content
         if self._instruction and isinstance(content, list):
             content = with_instruction(content, self._instruction)
-        return orjson.dumps({"model": self._model, self._field: content, **self._fields})
+        return b"".join((self._head, orjson.dumps(content), self._tail))
 
 
 def with_instruction(messages: Sequence[object], instruction: str) -> list[object]:

@@ -250,11 +250,14 @@ def test_a_full_journal_is_a_storage_error_and_what_was_committed_stays(kit, out
 
 async def test_a_disk_that_gets_full_stops_the_run_while_there_is_room_for_what_is_in_flight(kit, out):
     free = [10**12]
-    journal = kit.open_journal(out, tuning=Tuning(sizes=kit.SMALL, free_bytes=lambda _: free[0]))
+    clock = kit.Clock()
+    tuning = Tuning(sizes=kit.SMALL, free_bytes=lambda _: free[0])
+    journal = kit.open_journal(out, tuning=tuning, clock=clock)
     journal.start(asyncio.get_running_loop())
     journal.put([kit.done(0)])
     await journal.flush()
     free[0] = 10
+    clock.now_s += 1.0
     journal.put([kit.done(1)])
     with pytest.raises(StorageError, match="almost full"):
         await journal.flush()

@@ -40,6 +40,8 @@ from batchllm.retry import RetryPolicy
 
 #: No wait is longer than this without a look at what has changed.
 _LONGEST_NAP_S = 5.0
+#: Rows that may wait for a lane beside what is in flight: packed requests hold up to 2,048 of them each.
+_WAITING_ROWS = 512
 
 FeedBatch = Sequence[Request | RowFailed]
 #: For a request, the lanes that get it as their own, each with the part of it that it still has to answer.
@@ -152,16 +154,18 @@ class Dispatcher:
         self._news.set()
 
     async def _feed(self, feed: AsyncIterator[FeedBatch]) -> None:
-        bound = max(512, 2 * sum(lane.window.size for lane in self._lanes))
+        windows = sum(lane.window.size for lane in self._lanes)
         units = 1 if self._spreading is None else len(self._lanes)
+        widest = 1
         async for batch in feed:
             for item in batch:
                 if isinstance(item, RowFailed):
                     self._aftermath.record_failed([item], units=units)
                 else:
+                    widest = max(widest, len(item.rows))
                     self._add(item)
             await self._recorder.room()
-            await self._board.below(bound)
+            await self._board.below(max(_WAITING_ROWS // widest, 2 * windows))
         await self._board.below(1)
         self.stop(all_dealt_with(self._lanes, self._aftermath.owed))
 

@@ -49,6 +49,7 @@ class LanePlan:
     price: Price | None
     headers: Mapping[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
+    window: int  # most requests in flight
 
     @property
     def is_simulated(self) -> bool:
@@ -107,6 +108,7 @@ class LanePlanner:
             price=price,
             headers=headers,
             secrets=_secrets(key, headers, spec.base_url or "", base_url),
+            window=spec.limits.concurrency or entry.concurrency,
         )
 
     def entry(self, index: int) -> ProviderEntry | None:
@@ -231,7 +233,6 @@ def _build(
     plan: LanePlan, base_url: str, task: Task, retry: Retry, clock: Clock, prompt_margin: float
 ) -> Lane:
     spec, cap = plan.spec, plan.translation.max_output_tokens
-    size = spec.limits.concurrency or plan.entry.concurrency
 
     def judged(response: Response, request: Request) -> Reading | Failure:
         return judge(response, request, task, dialect=plan.entry.dialect, secrets=plan.secrets)
@@ -243,7 +244,7 @@ def _build(
             base_url=base_url,
             headers=plan.headers,
             connect_timeout_s=spec.connect_timeout_s,
-            max_connections=size,
+            max_connections=plan.window,
             secrets=plan.secrets,
             clock=clock,
         ),
@@ -251,7 +252,7 @@ def _build(
         encode=Encoder(plan, task.content_field),
         judge=judged,
         limits=LaneLimits(clock=clock, rpm=spec.limits.rpm, tpm=spec.limits.tpm),
-        window=Window(size),
+        window=Window(plan.window),
         health=Health(retry.patience_s),
         output_size=OutputSize(cap if task.content_field != "input" else 0),
         stats=LaneStats(

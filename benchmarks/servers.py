@@ -26,6 +26,8 @@ _TEXT = (
 CHAT, TYPED = "/v1", "/typed/v1"
 #: nginx reads its configuration through a buffer of 4,096 bytes that a parameter has to fit (NGX_CONF_BUFFER).
 _MAX_REPLY_BYTES = 3_500
+#: The folder, under nginx's prefix, of replies that are longer than that.
+_LONG = "long"
 _START_S = 10.0
 #: Somebody else may take a free port between its being found and nginx's binding it.
 _TRIES = 5
@@ -82,6 +84,7 @@ def constant_server(
         folder = Path(name)
         folder.chmod(0o711)  # started by root, its worker is another user, and passes through here
         authority = _certificate(folder) if is_tls else None
+        _write_long(folder / _LONG, replies)
         process, port = _started(folder, core=core, is_tls=is_tls, replies=replies)
         try:
             environ = {} if authority is None else {"SSL_CERT_FILE": str(authority)}
@@ -132,7 +135,7 @@ def _started(
 
 
 def nginx_config(port: int, *, core: int | None, is_tls: bool, replies: Mapping[str, str]) -> str:
-    """The whole configuration; paths are relative to nginx's prefix. Raises ValueError for a reply too long."""
+    """The whole configuration; paths are relative to nginx's prefix. Raises ValueError for a reply it cannot write."""
     places = "\n".join(_location(path, reply) for path, reply in replies.items())
     pinned = "" if core is None else f"worker_cpu_affinity 1{'0' * core};"
     tls = "ssl_certificate own.pem; ssl_certificate_key key.pem;" if is_tls else ""
@@ -157,11 +160,23 @@ http {{
 """
 
 
+def _is_long(reply: str) -> bool:
+    return len(reply.encode()) > _MAX_REPLY_BYTES
+
+
+def _write_long(folder: Path, replies: Mapping[str, str]) -> None:
+    """What does not fit into the configuration, as files under its own path."""
+    for path, reply in replies.items():
+        if _is_long(reply):
+            file = folder / path.removeprefix("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(reply, "utf-8")
+
+
 def _location(path: str, reply: str) -> str:
-    if len(reply.encode()) > _MAX_REPLY_BYTES:
-        raise ValueError(
-            f"{path}: nginx takes a reply of at most {_MAX_REPLY_BYTES} bytes from its configuration"
-        )
+    if _is_long(reply):
+        # nginx answers a POST to a file with 405, unless that is said to be the file with status 200.
+        return f"    location = {path} {{ default_type application/json; root {_LONG}; error_page 405 =200 {path}; }}"
     # Inside single quotes nginx knows \\ and \', and reads $ as the start of a variable, which has no escape.
     if "$" in reply:
         raise ValueError(f"{path}: nginx's configuration has no way to write a $ in a reply")

@@ -8,6 +8,9 @@ from importlib import import_module
 #: Name on the command line, module with `main(argv)`, what it tells. In the order in which all of them run.
 BENCHMARKS = {
     "throughput": ("benchmarks.throughput", "CPU a row of a whole run against the bare loop"),
+    "vectors": ("benchmarks.vectors", "vectors a second against the openai SDK and decoding alone"),
+    "memory": ("benchmarks.memory", "peak memory, small and large inputs"),
+    "startup": ("benchmarks.startup", "--help, and ten rows until their first request"),
 }
 
 

@@ -9,6 +9,7 @@ hours of the day, some for writing to the prompt cache. What is known about a ca
 picks the highest that could apply, since a budget stands on these figures.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice
 
 MILLION = 1_000_000
+_LOOPBACK = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?(/|$)", re.IGNORECASE)
 DAY_S = 86_400.0
 #: Prompt tokens are estimates: a long-prompt rate counts for the worst case from half its threshold.
 ESTIMATE_MARGIN = 2
@@ -162,8 +164,10 @@ def find_price(
     if lane.price is not None:
         return Price(lane.price.input, lane.price.output, source="job")
     address = lane.base_url if price_provider is None else None
-    if price_provider is None and address is None:
-        return None
+    if price_provider is None and (address is None or _LOOPBACK.match(address)):
+        return (
+            None  # nobody lists a price for this machine: the list (0.3 s of CPU to load) need not be asked
+        )
     info = _find_model(model, price_provider, address)
     if info is None:
         return None

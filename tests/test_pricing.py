@@ -1,5 +1,7 @@
 """Money is stated when it is known, bounded from above before it is spent, and never zero for want of knowledge."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -198,6 +200,27 @@ def test_a_custom_lane_is_priced_by_its_address() -> None:
     assert price.input_usd == 0.25
     local = LaneSpec(provider="custom", model="m", base_url="http://localhost:8000/v1")
     assert find_price(local, "gpt-4.1-nano", None, wall_s=NOON) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "is_asked"),
+    [
+        ("http://localhost:8000/v1", False),
+        ("http://127.0.0.1/v1", False),
+        ("http://[::1]:11434/v1", False),
+        ("https://api.openai.com/v1", True),
+        ("https://localhost.example.com/v1", True),
+        ("https://127.0.0.1.example.com/v1", True),
+    ],
+)
+def test_the_price_list_is_not_loaded_for_this_machine(address: str, is_asked: bool) -> None:
+    code = (
+        "import sys; from batchllm.pricing import find_price; from batchllm.spec.models import LaneSpec\n"
+        "lane = LaneSpec(provider='custom', model='m', base_url=sys.argv[1])\n"
+        "find_price(lane, 'm', None, wall_s=1.7e9); print('genai_prices' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(is_asked)
 
 
 def test_a_price_that_changes_by_the_hour_is_kept_for_each_hour() -> None:

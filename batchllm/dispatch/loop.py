@@ -50,6 +50,9 @@ _FIRST_NOTE = 64
 #: The loop's timers count milliseconds; a shorter wait would spin. What comes late is made up for.
 _SHORTEST_NAP_S = 0.001
 _TOO_MANY = 429
+#: Rows that may wait for a lane beside what is in flight: packed requests hold up to 2,048 of them each.
+_WAITING_ROWS = 512
+_LEAST_WAITING = 8
 
 FeedBatch = Sequence[Request | RowFailed]
 #: For a request, the lanes that get it as their own, each with the part of it that it still has to answer.
@@ -199,16 +202,17 @@ class Dispatcher:
         self._news.set()
 
     async def _feed(self, feed: AsyncIterator[FeedBatch]) -> None:
-        bound = max(512, 2 * sum(lane.window.size for lane in self._lanes))
         units = 1 if self._spreading is None else len(self._lanes)
+        widest = 1
         async for batch in feed:
             for item in batch:
                 if isinstance(item, RowFailed):
                     self._aftermath.record_failed([item], units=units)
                 else:
+                    widest = max(widest, len(item.rows))
                     self._add(item)
             await self._recorder.room()
-            await self._board.below(bound)
+            await self._board.below(max(_WAITING_ROWS // widest, _LEAST_WAITING) + 2 * len(self._calls))
         await self._board.below(1)
         self.stop(all_dealt_with(self._lanes, self._aftermath.owed))
 

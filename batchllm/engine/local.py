@@ -36,7 +36,6 @@ from batchllm.records import Request
 from batchllm.report.summary import RunSummary
 from batchllm.retry import RetryPolicy
 from batchllm.running import RunParts, Stop, carry_out
-from batchllm.simulate import EmbeddedProviders
 from batchllm.spec.fingerprint import differences, fingerprint, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import Simulation
@@ -186,6 +185,8 @@ class _Run:
         if not lanes:
             yield {}
             return
+        from batchllm.simulate import EmbeddedProviders
+
         specs = [lane.spec.simulate or Simulation() for lane in lanes]
         with EmbeddedProviders(specs) as providers:
             yield {lane.index: url for lane, url in zip(lanes, providers.base_urls, strict=True)}

@@ -106,7 +106,10 @@ class SchemaSupport:
 
 @dataclass(frozen=True, slots=True)
 class ProviderEntry:
-    """One provider. `env` names the key variables in the order in which they are looked up."""
+    """One provider. `env` names the key variables in the order in which they are looked up.
+
+    `sends_base64`: vectors may be asked for as base64 of float32, a quarter of their size as text.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = CLOSED
     name: str
@@ -118,6 +121,7 @@ class ProviderEntry:
     concurrency: int
     sends_dimensions: bool
     checked: date
+    sends_base64: bool = False
     base_url: str | None = None
     base_url_note: str = ""
     aliases: tuple[str, ...] = ()
@@ -230,6 +234,7 @@ def simulator(checked: date) -> ProviderEntry:
         limit_headers="openai",
         concurrency=64,
         sends_dimensions=True,
+        sends_base64=True,
         checked=checked,
         base_url_note="the simulator is started by the run, on loopback",
         default_model="simulated",

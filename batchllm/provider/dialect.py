@@ -163,6 +163,8 @@ NEUTRAL: Mapping[str, float] = {
 #: The two names of the output cap; no server takes both in one request.
 CAPS = frozenset({"max_tokens", "max_completion_tokens"})
 DIMENSIONS_FIELD: Mapping[Dialect, str] = {"mistral": "output_dimension"}
+#: How a vector may come: numbers as text, or base64 of little-endian float32. Whichever is asked for, both are read.
+VECTOR_FORMS = ("float", "base64")
 #: Fields that decide what is sent and how the reply is read.
 RESERVED: Mapping[str, str] = {
     "model": "set the lane's model",
@@ -224,7 +226,7 @@ def translate(
     if asked.task_kind == "chat" and asked.schema is not None:
         _put_schema(draft, asked, entry, model)
     if asked.task_kind == "embedding":
-        draft.put("encoding_format", "float")
+        draft.put("encoding_format", "base64" if entry.sends_base64 else "float")
         _put_dimensions(draft, asked.dimensions, entry, model)
     return draft.result()
 
@@ -237,8 +239,12 @@ def _judge_extra_body(draft: _Draft, kind: TaskKind) -> None:
         draft.refuse("extra_body.stream", "replies are read whole, not streamed", "take it out of extra_body")
     if draft.extra_body.get("n", 1) != 1:
         draft.refuse("extra_body.n", "a request has one answer", "take it out of extra_body")
-    if kind == "embedding" and draft.extra_body.get("encoding_format", "float") != "float":
-        draft.refuse("extra_body.encoding_format", "vectors are read as floats", "take it out of extra_body")
+    if kind == "embedding" and draft.extra_body.get("encoding_format", "float") not in VECTOR_FORMS:
+        draft.refuse(
+            "extra_body.encoding_format",
+            f"vectors are read as {' or '.join(VECTOR_FORMS)}",
+            "say one of them, or take it out of extra_body",
+        )
 
 
 def _rules(draft: _Draft, asked: Asked, entry: ProviderEntry, model: str) -> Rules:

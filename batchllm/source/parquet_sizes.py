@@ -20,6 +20,7 @@ _DECODED_BYTES = 32 << 20  # the decoder itself takes about four times as much
 _BOMB_BYTES = 256 << 20
 _BOMB_FACTOR = 1000
 _SMALL_BYTES = 64 << 10
+_BUFFER_BYTES = 1 << 20
 _PAGE_HEADER_BYTES = 64
 _LENGTH_BYTES = 4  # before each text of a dictionary page
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
@@ -88,8 +89,12 @@ class _Column:
     def _read_dictionary(self, page_bytes: int) -> int | None:
         """The length of its longest text; None when what came is not the whole dictionary page."""
         name = self._described.path
-        reader = pq.ParquetFile(self._source, pre_buffer=False, read_dictionary=[name])
-        first = next(reader.iter_batches(1, row_groups=[self._group], columns=[name]), None)
+        # Without a buffer the reader takes in the whole column chunk, all texts of the row group, to see one page.
+        reader = pq.ParquetFile(
+            self._source, pre_buffer=False, buffer_size=_BUFFER_BYTES, read_dictionary=[name]
+        )
+        batches = reader.iter_batches(1, row_groups=[self._group], columns=[name], use_threads=False)
+        first = next(batches, None)
         column = None if first is None else first.column(0)
         if column is None or not types.is_dictionary(column.type):
             return None

@@ -15,6 +15,8 @@ from batchllm.spec.models import Job, LaneSpec, Simulation
 
 _SHOWN_CHARACTERS = 80
 _ABSENT = object()
+#: Fields of a body that say how an answer travels, not which one it is: vectors are the same float32 either way.
+_FORM_ONLY = frozenset({("embedding", "encoding_format")})
 
 
 def semantic_sections(job: Job) -> dict[str, str]:
@@ -24,7 +26,9 @@ def semantic_sections(job: Job) -> dict[str, str]:
     """
     return {
         "task": _canonical(job.task.model_dump(mode="json", by_alias=True, exclude_none=True)),
-        "lanes": _canonical({lane.name or lane.provider: _lane(lane) for lane in job.providers}),
+        "lanes": _canonical(
+            {lane.name or lane.provider: _lane(lane, job.task.type) for lane in job.providers}
+        ),
         "routing": _canonical("every lane" if job.routing == "all" else "one lane"),
         "key": _canonical(job.input.key),
         "carry": _canonical(job.output.carry),
@@ -46,12 +50,13 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _lane(lane: LaneSpec) -> dict[str, object]:
+def _lane(lane: LaneSpec, kind: str) -> dict[str, object]:
     facts: dict[str, object] = {"provider": lane.provider, "model": lane.model}
     if lane.base_url is not None:
         facts["base_url"] = lane.base_url
-    if lane.extra_body:
-        facts["extra_body"] = lane.extra_body
+    extra_body = {name: value for name, value in lane.extra_body.items() if (kind, name) not in _FORM_ONLY}
+    if extra_body:
+        facts["extra_body"] = extra_body
     if lane.omit:
         facts["omit"] = sorted(set(lane.omit))
     if lane.provider == "simulator":

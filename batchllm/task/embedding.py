@@ -3,9 +3,12 @@
 Vectors are placed by their index, never by their order, and a reply with one too few or too many is none at all:
 both have put vectors to the wrong texts elsewhere. A vector that is no vector (NaN, all zeros) sends the request
 back in halves, so that one text does not cost its neighbours their answers.
+
+Both forms are read, whichever was asked for, since some servers ignore the word. In base64 a vector never is a list
+of Python floats: one of 1,536 takes a sixth of the CPU that the same numbers take as text, most of it for making the
+floats.
 """
 
-import base64
 import binascii
 import math
 import sys
@@ -23,6 +26,8 @@ from batchllm.task.packed import row_text, texts_of
 from batchllm.task.reply import Envelope, open_envelope
 
 _FLOAT_BYTES = 4
+#: Vectors that are checked at a time: enough to make Arrow's call cheap, and a small copy of a large reply.
+_CHECKED_TOGETHER = 64
 
 
 class EmbeddingTask:
@@ -108,7 +113,7 @@ def _packed(given: object) -> bytes | None:
     """Little-endian float32; nothing for what is no vector."""
     if isinstance(given, str):
         try:
-            return base64.b64decode(given, validate=True)
+            return binascii.a2b_base64(given, strict_mode=True)
         except (binascii.Error, ValueError):
             return None
     if not isinstance(given, list) or not set(map(type, given)) <= {float, int}:
@@ -123,17 +128,19 @@ def _packed(given: object) -> bytes | None:
 
 
 def _fault(vectors: Sequence[bytes]) -> str | None:
-    """The first vector that says nothing. A sum over all finds what is not finite, without a Python float a number."""
-    if not math.isfinite(_sum(b"".join(vectors))):
-        at = next(at for at, vector in enumerate(vectors) if not math.isfinite(_sum(vector)))
-        return f"vector {at} holds NaN or infinity"
-    for at, vector in enumerate(vectors):
-        if vector.count(0) == len(vector):
-            return f"vector {at} is all zeros"
-    return None
+    """The first vector that says nothing. All have the same size, and there is at least one."""
+    for start in range(0, len(vectors), _CHECKED_TOGETHER):
+        some = vectors[start : start + _CHECKED_TOGETHER]
+        if not math.isfinite(_sum(b"".join(some))):
+            at = next(at for at, vector in enumerate(some, start) if not math.isfinite(_sum(vector)))
+            return f"vector {at} holds NaN or infinity"
+    nothing = bytes(len(vectors[0]))
+    empty = next((at for at, vector in enumerate(vectors) if vector == nothing), None)
+    return None if empty is None else f"vector {empty} is all zeros"
 
 
 def _sum(packed: bytes) -> float:
+    """Not finite when one number is not: Arrow adds up in double precision, which float32 cannot overflow."""
     total = pc.sum(_numbers(packed)).as_py()
     return 0.0 if total is None else float(total)
 

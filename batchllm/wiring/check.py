@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchllm.clock import Clock
 from batchllm.errors import BatchllmError, Fault, JobError
@@ -17,11 +17,10 @@ from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params
 from batchllm.task import AnswerSchemaError, build_task
 from batchllm.tokens import TokenCounter, counter_for
 from batchllm.wiring.lanes import SIMULATOR, LanePlan, LanePlanner
+from batchllm.wiring.packing import Packing, plan_packing
 
 #: Rows that are looked at to see whether the columns of the templates exist.
 PEEK_ROWS = 1_000
-#: Most rows in one request, when neither job nor catalogue says less: what strict servers take, too.
-MOST_INPUTS = {"embedding": 64, "moderation": 32}
 #: What an estimate of prompt tokens is multiplied by to be an upper bound: exact counts miss the frame of a chat
 #: only, estimates by bytes miss by up to twice on text that is not prose.
 EXACT_MARGIN, ESTIMATE_MARGIN = 1.05, 2.0
@@ -92,14 +91,18 @@ def check(
     faults += _column_faults(loaded, task, source)
     if faults:
         raise JobError(loaded.file, _in_order(faults))
+    counter = _counter(job, lanes)
+    packing = _packing(job, lanes, dimensions, counter)
     return CheckedJob(
         loaded=loaded,
         task=task,
         source=source,
-        lanes=tuple(lanes),
-        counter=_counter(job, lanes),
-        max_inputs=_max_inputs(job, lanes),
-        max_tokens=_max_tokens(lanes, job.task.type),
+        lanes=tuple(
+            replace(lane, window=window) for lane, window in zip(lanes, packing.windows, strict=True)
+        ),
+        counter=counter,
+        max_inputs=packing.max_inputs,
+        max_tokens=packing.max_tokens,
         notes=tuple(planner.notes),
     )
 
@@ -247,20 +250,16 @@ def _counter(job: Job, lanes: Sequence[LanePlan]) -> TokenCounter | None:
     return None if counter.encoding is None else counter
 
 
-def _max_inputs(job: Job, lanes: Sequence[LanePlan]) -> int:
-    said = getattr(job.task, "inputs_per_request", None)
-    most = said or MOST_INPUTS.get(job.task.type, 1)
-    known = [lane.entry.embedding_model(lane.info.model) for lane in lanes]
-    return min([most, *(model.max_inputs for model in known if model is not None)])
-
-
-def _max_tokens(lanes: Sequence[LanePlan], kind: str) -> int | None:
-    """Most tokens of one packed request, by what the embedding models document."""
-    if kind != "embedding":
-        return None
-    known = [lane.entry.embedding_model(lane.info.model) for lane in lanes]
-    caps = [model.max_tokens_per_request for model in known if model is not None]
-    return min((cap for cap in caps if cap is not None), default=None)
+def _packing(
+    job: Job, lanes: Sequence[LanePlan], dimensions: int | None, counter: TokenCounter | None
+) -> Packing:
+    return plan_packing(
+        job.task.type,
+        lanes,
+        asked_inputs=getattr(job.task, "inputs_per_request", None),
+        dimensions=dimensions,
+        is_exact=counter is not None and counter.is_exact,
+    )
 
 
 def _in_order(faults: Sequence[Fault]) -> list[Fault]:

@@ -56,6 +56,7 @@ class LanePlan:
     price: Price | None
     headers: Mapping[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
+    window: int  # most packed requests in flight, by what their replies take in memory
 
     @property
     def pool(self) -> Pool:
@@ -119,6 +120,7 @@ class LanePlanner:
             price=price,
             headers=headers,
             secrets=_secrets(key, headers, spec.base_url or "", base_url),
+            window=spec.limits.concurrency or entry.concurrency,
         )
 
     def entry(self, index: int) -> ProviderEntry | None:
@@ -252,8 +254,8 @@ def build_lanes(
 def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> Lane:
     task, clock = frame.task, frame.clock
     spec, cap = plan.spec, plan.translation.max_output_tokens
-    size = spec.limits.concurrency or min(frame.most_in_flight, MOST_IN_FLIGHT)
-    window = Window(size, usual=plan.entry.concurrency, first=FIRST_CALLS)
+    most = plan.window if task.kind == "embedding" else min(frame.most_in_flight, MOST_IN_FLIGHT)
+    window = Window(spec.limits.concurrency or most, usual=plan.entry.concurrency, first=FIRST_CALLS)
 
     lane_limits = LaneLimits(
         clock=clock,

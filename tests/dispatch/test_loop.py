@@ -47,6 +47,32 @@ def test_the_window_is_never_exceeded_and_is_filled() -> None:
     assert rig.providers[0].most_in_flight == 7
 
 
+def test_packed_requests_are_not_read_far_ahead() -> None:
+    """512 waiting requests of 2,048 rows would be a million rows in memory."""
+    read = 0
+
+    async def counted() -> AsyncIterator[Sequence[Request]]:
+        nonlocal read
+        for first in range(0, 20_000, 100):
+            read += 1
+            yield [packed_request(range(first, first + 100))]
+
+    most_ahead = 0
+
+    def script(body: dict[str, str], call: int) -> Response:
+        nonlocal most_ahead
+        most_ahead = max(most_ahead, read - call)
+        return echo(body)
+
+    async def main() -> Ending:
+        rig = Rig(ScriptedProvider(script, latency_s=0.01), size=2)
+        return await rig.dispatcher.run(counted())
+
+    assert run_virtual(main()).code is ExitCode.OK
+    assert read == 200
+    assert most_ahead <= 512 // 100 + 2
+
+
 def test_an_empty_feed_ends_at_once() -> None:
     _, ending = run(lambda: Rig(ScriptedProvider(echo)), [])
     assert ending.code is ExitCode.OK

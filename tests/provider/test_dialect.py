@@ -12,6 +12,8 @@ from batchllm.provider.dialect import Asked, Translation, translate
 from batchllm.spec.models import Params
 
 CATALOGUE = load_catalogue()
+#: Who sends vectors as base64; all others are asked for floats.
+FORMS = {"openai": "base64", "simulator": "base64"}
 HOSTED_CHAT = ["openai", "together", "groq", "mistral", "deepseek", "xai", "fireworks", "openrouter"]
 LABEL = {
     "type": "object",
@@ -357,7 +359,7 @@ def test_a_width_is_sent_only_where_it_changes_something(
     provider: str, model: str, dimensions: int | None, sent: dict[str, int]
 ) -> None:
     translation = embedding(provider, model, dimensions)
-    assert translation.fields == {"encoding_format": "float", **sent}
+    assert translation.fields == {"encoding_format": FORMS.get(provider, "float"), **sent}
     assert translation.unsupported == ()
 
 
@@ -376,7 +378,7 @@ def test_a_width_that_a_model_does_not_have_refuses_the_job(
 ) -> None:
     translation = embedding(provider, model, dimensions)
     assert refused(translation) == ["dimensions"]
-    assert translation.fields == {"encoding_format": "float"}
+    assert translation.fields == {"encoding_format": FORMS.get(provider, "float")}
 
 
 def test_a_server_that_knows_no_dimensions_is_not_told() -> None:
@@ -392,6 +394,25 @@ def test_perplexitys_packed_vectors_are_refused() -> None:
     assert "base64_int8" in translation.unsupported[0].reason
 
 
-def test_vectors_are_asked_for_as_floats_only() -> None:
-    translation = embedding("custom", "m", extra_body={"encoding_format": "base64"})
+def test_base64_is_asked_for_only_where_the_provider_is_known_to_send_it() -> None:
+    asked = {
+        entry.name: translate(Asked("embedding"), entry=entry, model="m").fields["encoding_format"]
+        for entry in CATALOGUE
+    }
+    assert {name for name, form in asked.items() if form == "base64"} == set(FORMS) == {"openai", "simulator"}
+    assert set(asked.values()) == {"base64", "float"}
+
+
+@pytest.mark.parametrize("form", ["base64", "float"])
+@pytest.mark.parametrize("provider", ["openai", "custom"])
+def test_a_lane_chooses_the_form_of_its_vectors(provider: str, form: str) -> None:
+    translation = embedding(provider, "m", extra_body={"encoding_format": form})
+    assert translation.unsupported == ()
+    assert translation.fields == {"encoding_format": form}
+
+
+@pytest.mark.parametrize("form", ["base64_int8", "ubinary", "", None, 1])
+def test_a_form_that_cannot_be_read_is_refused(form: object) -> None:
+    translation = embedding("custom", "m", extra_body={"encoding_format": form})
     assert refused(translation) == ["extra_body.encoding_format"]
+    assert "float or base64" in translation.unsupported[0].reason

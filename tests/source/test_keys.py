@@ -21,6 +21,17 @@ def test_exactly_the_repeated_keys_are_suspects(keys: list[int] | list[str]) -> 
     assert suspects(index) == {hash_key(key) for key in keys if keys.count(key) > 1}
 
 
+@settings(deadline=None)
+@given(KEYS, st.integers(1, 9))
+def test_sorting_in_shares_finds_the_same_in_the_same_order(
+    keys: list[int] | list[str], at_once: int
+) -> None:
+    whole, shared = KeyIndex(), KeyIndex(sorted_at_once=at_once)
+    whole.add(keys)
+    shared.add(keys)
+    assert list(shared.suspects()) == list(whole.suspects())
+
+
 def test_no_keys_raise_no_suspicion() -> None:
     assert suspects(KeyIndex()) == set()
 

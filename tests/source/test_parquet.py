@@ -299,6 +299,23 @@ def test_a_file_that_expands_a_million_times_is_read_in_little_memory(
     assert grown_mib < 250
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_a_row_group_of_many_long_texts_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    """Of 100 MB here, which its dictionary page, full after 1 MB, must not cost either."""
+    texts = pa.array([f"{at:08d}" * 256 for at in range(50_000)])
+    path = written(tmp_path / "long.parquet", {"t": texts}, compression="none", row_group_size=1 << 20)
+    metadata = pq.ParquetFile(path).metadata
+    assert metadata.num_row_groups == 1
+    assert metadata.row_group(0).column(0).has_dictionary_page
+    assert path.stat().st_size > 100_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", BOMB, str(path)], capture_output=True, text=True, check=True, timeout=50
+    )
+    count, grown_mib = map(int, done.stdout.split())
+    assert count == 50_000
+    assert grown_mib < 70
+
+
 def test_a_page_that_claims_to_expand_a_thousand_times_is_refused(tmp_path: Path) -> None:
     path = written(
         tmp_path / "a.parquet", {"t": ["x" * (1 << 20)] * 300}, compression="zstd", use_dictionary=False

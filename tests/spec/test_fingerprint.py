@@ -87,6 +87,18 @@ def test_what_is_operational_changes_nothing(other: Callable[[], Job]) -> None:
     assert changes(other()) == []
 
 
+def test_how_vectors_travel_is_operational_for_an_embedding_and_a_field_like_others_for_a_chat() -> None:
+    def lines(task: Data) -> list[str]:
+        plain, coded = (
+            semantic_sections(job(task=task, providers=[_lane(extra_body=extra)]))
+            for extra in ({}, {"encoding_format": "base64"})
+        )
+        return differences(plain, coded)
+
+    assert lines({"type": "embedding", "text": "{{ x }}", "dimensions": 3}) == []
+    assert len(lines({"type": "chat", "prompt": "{{ x }}"})) == 1
+
+
 @pytest.mark.parametrize(
     ("other", "line"),
     [

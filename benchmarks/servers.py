@@ -1,34 +1,214 @@
-"""A server without limits, in a process of its own, and rows to send to it."""
+"""Servers to measure against, each in a process of its own, and rows and jobs to send to them.
+
+`constant_server` is nginx with one worker and an answer from memory: no runner is as fast as it is, so that the
+runner is what is measured. `limited_server` is `batchllm simulate`, which enforces limits and keeps a ledger.
+"""
 
 import json
+import os
 import random
+import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 _TEXT = (
     "the a kettle tent works great but slow really bad nice lid broke after two weeks would buy it again and"
     " my sister likes hers better than this one which is fine for the price I guess"
 )
+#: Where the answers of each kind are: plain text, and JSON for a job with a `schema`.
+CHAT, TYPED = "/v1", "/typed/v1"
+#: nginx reads its configuration through a buffer of 4,096 bytes that a parameter has to fit (NGX_CONF_BUFFER).
+_MAX_REPLY_BYTES = 3_500
+_START_S = 10.0
+#: Somebody else may take a free port between its being found and nginx's binding it.
+_TRIES = 5
+
+
+def chat_reply(content: str) -> str:
+    """A chat completion as OpenAI sends it, about 500 bytes."""
+    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+    reply = {
+        "id": "chatcmpl-CgQ5bHh2mP3xT9vYkR8wL4nJ7sD1f",
+        "object": "chat.completion",
+        "created": 1764000000,
+        "model": "sim",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {
+            "prompt_tokens": 45,
+            "completion_tokens": 6,
+            "total_tokens": 51,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        },
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+    return json.dumps(reply)
+
+
+_REPLIES = {
+    f"{CHAT}/chat/completions": chat_reply("positive, I should say"),
+    f"{TYPED}/chat/completions": chat_reply('{"label": "positive"}'),
+}
+
+
+class ServerError(Exception):
+    """A server could not be started; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`url` has no path. `environ` is what a client needs to trust it (SSL_CERT_FILE), else empty."""
+
+    url: str
+    environ: Mapping[str, str]
 
 
 @contextmanager
-def constant_server() -> Iterator[str]:
-    """`batchllm simulate` without latency or limits; yields its base_url."""
+def constant_server(
+    *, core: int | None = None, is_tls: bool = False, replies: Mapping[str, str] = _REPLIES
+) -> Iterator[Server]:
+    """nginx on a free port of loopback, one worker, on `core` where given. Raises ServerError."""
+    if shutil.which("nginx") is None:
+        raise ServerError("nginx is not installed: apt-get install nginx (it need not be running)")
+    with tempfile.TemporaryDirectory(prefix="nginx-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # started by root, its worker is another user, and passes through here
+        authority = _certificate(folder) if is_tls else None
+        process, port = _started(folder, core=core, is_tls=is_tls, replies=replies)
+        try:
+            environ = {} if authority is None else {"SSL_CERT_FILE": str(authority)}
+            yield Server(f"{'https' if is_tls else 'http'}://127.0.0.1:{port}", environ)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def _certificate(folder: Path) -> Path:
+    """own.pem and key.pem for 127.0.0.1, good for a day; returns the authority that signed it."""
+    if shutil.which("openssl") is None:
+        raise ServerError("openssl is not installed: apt-get install openssl")
+    request = ["openssl", "req", "-x509", "-nodes", "-days", "1", "-newkey", "ec"]
+    request += ["-pkeyopt", "ec_paramgen_curve:P-256"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    authority = ["-subj", "/CN=benchmark authority", "-keyout", "ca.key", "-out", "ca.pem"]
+    server = [*names, "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "key.pem", "-out", "own.pem"]
+    for extra in (authority, server):
+        command = [*request, *extra]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip()
+            raise ServerError(f"openssl made no certificate (3.0 or later is needed): {said}")
+    return folder / "ca.pem"
+
+
+def _started(
+    folder: Path, *, core: int | None, is_tls: bool, replies: Mapping[str, str]
+) -> tuple["subprocess.Popen[bytes]", int]:
+    errors, said = folder / "error.log", ""
+    for _ in range(_TRIES):
+        port = _free_port()
+        config = nginx_config(port, core=core, is_tls=is_tls, replies=replies)
+        (folder / "nginx.conf").write_text(config, "utf-8")
+        with errors.open("wb") as file:
+            process = subprocess.Popen(
+                ["nginx", "-p", f"{folder}/", "-c", "nginx.conf", "-e", "error.log"], stderr=file
+            )
+        if _is_listening(process, port):
+            return process, port
+        process.terminate()
+        process.wait(timeout=20)
+        said = errors.read_text("utf-8", "replace").strip()
+        if "in use" not in said:
+            break
+    raise ServerError(f"nginx did not start: {said.splitlines()[-1] if said else 'it said nothing'}")
+
+
+def nginx_config(port: int, *, core: int | None, is_tls: bool, replies: Mapping[str, str]) -> str:
+    """The whole configuration; paths are relative to nginx's prefix. Raises ValueError for a reply too long."""
+    places = "\n".join(_location(path, reply) for path, reply in replies.items())
+    pinned = "" if core is None else f"worker_cpu_affinity 1{'0' * core};"
+    tls = "ssl_certificate own.pem; ssl_certificate_key key.pem;" if is_tls else ""
+    folders = " ".join(
+        f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return f"""
+worker_processes 1; {pinned}
+daemon off;
+pid nginx.pid;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off;
+  {folders}
+  keepalive_requests 100000000; keepalive_timeout 600s;
+  client_body_buffer_size 1m; client_max_body_size 64m;
+  server {{
+    listen 127.0.0.1:{port} {"ssl" if is_tls else ""} backlog=4096; {tls}
+{places}
+  }}
+}}
+"""
+
+
+def _location(path: str, reply: str) -> str:
+    if len(reply.encode()) > _MAX_REPLY_BYTES:
+        raise ValueError(
+            f"{path}: nginx takes a reply of at most {_MAX_REPLY_BYTES} bytes from its configuration"
+        )
+    # Inside single quotes nginx knows \\ and \', and reads $ as the start of a variable, which has no escape.
+    if "$" in reply:
+        raise ValueError(f"{path}: nginx's configuration has no way to write a $ in a reply")
+    quoted = reply.replace("\\", "\\\\").replace("'", "\\'")
+    return f"    location = {path} {{ default_type application/json; return 200 '{quoted}'; }}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_listening(process: "subprocess.Popen[bytes]", port: int) -> bool:
+    """Whether it takes connections in time; False at once when it has ended."""
+    end_s = time.monotonic() + _START_S
+    while time.monotonic() < end_s and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                # Somebody else may listen there: then nginx, which cannot, ends soon after.
+                return process.poll() is None
+        time.sleep(0.05)
+    return False
+
+
+@contextmanager
+def limited_server(*options: str, core: int | None = None) -> Iterator[str]:
+    """`batchllm simulate` with these options, on `core` where given; yields its base_url. Raises ServerError."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "batchllm", "simulate", "--port", "0", "--latency", "0", "--quiet"],
+        [sys.executable, "-m", "batchllm", "simulate", "--port", "0", "--quiet", *options],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        if process.stdout is None:
-            raise RuntimeError("no pipe to the server")
-        yield process.stdout.readline().split()[0]
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        first = process.stdout.readline().split() if process.stdout is not None else []
+        if not first:
+            said = process.stderr.read().strip() if process.stderr is not None else ""
+            raise ServerError(
+                f"batchllm simulate {' '.join(options)} did not start: {said or 'it said nothing'}"
+            )
+        yield first[0]
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.communicate(timeout=20)
 
 
 def write_rows(path: Path, rows: int, seed: int = 1) -> None:
@@ -41,25 +221,41 @@ def write_rows(path: Path, rows: int, seed: int = 1) -> None:
             file.write(json.dumps({"id": f"r{number:08d}", "text": text, "gold": "positive"}) + "\n")
 
 
-def write_job(path: Path, base_url: str, *, in_flight: int) -> None:
+#: What comes before the text of a row; the same from every client that is measured.
+PROMPT = "Which sentiment has this review?\n\n"
+MAX_TOKENS = 20
+SCHEMA: Mapping[str, object] = {
+    "type": "object",
+    "properties": {"label": {"type": "string", "enum": ["positive", "negative", "neutral"]}},
+    "required": ["label"],
+    "additionalProperties": False,
+}
+
+
+def write_job(
+    path: Path, base_url: str, *, limits: Mapping[str, float], schema: Mapping[str, object] | None = None
+) -> None:
+    """A chat job over rows.jsonl beside it, into the folder `out`; `limits` as the lane is told them."""
+    task: dict[str, object] = {
+        "type": "chat",
+        "prompt": PROMPT + "{{ text }}",
+        "params": {"max_tokens": MAX_TOKENS},
+    }
+    if schema is not None:
+        task["schema"] = schema
+    lane = {
+        "provider": "custom",
+        "name": "local",
+        "model": "sim",
+        "base_url": base_url,
+        "limits": limits,
+        "price": {"input": 0.1, "output": 0.4},
+    }
     job = {
         "name": "benchmark",
         "input": {"path": "rows.jsonl", "key": "id"},
-        "task": {
-            "type": "chat",
-            "prompt": "Which sentiment has this review?\n\n{{ text }}",
-            "params": {"max_tokens": 20},
-        },
-        "providers": [
-            {
-                "provider": "custom",
-                "name": "local",
-                "model": "sim",
-                "base_url": base_url,
-                "limits": {"concurrency": in_flight},
-                "price": {"input": 0.1, "output": 0.4},
-            }
-        ],
+        "task": task,
+        "providers": [lane],
         "output": {"path": "out", "carry": ["gold"]},
     }
     path.write_text(json.dumps(job), "utf-8")

@@ -1,0 +1,62 @@
+"""The constant server's configuration, and the job that is sent to it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from batchllm.spec.loading import load_job
+from benchmarks.servers import SCHEMA, chat_reply, nginx_config, write_job, write_rows
+
+
+def config(reply: str = "{}", *, core: int | None = None, is_tls: bool = False) -> str:
+    return nginx_config(8123, core=core, is_tls=is_tls, replies={"/v1/chat/completions": reply})
+
+
+def test_one_worker_listens_on_loopback_only() -> None:
+    text = config()
+    assert "worker_processes 1;" in text
+    assert re.findall(r"listen (\S+)", text) == ["127.0.0.1:8123"]
+
+
+@pytest.mark.parametrize(("core", "mask"), [(0, "1"), (1, "10"), (3, "1000")])
+def test_the_worker_s_core_is_a_mask_of_bits(core: int, mask: str) -> None:
+    assert f"worker_cpu_affinity {mask};" in config(core=core)
+
+
+def test_tls_is_off_unless_asked_for() -> None:
+    assert "ssl" not in config()
+    assert "127.0.0.1:8123 ssl" in config(is_tls=True)
+
+
+def test_a_reply_is_quoted() -> None:
+    assert r"""return 200 '{"text": "it\'s \\n"}';""" in config('{"text": "it\'s \\n"}')
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"), [("costs $5", r"no way to write a \$"), ("x" * 4000, "3500 bytes")]
+)
+def test_a_reply_that_nginx_would_change_is_refused(reply: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(reply)
+
+
+def test_the_answer_is_a_chat_completion_with_usage() -> None:
+    reply = json.loads(chat_reply("yes"))
+    assert reply["choices"][0]["message"]["content"] == "yes"
+    assert (
+        reply["usage"]["total_tokens"]
+        == reply["usage"]["prompt_tokens"] + reply["usage"]["completion_tokens"]
+    )
+
+
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+def test_the_job_is_valid(tmp_path: Path, schema: dict[str, object] | None) -> None:
+    write_rows(tmp_path / "rows.jsonl", 3)
+    limits = {"rpm": 6000.0, "concurrency": 64}
+    write_job(tmp_path / "job.yaml", "http://127.0.0.1:1/v1", limits=limits, schema=schema)
+    job = load_job(tmp_path / "job.yaml", environ={}).job
+    assert job.providers[0].limits.rpm == 6000.0
+    assert job.providers[0].limits.concurrency == 64
+    assert getattr(job.task, "answer_schema", None) == schema

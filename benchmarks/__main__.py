@@ -8,6 +8,7 @@ from importlib import import_module
 #: Name on the command line, module with `main(argv)`, what it tells. In the order in which all of them run.
 BENCHMARKS = {
     "throughput": ("benchmarks.throughput", "CPU a row of a whole run against the bare loop"),
+    "peers": ("benchmarks.peers.__main__", "other runners, same server, same run"),
 }
 
 

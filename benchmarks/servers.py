@@ -232,10 +232,14 @@ SCHEMA: Mapping[str, object] = {
 }
 
 
-def write_job(
-    path: Path, base_url: str, *, limits: Mapping[str, float], schema: Mapping[str, object] | None = None
-) -> None:
-    """A chat job over rows.jsonl beside it, into the folder `out`; `limits` as the lane is told them."""
+def job(
+    base_url: str,
+    *,
+    limits: Mapping[str, float],
+    schema: Mapping[str, object] | None = None,
+    rows: str = "rows.jsonl",
+) -> dict[str, object]:
+    """A chat job over `rows`, into the folder `out`; `limits` as the lane is told them."""
     task: dict[str, object] = {
         "type": "chat",
         "prompt": PROMPT + "{{ text }}",
@@ -251,11 +255,17 @@ def write_job(
         "limits": limits,
         "price": {"input": 0.1, "output": 0.4},
     }
-    job = {
+    return {
         "name": "benchmark",
-        "input": {"path": "rows.jsonl", "key": "id"},
+        "input": {"path": rows, "key": "id"},
         "task": task,
         "providers": [lane],
         "output": {"path": "out", "carry": ["gold"]},
     }
-    path.write_text(json.dumps(job), "utf-8")
+
+
+def write_job(
+    path: Path, base_url: str, *, limits: Mapping[str, float], schema: Mapping[str, object] | None = None
+) -> None:
+    """`job` as a file, over the rows.jsonl beside it."""
+    path.write_text(json.dumps(job(base_url, limits=limits, schema=schema)), "utf-8")

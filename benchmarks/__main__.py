@@ -1,9 +1,10 @@
 """Everything that is measured, one after the other: `python -m benchmarks [NAME ...] [--quick] [--json FOLDER]`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib import import_module
+
+from benchmarks.harness import entry
 
 #: Name on the command line, module with `main(argv)`, what it tells. In the order in which all of them run.
 BENCHMARKS = {
@@ -33,4 +34,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    entry(main)

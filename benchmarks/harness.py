@@ -55,8 +55,20 @@ class Ended:
         return next((line for line in said if line), "it said nothing")
 
 
-class CommandError(Exception):
+class BenchmarkError(Exception):
+    """Nothing can be measured like this; the message says what to do, or what was the last that was said."""
+
+
+class CommandError(BenchmarkError):
     """A command that was to be measured failed; the message ends with its last line."""
+
+
+def entry(main: Callable[[Sequence[str]], None]) -> None:
+    """Run `main` with the command line; a BenchmarkError ends it with its message alone."""
+    try:
+        main(sys.argv[1:])
+    except BenchmarkError as error:
+        raise SystemExit(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +104,14 @@ def run_child(
     folder: Path,
     core: int | None = None,
     environ: Mapping[str, str] | None = None,
+    is_apart: bool = False,
     timeout_s: float = 1800.0,
 ) -> Ended:
-    """Run `command` in `folder` and account for it alone. `environ` is added to this process's environment."""
+    """Run `command` in `folder` and account for it alone.
+
+    `environ` is added to this process's environment, or is all of it with `is_apart`: no variable of the user's,
+    which may be a key, reaches the command then.
+    """
     with tempfile.TemporaryDirectory(prefix="measured-") as name:
         report, stdout, stderr = (Path(name) / part for part in ("usage.json", "stdout", "stderr"))
         place = "-" if core is None else str(core)
@@ -102,7 +119,7 @@ def run_child(
             process = subprocess.Popen(
                 [sys.executable, "-S", "-E", str(_CHILD), str(report), place, *command],
                 cwd=folder,
-                env={**os.environ, **(environ or {})},
+                env={**({} if is_apart else os.environ), **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness import BenchmarkError
+
 _TEXT = (
     "the a kettle tent works great but slow really bad nice lid broke after two weeks would buy it again and"
     " my sister likes hers better than this one which is fine for the price I guess"
@@ -59,7 +61,7 @@ _REPLIES = {
 }
 
 
-class ServerError(Exception):
+class ServerError(BenchmarkError):
     """A server could not be started; the message says why and what to do."""
 
 

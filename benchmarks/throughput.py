@@ -75,7 +75,8 @@ class Bench:
         job = self.folder / "job.yaml"
         limits = {**_NEVER_BINDS, "concurrency": in_flight}
         write_job(job, self.server.url + setting.path, limits=limits, schema=setting.schema)
-        shutil.rmtree(self.folder / "out", ignore_errors=True)
+        if (self.folder / "out").exists():
+            shutil.rmtree(self.folder / "out")
         command = [sys.executable, "-m", "batchllm", "run", "job.yaml", "--quiet", "--limit", str(rows)]
         return self._measured(command, self.folder)
 
@@ -156,4 +157,4 @@ def _report(lines: Sequence[Mapping[str, object]], rows: int, repeats: int, core
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    harness.entry(main)

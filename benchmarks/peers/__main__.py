@@ -9,6 +9,7 @@ installed, fails or does not end is reported as that. Without a name this projec
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -79,29 +80,29 @@ class Bench:
     def script(self, python: str, peer: Peer, *asked: str, timeout_s: float) -> Ended:
         """One run of the peer's script in a folder of its own, which is also its home."""
         home = self.folder / "home"
-        shutil.rmtree(home, ignore_errors=True)
+        if home.exists():
+            shutil.rmtree(home)
         home.mkdir()
         command = [python, "-m", f"benchmarks.peers.{peer.module}", *asked]
         return harness.run_child(
-            command, folder=home, core=self.cores.client, environ=_environ(home), timeout_s=timeout_s
+            command,
+            folder=home,
+            core=self.cores.client,
+            environ=_environ(home),
+            is_apart=True,
+            timeout_s=timeout_s,
         )
 
     def bare(self, url: str, calls: int) -> Usage:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.bare",
-            url,
-            str(self.rows),
-            str(calls),
-            str(_FREE_IN_FLIGHT),
-        ]
+        where = [url, str(self.rows), str(calls), str(_FREE_IN_FLIGHT)]
+        command = [sys.executable, "-m", "benchmarks.bare", *where]
         return harness.measured(command, folder=_ROOT, core=self.cores.client)
 
 
 def _environ(home: Path) -> dict[str, str]:
-    """Nothing of this user's reaches a peer's caches, and no peer calls home or asks a hub: loopback only."""
+    """All that a peer gets: no key or cache of the user's, and nobody calls home or asks a hub."""
     return {
+        "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(home),
         "PYTHONPATH": str(_ROOT),
         "OPENAI_API_KEY": KEY,
@@ -252,4 +253,4 @@ def _most(rows: int) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    harness.entry(main)

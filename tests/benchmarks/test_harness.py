@@ -1,6 +1,7 @@
 """Ratios are taken within a turn; a child is accounted for alone and ended when its time is up."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.harness import (
     Ended,
     Usage,
     choose_cores,
+    entry,
     in_turns,
     measured,
     paired_ratio,
@@ -91,3 +93,18 @@ def test_a_child_whose_time_is_up_is_ended(tmp_path: Path) -> None:
 def test_a_command_that_fails_says_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="ended with 1: no such row"):
         measured([sys.executable, "-c", "raise SystemExit('no such row')"], folder=tmp_path)
+
+
+def test_a_child_apart_gets_nothing_of_the_user_s(tmp_path: Path) -> None:
+    code = "import os; print(sorted(os.environ.keys() - {'LC_CTYPE'}))"
+    command = [sys.executable, "-c", code]
+    ended = run_child(command, folder=tmp_path, environ={"PATH": "/bin"}, is_apart=True)
+    assert ended.stdout == "['PATH']\n"
+
+
+def test_an_error_ends_the_command_with_its_message_alone() -> None:
+    def main(_argv: Sequence[str]) -> None:
+        raise CommandError("no row came back")
+
+    with pytest.raises(SystemExit, match="no row came back"):
+        entry(main)

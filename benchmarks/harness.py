@@ -64,11 +64,19 @@ class CommandError(BenchmarkError):
 
 
 def entry(main: Callable[[Sequence[str]], None]) -> None:
-    """Run `main` with the command line; a BenchmarkError ends it with its message alone."""
+    """Run `main` with the command line; a BenchmarkError ends it with its message alone.
+
+    A SIGTERM ends it like an exception, so that the servers and the children are ended as well.
+    """
+    signal.signal(signal.SIGTERM, _ended)
     try:
         main(sys.argv[1:])
     except BenchmarkError as error:
         raise SystemExit(str(error)) from error
+
+
+def _ended(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +208,11 @@ def options(parsed: argparse.Namespace) -> Options:
 def publish(report: Report, chosen: Options) -> None:
     """Print the table, and write it as JSON where asked."""
     print(as_text(report), flush=True)
+    keep(report, chosen)
+
+
+def keep(report: Report, chosen: Options) -> None:
+    """Write the table as JSON where asked."""
     if chosen.json_folder is not None:
         chosen.json_folder.mkdir(parents=True, exist_ok=True)
         (chosen.json_folder / f"{report.name}.json").write_text(as_json(report), "utf-8")

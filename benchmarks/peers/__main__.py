@@ -13,9 +13,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks import harness
 from benchmarks.harness import Cores, Ended, Usage
@@ -55,6 +56,10 @@ _LIMITED = (
     Column("cpu_s", "CPU s", ".1f"),
     Column("problem", "problem"),
 )
+
+
+#: A peer's line without a limit and that under one.
+_Lines: TypeAlias = tuple[dict[str, object], dict[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +167,7 @@ def limited(bench: Bench, python: str, peer: Peer, rows: int) -> dict[str, objec
     return {**line, "refused": saw.refused, "rejected": saw.rejected, "cpu_s": cpu_s}
 
 
-def measure(
-    bench: Bench, key: str, peer: Peer, url: str, *, environments: Path, sizes: Sizes
-) -> tuple[dict[str, object], dict[str, object]]:
+def measure(bench: Bench, key: str, peer: Peer, url: str, *, environments: Path, sizes: Sizes) -> _Lines:
     """The peer's line in both tables; what went wrong stands in its place."""
     print(f"{peer.shown} …", flush=True)
     named: dict[str, object] = {"peer": peer.shown}
@@ -198,8 +201,14 @@ def main(argv: Sequence[str]) -> None:
         write_rows(bench.rows, max(sizes.free * OURS.times, sizes.limited))
         peers = {"batchllm": OURS, **{key: PEERS[key] for key in parsed.names}}
         url = server.url + CHAT
-        lines = [measure(bench, *one, url, environments=place, sizes=sizes) for one in peers.items()]
-    _publish(lines, chosen, sizes, cores)
+        lines: list[_Lines] = []
+        for key, peer in peers.items():
+            lines.append(measure(bench, key, peer, url, environments=place, sizes=sizes))
+            # An hour of peers is not lost with the last of them.
+            for report in _reports(lines, sizes, cores):
+                harness.keep(report, chosen)
+    for report in _reports(lines, sizes, cores):
+        harness.publish(report, chosen)
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -221,12 +230,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def _publish(
-    lines: Sequence[tuple[Mapping[str, object], Mapping[str, object]]],
-    chosen: harness.Options,
-    sizes: Sizes,
-    cores: Cores,
-) -> None:
+def _reports(lines: Sequence[_Lines], sizes: Sizes, cores: Cores) -> tuple[Report, Report]:
     frees, limiteds = zip(*lines, strict=True)
     machine = harness.machine()
     size = f"{sizes.free:,} rows (batchllm: {sizes.free * OURS.times:,})"
@@ -235,16 +239,14 @@ def _publish(
         f"Starting up (a run of {_FEW} rows) is taken off rows/s and CPU, for the bare loop as well.",
         "Kept: Parquet and journal by batchllm, Parquet by saturate, JSONL and Arrow by Curator, JSONL by the rest.",
     )
-    harness.publish(Report("peers-free", "Peers without a limit", machine, _FREE, frees, notes), chosen)
+    without = Report("peers-free", "Peers without a limit", machine, _FREE, frees, notes)
     size = f"{sizes.limited:,} rows, at most {_LIMITED_IN_FLIGHT} in flight, {_LATENCY_S} s latency, one run"
     notes = (
         f"{size}. Told the rate: all but the openai SDK and saturate, which take none.",
         "Answered is what the peer has at its end; rate and refusals are the provider's count.",
         f"The provider lets a second's worth in at once, so that the most is {_most(sizes.limited):.2f}.",
     )
-    harness.publish(
-        Report("peers-limited", "Peers under a limit", machine, _LIMITED, limiteds, notes), chosen
-    )
+    return without, Report("peers-limited", "Peers under a limit", machine, _LIMITED, limiteds, notes)
 
 
 def _most(rows: int) -> float:

@@ -1,7 +1,6 @@
 """Ratios are taken within a turn; a child is accounted for alone and ended when its time is up."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,13 @@ from benchmarks.harness import (
     Ended,
     Usage,
     choose_cores,
-    entry,
     in_turns,
     measured,
     paired_ratio,
     run_child,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_ratio_is_the_median_of_those_within_each_turn() -> None:
@@ -102,9 +102,27 @@ def test_a_child_apart_gets_nothing_of_the_user_s(tmp_path: Path) -> None:
     assert ended.stdout == "['PATH']\n"
 
 
-def test_an_error_ends_the_command_with_its_message_alone() -> None:
-    def main(_argv: Sequence[str]) -> None:
-        raise CommandError("no row came back")
+def entered(body: str, folder: Path) -> Ended:
+    code = f"""
+import os, signal
+from benchmarks.harness import CommandError, entry
+def main(argv):
+    try:
+        {body}
+    finally:
+        print("cleared", argv)
+entry(main)
+"""
+    return run_child(
+        [sys.executable, "-c", code, "--quick"], folder=folder, environ={"PYTHONPATH": str(ROOT)}
+    )
 
-    with pytest.raises(SystemExit, match="no row came back"):
-        entry(main)
+
+def test_an_error_ends_the_command_with_its_message_alone(tmp_path: Path) -> None:
+    ended = entered('raise CommandError("no row came back")', tmp_path)
+    assert (ended.code, ended.stderr) == (1, "no row came back\n")
+
+
+def test_a_sigterm_ends_what_was_started(tmp_path: Path) -> None:
+    ended = entered("os.kill(os.getpid(), signal.SIGTERM)", tmp_path)
+    assert (ended.code, ended.stdout) == (143, "cleared ['--quick']\n")

@@ -24,6 +24,10 @@ from benchmarks.tables import Report, as_json, as_text
 _CHILD = Path(__file__).with_name("child.py")
 #: 1,024 connections, and files beside them.
 _OPEN_FILES = 8192
+#: For tables with a rate beside `core_share`.
+CORE_NOTE = (
+    "Rows/s hold where the command got all of its core; with less, others used the machine: go by CPU."
+)
 T = TypeVar("T")
 
 

@@ -42,6 +42,7 @@ _FREE = (
     Column("peer", "no limit"),
     Column("version", "version"),
     Column("rows_s", "rows/s on one core", ",.0f"),
+    Column("core_share", "of which it got", ".0%"),
     Column("ratio", "CPU × bare", ".1f"),
     Column("cpu_us", "CPU µs/row", ",.0f"),
     Column("start_s", "start CPU s", ".1f"),
@@ -238,6 +239,7 @@ def _reports(lines: Sequence[_Lines], sizes: Sizes, cores: Cores) -> tuple[Repor
         f"{size} at {_FREE_IN_FLIGHT} in flight, medians of {sizes.repeats} turns; {cores.text()}.",
         f"Starting up (a run of {_FEW} rows) is taken off rows/s and CPU, for the bare loop as well.",
         "Kept: Parquet and journal by batchllm, Parquet by saturate, JSONL and Arrow by Curator, JSONL by the rest.",
+        harness.CORE_NOTE,
     )
     without = Report("peers-free", "Peers without a limit", machine, _FREE, frees, notes)
     size = f"{sizes.limited:,} rows, at most {_LIMITED_IN_FLIGHT} in flight, {_LATENCY_S} s latency, one run"

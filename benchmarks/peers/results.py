@@ -85,11 +85,13 @@ def free_line(
     wall_s = median(one.wall_s for one in peer) - median(one.wall_s for one in start)
     if min(wall_s, *cpu_us, *bare_us) <= 0:
         raise PeerError("too short to be told from starting up: give more --rows")
+    rows_s = (rows - few) / wall_s
     return {
         "ratio": paired_ratio(cpu_us, bare_us),
         "cpu_us": median(cpu_us),
         "bare_us": median(bare_us),
-        "rows_s": (rows - few) / wall_s,
+        "rows_s": rows_s,
+        "core_share": rows_s * median(cpu_us) / 1e6,
         "start_s": median(one.cpu_s for one in start),
         "peak_mb": max(one.peak_mb for one in peer),
     }

@@ -85,6 +85,7 @@ def test_starting_up_is_taken_off_both_sides() -> None:
     assert line["bare_us"] == pytest.approx(1_000.0)
     assert line["ratio"] == pytest.approx(20.0)
     assert line["rows_s"] == pytest.approx(50.0)
+    assert line["core_share"] == pytest.approx(1.0)
     assert (line["start_s"], line["peak_mb"]) == (2.0, 250.0)
 
 

@@ -235,7 +235,7 @@ def _reports(lines: Sequence[_Lines], sizes: Sizes, cores: Cores) -> tuple[Repor
     frees, limiteds = zip(*lines, strict=True)
     machine = harness.machine()
     size = f"{sizes.free:,} rows (batchllm: {sizes.free * OURS.times:,})"
-    notes = (
+    notes: tuple[str, ...] = (
         f"{size} at {_FREE_IN_FLIGHT} in flight, medians of {sizes.repeats} turns; {cores.text()}.",
         f"Starting up (a run of {_FEW} rows) is taken off rows/s and CPU, for the bare loop as well.",
         "Kept: Parquet and journal by batchllm, Parquet by saturate, JSONL and Arrow by Curator, JSONL by the rest.",

@@ -1,38 +1,57 @@
 """Everything that is measured, one after the other: `python -m benchmarks [NAME ...] [--quick] [--json FOLDER]`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from benchmarks.harness import BenchmarkError, add_options, entry
+
+_PEERS = "peers"
 #: Name on the command line, module with `main(argv)`, what it tells. In the order in which all of them run.
 BENCHMARKS = {
     "throughput": ("benchmarks.throughput", "CPU a row of a whole run against the bare loop"),
-    "vectors": ("benchmarks.vectors", "vectors a second against the openai SDK and decoding alone"),
-    "memory": ("benchmarks.memory", "peak memory, small and large inputs"),
-    "startup": ("benchmarks.startup", "--help, and ten rows until their first request"),
+    "stages": ("benchmarks.stages", "CPU of each stage of a row's way"),
+    "client": ("benchmarks.client", "CPU of one HTTP call, by client, http and https"),
+    "vectors": ("benchmarks.vectors", "vectors a second, against the SDK and against decoding alone"),
+    "startup": ("benchmarks.startup", "CPU of --help, and time to the first request"),
+    "saturation": ("benchmarks.saturation", "limits as the provider sees them"),
+    "memory": ("benchmarks.memory", "peak memory of long runs"),
+    _PEERS: ("benchmarks.peers.__main__", "other runners, same server, same run"),
 }
+
+
+def plan(names: Sequence[str], peers: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Modules to run, each with arguments of its own; no name: all, but peers only when some are given.
+
+    Raises BenchmarkError for an unknown name.
+    """
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        raise BenchmarkError(f"no benchmark {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}")
+    chosen = names or [name for name in BENCHMARKS if name != _PEERS or peers]
+    return [(BENCHMARKS[name][0], list(peers) if name == _PEERS else []) for name in chosen]
 
 
 def main(argv: Sequence[str]) -> None:
     told = "\n".join(f"  {name:<12} {text}" for name, (_, text) in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=f"Without a name all of them run:\n{told}",
+        description=f"Without a name all of them run, peers only with --peer:\n{told}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
     parser.add_argument(
-        "--quick", action="store_true", help="small and once: shows that it runs, proves nothing"
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="install and measure this runner (repeatable), or all",
     )
-    parser.add_argument("--json", metavar="FOLDER", help="write NAME.json there for each table")
+    add_options(parser)
     parsed = parser.parse_args(argv)
-    if unknown := [name for name in parsed.names if name not in BENCHMARKS]:
-        parser.error(f"no benchmark {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}")
-    passed_on = ["--quick"] * parsed.quick + (["--json", parsed.json] if parsed.json else [])
-    for name in parsed.names or BENCHMARKS:
-        import_module(BENCHMARKS[name][0]).main(passed_on)
+    shared = ["--quick"] * parsed.quick + (["--json", str(parsed.json)] if parsed.json else [])
+    for module, own in plan(parsed.names, parsed.peer):
+        import_module(module).main([*own, *shared])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    entry(main)

@@ -24,6 +24,10 @@ from benchmarks.tables import Report, as_json, as_text
 _CHILD = Path(__file__).with_name("child.py")
 #: 1,024 connections, and files beside them.
 _OPEN_FILES = 8192
+#: For tables with a rate beside `core_share`.
+CORE_NOTE = (
+    "Rows/s hold where the command got all of its core; with less, others used the machine: go by CPU."
+)
 T = TypeVar("T")
 
 
@@ -55,8 +59,28 @@ class Ended:
         return next((line for line in said if line), "it said nothing")
 
 
-class CommandError(Exception):
+class BenchmarkError(Exception):
+    """Nothing can be measured like this; the message says what to do, or what was the last that was said."""
+
+
+class CommandError(BenchmarkError):
     """A command that was to be measured failed; the message ends with its last line."""
+
+
+def entry(main: Callable[[Sequence[str]], None]) -> None:
+    """Run `main` with the command line; a BenchmarkError ends it with its message alone.
+
+    A SIGTERM ends it like an exception, so that the servers and the children are ended as well.
+    """
+    signal.signal(signal.SIGTERM, _ended)
+    try:
+        main(sys.argv[1:])
+    except BenchmarkError as error:
+        raise SystemExit(str(error)) from error
+
+
+def _ended(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +116,14 @@ def run_child(
     folder: Path,
     core: int | None = None,
     environ: Mapping[str, str] | None = None,
+    is_apart: bool = False,
     timeout_s: float = 1800.0,
 ) -> Ended:
-    """Run `command` in `folder` and account for it alone. `environ` is added to this process's environment."""
+    """Run `command` in `folder` and account for it alone.
+
+    `environ` is added to this process's environment, or is all of it with `is_apart`: no variable of the user's,
+    which may be a key, reaches the command then.
+    """
     with tempfile.TemporaryDirectory(prefix="measured-") as name:
         report, stdout, stderr = (Path(name) / part for part in ("usage.json", "stdout", "stderr"))
         place = "-" if core is None else str(core)
@@ -102,7 +131,7 @@ def run_child(
             process = subprocess.Popen(
                 [sys.executable, "-S", "-E", str(_CHILD), str(report), place, *command],
                 cwd=folder,
-                env={**os.environ, **(environ or {})},
+                env={**({} if is_apart else os.environ), **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -183,6 +212,11 @@ def options(parsed: argparse.Namespace) -> Options:
 def publish(report: Report, chosen: Options) -> None:
     """Print the table, and write it as JSON where asked."""
     print(as_text(report), flush=True)
+    keep(report, chosen)
+
+
+def keep(report: Report, chosen: Options) -> None:
+    """Write the table as JSON where asked."""
     if chosen.json_folder is not None:
         chosen.json_folder.mkdir(parents=True, exist_ok=True)
         (chosen.json_folder / f"{report.name}.json").write_text(as_json(report), "utf-8")

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness import BenchmarkError
+
 _TEXT = (
     "the a kettle tent works great but slow really bad nice lid broke after two weeks would buy it again and"
     " my sister likes hers better than this one which is fine for the price I guess"
@@ -61,7 +63,7 @@ _REPLIES = {
 }
 
 
-class ServerError(Exception):
+class ServerError(BenchmarkError):
     """A server could not be started; the message says why and what to do."""
 
 
@@ -247,10 +249,14 @@ SCHEMA: Mapping[str, object] = {
 }
 
 
-def write_job(
-    path: Path, base_url: str, *, limits: Mapping[str, float], schema: Mapping[str, object] | None = None
-) -> None:
-    """A chat job over rows.jsonl beside it, into the folder `out`; `limits` as the lane is told them."""
+def job(
+    base_url: str,
+    *,
+    limits: Mapping[str, float],
+    schema: Mapping[str, object] | None = None,
+    rows: str = "rows.jsonl",
+) -> dict[str, object]:
+    """A chat job over `rows`, into the folder `out`; `limits` as the lane is told them."""
     task: dict[str, object] = {
         "type": "chat",
         "prompt": PROMPT + "{{ text }}",
@@ -266,11 +272,17 @@ def write_job(
         "limits": limits,
         "price": {"input": 0.1, "output": 0.4},
     }
-    job = {
+    return {
         "name": "benchmark",
-        "input": {"path": "rows.jsonl", "key": "id"},
+        "input": {"path": rows, "key": "id"},
         "task": task,
         "providers": [lane],
         "output": {"path": "out", "carry": ["gold"]},
     }
-    path.write_text(json.dumps(job), "utf-8")
+
+
+def write_job(
+    path: Path, base_url: str, *, limits: Mapping[str, float], schema: Mapping[str, object] | None = None
+) -> None:
+    """`job` as a file, over the rows.jsonl beside it."""
+    path.write_text(json.dumps(job(base_url, limits=limits, schema=schema)), "utf-8")

@@ -37,6 +37,7 @@ _COLUMNS = (
     Column("cpu_us", "CPU µs/row", ".0f"),
     Column("bare_us", "bare µs/call", ".0f"),
     Column("rows_s", "rows/s on one core", ",.0f"),
+    Column("core_share", "of which it got", ".0%"),
     Column("bare_s", "bare calls/s", ",.0f"),
     Column("start_s", "start CPU s", ".2f"),
     Column("bare_start_s", "bare start CPU s", ".2f"),
@@ -75,7 +76,8 @@ class Bench:
         job = self.folder / "job.yaml"
         limits = {**_NEVER_BINDS, "concurrency": in_flight}
         write_job(job, self.server.url + setting.path, limits=limits, schema=setting.schema)
-        shutil.rmtree(self.folder / "out", ignore_errors=True)
+        if (self.folder / "out").exists():
+            shutil.rmtree(self.folder / "out")
         command = [sys.executable, "-m", "batchllm", "run", "job.yaml", "--quiet", "--limit", str(rows)]
         return self._measured(command, self.folder)
 
@@ -104,14 +106,17 @@ def figures(
     rows: int, *, run: list[Usage], bare: list[Usage], start: list[Usage], bare_start: list[Usage]
 ) -> dict[str, object]:
     """Medians over the turns. `net_ratio` leaves out what `start` took, for both sides."""
+    rows_s = median(rows / one.wall_s for one in run)
+    cpu_us = median(one.cpu_us(rows) for one in run)
     return {
         "rows": rows,
         "ratio": harness.paired_ratio([one.cpu_s for one in run], [one.cpu_s for one in bare]),
         "net_ratio": harness.paired_ratio(_net(run, start), _net(bare, bare_start)),
         "ratios": [one.cpu_s / other.cpu_s for one, other in zip(run, bare, strict=True)],
-        "cpu_us": median(one.cpu_us(rows) for one in run),
+        "cpu_us": cpu_us,
         "bare_us": median(one.cpu_us(rows) for one in bare),
-        "rows_s": median(rows / one.wall_s for one in run),
+        "rows_s": rows_s,
+        "core_share": rows_s * cpu_us / 1e6,
         "bare_s": median(rows / one.wall_s for one in bare),
         "start_s": median(one.cpu_s for one in start),
         "bare_start_s": median(one.cpu_s for one in bare_start),
@@ -150,10 +155,11 @@ def _report(lines: Sequence[Mapping[str, object]], rows: int, repeats: int, core
     notes = (
         f"{rows:,} rows, medians of {repeats} turns; {cores.text()}.",
         "CPU is user and system of the whole process, start-up included; net is the ratio without it.",
+        harness.CORE_NOTE,
     )
     title = "CPU a row of a whole run against the bare loop"
     return Report("throughput", title, harness.machine(), _COLUMNS, lines, notes)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    harness.entry(main)

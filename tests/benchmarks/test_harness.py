@@ -17,6 +17,8 @@ from benchmarks.harness import (
     run_child,
 )
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_a_ratio_is_the_median_of_those_within_each_turn() -> None:
     # Medians of each side would say 25 / 10: the second turn was slow for both, the third for one.
@@ -91,3 +93,36 @@ def test_a_child_whose_time_is_up_is_ended(tmp_path: Path) -> None:
 def test_a_command_that_fails_says_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="ended with 1: no such row"):
         measured([sys.executable, "-c", "raise SystemExit('no such row')"], folder=tmp_path)
+
+
+def test_a_child_apart_gets_nothing_of_the_user_s(tmp_path: Path) -> None:
+    code = "import os; print(sorted(os.environ.keys() - {'LC_CTYPE'}))"
+    command = [sys.executable, "-c", code]
+    ended = run_child(command, folder=tmp_path, environ={"PATH": "/bin"}, is_apart=True)
+    assert ended.stdout == "['PATH']\n"
+
+
+def entered(body: str, folder: Path) -> Ended:
+    code = f"""
+import os, signal
+from benchmarks.harness import CommandError, entry
+def main(argv):
+    try:
+        {body}
+    finally:
+        print("cleared", argv)
+entry(main)
+"""
+    return run_child(
+        [sys.executable, "-c", code, "--quick"], folder=folder, environ={"PYTHONPATH": str(ROOT)}
+    )
+
+
+def test_an_error_ends_the_command_with_its_message_alone(tmp_path: Path) -> None:
+    ended = entered('raise CommandError("no row came back")', tmp_path)
+    assert (ended.code, ended.stderr) == (1, "no row came back\n")
+
+
+def test_a_sigterm_ends_what_was_started(tmp_path: Path) -> None:
+    ended = entered("os.kill(os.getpid(), signal.SIGTERM)", tmp_path)
+    assert (ended.code, ended.stdout) == (143, "cleared ['--quick']\n")

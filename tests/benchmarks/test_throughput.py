@@ -21,6 +21,7 @@ def test_starting_up_is_in_the_ratio_and_not_in_the_net_one() -> None:
     assert line["ratios"] == [1.5, 2.5, 2.0]
     assert (line["cpu_us"], line["bare_us"]) == (4000.0, 2000.0)
     assert (line["rows_s"], line["bare_s"]) == (250.0, 500.0)
+    assert line["core_share"] == 1.0  # 4 ms of CPU a row, 250 rows a second
     assert (line["start_s"], line["bare_start_s"], line["peak_mb"]) == (1.0, 0.5, 150.0)
 
 

@@ -231,12 +231,15 @@ def allow_open_files() -> None:
 
 
 def machine() -> str:
-    """Kind and number of processors, memory, system, Python: what a reader needs to place the figures."""
+    """Kind and number of processors, memory, system, Python, and the load of the last minute.
+
+    Of that load, one or two are what is measured and its server; more were others.
+    """
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{count} cores ({_processor()}), {pages * page / 2**30:.0f} GB, {platform.system()},"
-        f" Python {platform.python_version()}"
+        f" Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
     )
 
 

@@ -37,7 +37,7 @@ _COLUMNS = (
     Column("cpu_us", "CPU µs/row", ".0f"),
     Column("bare_us", "bare µs/call", ".0f"),
     Column("rows_s", "rows/s on one core", ",.0f"),
-    Column("core_share", "of which it got", ".0%"),
+    Column("core_share", "got of the core", ".0%"),
     Column("bare_s", "bare calls/s", ",.0f"),
     Column("start_s", "start CPU s", ".2f"),
     Column("bare_start_s", "bare start CPU s", ".2f"),

@@ -42,7 +42,7 @@ _FREE = (
     Column("peer", "no limit"),
     Column("version", "version"),
     Column("rows_s", "rows/s on one core", ",.0f"),
-    Column("core_share", "of which it got", ".0%"),
+    Column("core_share", "got of the core", ".0%"),
     Column("ratio", "CPU × bare", ".1f"),
     Column("cpu_us", "CPU µs/row", ",.0f"),
     Column("start_s", "start CPU s", ".1f"),

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.pricing import Price, Rate, cost_usd, find_price, worst_case_usd
+from batchllm.pricing import DAY_S, Price, Rate, cost_usd, find_price, worst_case_usd
 from batchllm.records import Usage
 from batchllm.spec.models import LaneSpec
 
@@ -274,3 +275,25 @@ def test_a_task_without_answer_tokens_pays_for_its_prompt_alone() -> None:
     price = Price(1.0, 2.0, "job", rates=(Rate(1.0, 2.0), Rate(3.0, 4.0, above_tokens=100))).without_output()
     assert cost_usd(price, Usage(prompt_tokens=50)) == 50e-6
     assert worst_case_usd(price, 10, 999) == 10e-6
+
+
+TOKENS = st.one_of(st.none(), st.integers(0, 10**7))
+USD = st.floats(0, 100)
+
+
+@given(USD, USD, st.one_of(st.none(), USD), st.builds(Usage, TOKENS, TOKENS, TOKENS))
+def test_one_rate_for_all_hours_costs_the_same_as_that_rate_told_for_each_half_of_the_day(
+    input_usd: float, output_usd: float, cached_usd: float | None, usage: Usage
+) -> None:
+    rate = Rate(input_usd, output_usd, cached_usd)
+    halves = (replace(rate, until_s=DAY_S / 2), replace(rate, from_s=DAY_S / 2))
+    flat = Price(input_usd, output_usd, "job", cached_usd)
+    split = Price(input_usd, output_usd, "list", cached_usd, rates=halves)
+    assert (flat.flat, split.flat) == (rate, None)
+    assert cost_usd(flat, usage, wall_s=NOON) == cost_usd(split, usage, wall_s=NOON)
+    assert cost_usd(flat, usage) == cost_usd(split, usage)
+
+
+def test_a_rate_with_a_threshold_or_an_hour_is_not_taken_for_the_only_one() -> None:
+    for rate in (Rate(1.0, 1.0, above_tokens=5), Rate(1.0, 1.0, from_s=1.0), Rate(1.0, 1.0, until_s=9.0)):
+        assert Price(1.0, 1.0, "list", rates=(rate,)).flat is None

@@ -20,6 +20,7 @@ import orjson
 from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
+from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.descriptors import most_connections
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
@@ -240,6 +241,7 @@ class _Run:
         self._options.remote.bind(loop, stop)
         try:
             with (
+                collecting_seldom(),
                 stopping_on_signals(
                     loop, stop, in_flight=lambda: parts.dispatcher.in_flight, say=self._options.say
                 ),

@@ -34,3 +34,12 @@ def test_with_one_slot_the_lane_does_not_matter():
     finished.mark([4])
     assert finished.has(4, 0)
     assert finished.has(4, 3)
+
+
+def test_a_row_is_finished_when_all_its_slots_are():
+    finished = Finished(2)
+    finished.mark([2, 3, 4])
+    assert [finished.has_row(row) for row in range(3)] == [False, True, False]
+    single = Finished(1)
+    single.mark([1])
+    assert [single.has_row(row) for row in range(3)] == [False, True, False]

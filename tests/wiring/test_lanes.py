@@ -164,3 +164,16 @@ def test_a_token_in_the_path_of_an_address_is_secret() -> None:
     assert lane.base_url == "https://gw.example/t/canary-0123456789/v1"
     assert lane.secrets == ("canary-0123456789",)
     assert "canary" not in repr(lane)
+
+
+@pytest.mark.parametrize("extra", [{}, {"extra_body": {"metadata": {"a": [1, "é"]}, "z": None}}])
+@pytest.mark.parametrize("provider", ["openai", "mistral"])
+def test_a_body_is_byte_for_byte_what_encoding_it_whole_gives(provider: str, extra: dict[str, Any]) -> None:
+    lane = {"provider": provider, "model": "m", "api_key": "k", **extra}
+    for params in (Params(), Params(temperature=0, max_tokens=40)):
+        planned, planner = plan(lane, asked=Asked("chat", params, None))
+        assert planned is not None, planner.faults
+        content = [{"role": "user", "content": 'a "quoted" é\n'}]
+        body = Encoder(planned, "messages")(text_request(0)._replace(content=content))
+        fields = planned.translation.fields
+        assert body == orjson.dumps({"model": "m", "messages": content, **fields})

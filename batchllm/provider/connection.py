@@ -2,9 +2,17 @@
 
 This is the hot path, so the exchange is written out: the request is one write, the reply goes from the transport
 through llhttp into one value, idle connections are a stack, and one timer serves all deadlines (`exchange`, `reply`,
-`pool`, `deadlines`). Connections are made by aiohttp (`opening`). CPU a call against nginx, 64 and 1,024 in flight
-(`python -m benchmarks.client`): aiohttp's ClientSession 180 and 330 µs; pyreqwest, in Rust, 95 to 130 µs, and it
-took the interpreter down at exit in one run of ten; this 35 and 50 µs.
+`pool`, `deadlines`). Connections are made by aiohttp (`opening`).
+
+CPU a call in µs against nginx, 64 and 1,024 in flight (`python -m benchmarks.client --tls`):
+
+                                        http          https
+    aiohttp's ClientSession         195    228     241    360
+    pyreqwest (Rust)                 73     64      58     76
+    this                             44     39      87     87
+
+Python's ssl module is what https costs here. pyreqwest needs less there, but is young and took the interpreter down
+at exit in one run of ten: what is paid for must arrive.
 
 A deadline covers everything from the wait for a connection to the last byte. A server that trickles or never reads
 meets the same timer as one that is silent.

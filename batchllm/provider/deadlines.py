@@ -1,8 +1,8 @@
 """The deadlines of all the calls of a lane, under one timer.
 
-A timer a call costs 2 to 3 µs, and a call is made in 30. Deadlines of one lane are nearly always equal and hardly
-ever met, so one timer is set for the first of them; when it fires, most often only to find that call long
-answered, it is set for the first of those that are still open.
+A timer a call costs 2.5 µs on uvloop and 3.8 on asyncio's loop, this 0.3, and a call is made in 40. Deadlines of one
+lane are nearly always equal and hardly ever met, so one timer is set for the first of them; when it fires, most often
+only to find that call long answered, it is set for the first of those that are still open.
 """
 
 from collections.abc import Callable, Hashable

@@ -104,8 +104,8 @@ class Wire(asyncio.Protocol):
     def release(self) -> bool:
         """The call is over, however it ended: whether the connection may carry another one."""
         answer, self._answer = self._answer, None
-        if answer is not None and not answer.cancel() and not answer.cancelled():
-            answer.exception()  # seen: its caller may have been cancelled before it looked
+        if answer is not None:
+            answer.cancel()  # nothing to one that is done, but an exception that nobody saw is not told either
         return self.is_fit
 
     def abort(self) -> None:

@@ -57,7 +57,14 @@ def run(
 ) -> RunSummary:
     loaded = load_mapping(spec, folder=folder, environ={})
     return execute(
-        loaded, Options(limit=limit, retries_failed=retries_failed, environ={}, say=say), frame=frame
+        loaded,
+        Options(
+            limit=limit,
+            retries_failed=retries_failed,
+            environ={"BATCHLLM_STATE_DIR": str(folder / "state")},
+            say=say,
+        ),
+        frame=frame,
     )
 
 

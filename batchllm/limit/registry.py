@@ -119,7 +119,10 @@ class Registry:
         try:
             for _ in range(_OPEN_TRIES):
                 file = self._opened()
-                if file is None or self._exchange(file):
+                if file is None:
+                    self._go_alone()  # also for those who came since it was found unusable
+                    break
+                if self._exchange(file):
                     break
                 self._put_away()
         except FileBusyError:
@@ -139,6 +142,9 @@ class Registry:
         self._busy_since_s = None
         self._retry_at_s = self._world.clock.monotonic_s() + self._pace.retry_s
         self._say_once(f"limits are not shared with other runs on this machine: {error}")
+        self._go_alone()
+
+    def _go_alone(self) -> None:
         for member in self._members:
             member.is_short = False
             self._stand(member, _unshared(member.standing))

@@ -29,5 +29,5 @@ def test_a_named_benchmark_runs_alone() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(BenchmarkError, match="no benchmark thruput; there are: throughput, peers"):
+    with pytest.raises(BenchmarkError, match="no benchmark thruput; there are: throughput, stages, client"):
         plan(["thruput"], [])

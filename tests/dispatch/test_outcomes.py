@@ -1,11 +1,12 @@
 import pytest
+from dispatch_rig import Rig
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchllm.dispatch import Lane
 from batchllm.dispatch.outcomes import CallFacts, cost_shares, done_records, shares
 from batchllm.records import Answer, AttemptRecord, Reading, Request, RowDone, RowRef, Usage
-from batchllm.testing import ScriptedProvider, echo
-from tests.dispatch_rig import Rig
+from batchllm.testing import ScriptedProvider, echo, run_virtual
 
 WEIGHTS = st.lists(st.integers(0, 5_000), min_size=1, max_size=40)
 
@@ -49,8 +50,15 @@ def packed(rows: int, answers: int | None = None) -> tuple[Request, Reading]:
     return request, Reading(told, Usage(20, 8, 4, 2), "echoed", "req-1")
 
 
+def make_lane() -> Lane:
+    async def main() -> Lane:
+        return Rig(ScriptedProvider(echo)).lanes[0]
+
+    return run_virtual(main())
+
+
 def test_a_call_is_one_attempt_and_a_line_for_each_row() -> None:
-    lane = Rig(ScriptedProvider(echo)).lanes[0]
+    lane = make_lane()
     for rows in (1, 2):
         attempt, *lines = done_records(lane, *packed(rows), FACTS, 3)
         assert attempt == AttemptRecord(
@@ -65,5 +73,6 @@ def test_a_call_is_one_attempt_and_a_line_for_each_row() -> None:
 
 @pytest.mark.parametrize(("rows", "answers"), [(1, 0), (1, 2), (3, 2)])
 def test_answers_that_are_not_as_many_as_the_rows_are_a_bug(rows: int, answers: int) -> None:
+    lane = make_lane()
     with pytest.raises(ValueError, match="zip"):
-        done_records(Rig(ScriptedProvider(echo)).lanes[0], *packed(rows, answers), FACTS, 1)
+        done_records(lane, *packed(rows, answers), FACTS, 1)

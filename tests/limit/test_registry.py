@@ -317,12 +317,14 @@ def test_without_a_place_for_the_file_the_run_goes_on_and_tries_again_later(
     assert member.standing.share_at(clock.now_s + 1e9) == 1.0
     assert len(peer.said) == 1
     assert "BATCHLLM_STATE_DIR" in peer.said[0]
+    later = peer.join()
+    assert later.standing.share_at(clock.now_s + 1e9) == 1.0, "who comes while it is unusable goes on, too"
     folder.unlink()
     beat(peer)
     assert not folder.exists()
     clock.advance(PACE.retry_s)
     beat(peer)
-    assert member.standing.share_at(clock.now_s) == 1.0
+    assert member.standing.share_at(clock.now_s) == later.standing.share_at(clock.now_s) == 0.5
     assert member.standing.lease_until_s == clock.now_s + PACE.lease_s
 
 

@@ -107,7 +107,7 @@ def test_groq_counts_the_day_under_the_same_names_and_tells_no_minute() -> None:
         "x-ratelimit-remaining-tokens": "7000",
         "x-ratelimit-reset-tokens": "7.5s",
     }
-    windows = {hint.kind: hint.window_s for hint in read_limits(headers, dialect="groq")}
+    windows = {hint.scope: hint.window_s for hint in read_limits(headers, dialect="groq")}
     assert windows == {"requests": 86_400.0, "tokens": 60.0}
     assert told(used_gate(rpm=30), "groq") == {}
 

@@ -6,7 +6,7 @@ what they take back they give back at once; what refusals taught is tried again 
 `wait_s` says how long, the pump of the lane waits, and `take` is said when the request goes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
@@ -144,6 +144,7 @@ class LaneLimits:
         self._doubts = 0
         self._tokens_sent = 0.0
         self._slack: tuple[float, float] | None = None  # tokens that the provider says are left, and when
+        self._is_recalled = False  # what is heard was heard by an earlier run
         self._said: set[str] = set()
         self._retune(clock.monotonic_s())
 
@@ -155,10 +156,6 @@ class LaneLimits:
     @property
     def tpm(self) -> float | None:
         return _or_none(self._tokens.known)
-
-    @property
-    def is_rate_known(self) -> bool:
-        return self._pace is not None or self._bucket is not None
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until one more request may go, as far as requests a minute and other processes say."""
@@ -228,6 +225,8 @@ class LaneLimits:
     def heed(self, hints: Sequence[LimitHint], sent: Sent, now_s: float) -> None:
         """Learn from what the headers of a reply say."""
         self._heeded_s = now_s
+        if self._is_recalled:
+            self._forget_recalled({hint.scope for hint in hints}, now_s)
         for hint in hints:
             self._hear(hint, sent, now_s)
 
@@ -288,7 +287,17 @@ class LaneLimits:
         if learned is None:
             return
         self._requests.heard, self._tokens.heard = learned.rpm, learned.tpm
+        self._is_recalled = True
         self._retune(self._clock.monotonic_s())
+
+    def _forget_recalled(self, said: Collection[LimitScope], now_s: float) -> None:
+        """The provider's first word: what it says no more is no limit any more."""
+        self._is_recalled = False
+        if LimitScope.REQUESTS not in said:
+            self._requests.heard = None
+        if LimitScope.TOKENS not in said:
+            self._tokens.heard = None
+        self._retune(now_s)
 
     def leave(self) -> None:
         """The share is the others' from now on."""
@@ -396,8 +405,10 @@ class LaneLimits:
             self._bucket = TokenBucket(tokens, now_s=now_s)
         elif tokens != self._bucket.per_minute:
             self._bucket.change(tokens, now_s)
-        if self.is_rate_known:
+        if self._pace is not None:
             self._window.open_up()
+        elif self._bucket is not None:
+            self._window.widen()
 
     def _say_lower(self, kind: str, allowance: _Allowance) -> None:
         told, heard = allowance.told, allowance.heard

@@ -29,7 +29,7 @@ _SECOND_S = 1.0
 class Pace:
     """`per_minute` requests a minute. `next_s` is when the next may go; `take` when it goes."""
 
-    __slots__ = ("_interval_s", "_last_s", "_most", "_recent_s", "catch_up_s", "next_s")
+    __slots__ = ("_interval_s", "_last_s", "_most", "_recent_s", "catch_up_s", "next_s", "per_minute")
 
     def __init__(self, per_minute: float, *, now_s: float) -> None:
         self.next_s = now_s
@@ -39,6 +39,8 @@ class Pace:
 
     def change(self, per_minute: float) -> None:
         """From now on another limit; what went in the last second still counts."""
+        if per_minute == self.per_minute:
+            return
         self._set(per_minute)
         if self._last_s > -inf:
             self.next_s = max(self._last_s + self._interval_s, self._log_s())
@@ -60,6 +62,7 @@ class Pace:
         self.next_s = max(self.next_s, now_s)
 
     def _set(self, per_minute: float) -> None:
+        self.per_minute = per_minute
         rate = per_minute / 60.0
         self._interval_s = 1.0 / (rate * USED_SHARE)
         whole = floor(rate) if floor(rate) >= rate * USED_SHARE else ceil(rate)

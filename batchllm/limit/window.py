@@ -111,6 +111,10 @@ class Window:
         """The rate is known and governs."""
         self._open(self.most)
 
+    def widen(self) -> None:
+        """Tokens are limited, and they govern; how many requests they may come in is felt for."""
+        self.usual = self.most
+
     def note_answer(self, now_s: float) -> None:
         """The provider took the call in. What is full grows."""
         if self.learned is not None:

@@ -239,3 +239,21 @@ def test_what_an_earlier_run_heard_is_believed_until_the_provider_says_more() ->
     assert rig.limits.rpm == 600.0
     rig.hear(REQUESTS, 900)
     assert rig.limits.rpm == 900.0
+
+
+def test_what_an_earlier_run_heard_is_forgotten_when_the_provider_says_nothing_of_it() -> None:
+    """Another server may answer at this address today."""
+    rig = Rig()
+    rig.limits.recall(Learned(rpm=60.0, tpm=1_000.0))
+    rig.limits.heed([], rig.send(), rig.clock.now_s)
+    assert (rig.limits.rpm, rig.limits.tpm) == (None, None)
+    rig.hear(REQUESTS, 900)
+    rig.limits.heed([], rig.send(), rig.clock.now_s)
+    assert rig.limits.rpm == 900.0, "what was heard in this run stays"
+
+
+def test_tokens_alone_widen_the_window_and_requests_open_it() -> None:
+    rig = Rig(tpm=60_000)
+    assert (rig.window.size, rig.window.usual) == (4, 1_000)
+    rig.hear(REQUESTS, 600)
+    assert rig.window.size == 1_000

@@ -1,6 +1,6 @@
 """CPU a call of three HTTP clients: aiohttp's session, the lanes' own connection, pyreqwest (where it is installed).
 
-`python -m benchmarks.client [--tls] [--calls N] [--repeats N] [--json FILE]`: the same calls to the same nginx, one
+`python -m benchmarks.client [--calls N] [--repeats N] [--quick] [--json FOLDER]`: the same calls to the same nginx, one
 client after the other in turns, each in a process of its own; medians, and ratios to aiohttp. Absolute times are
 those of the machine; the ratios travel.
 """
@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -22,9 +22,20 @@ from typing import NamedTuple, TypeAlias
 import orjson
 import uvloop
 
+from benchmarks import harness
 from benchmarks.nginx import Server, nginx
+from benchmarks.tables import Column, Report
 
 _IN_FLIGHT = (64, 1024)
+_QUICK_CALLS = 2_000
+_COLUMNS = (
+    Column("scheme", "scheme"),
+    Column("in_flight", "in flight", ",.0f"),
+    Column("client", "client"),
+    Column("cpu_us", "CPU µs/call", ",.1f"),
+    Column("kernel_us", "of it in the kernel", ",.1f"),
+    Column("of_aiohttp", "of aiohttp's", ".3f"),
+)
 _HEADERS = {"Authorization": "Bearer of-nothing"}
 _DEADLINE_S = 600.0
 #: Body in, body out; raises where the answer is none.
@@ -167,33 +178,36 @@ def compare(server: Server, calls: int, repeats: int) -> list[dict[str, object]]
     return rows
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["--one"]:
-        name, base_url, authority, calls, in_flight = sys.argv[2:]
-        server = Server(base_url, Path(authority) if authority else None)
-        print(
-            json.dumps(uvloop.run(_measure(name, server, int(calls), int(in_flight)))._asdict()), flush=True
-        )
-        return
+def one(arguments: Sequence[str]) -> None:
+    """In a process of its own: measure one client and print its timing."""
+    name, base_url, authority, calls, in_flight = arguments
+    server = Server(base_url, Path(authority) if authority else None)
+    print(json.dumps(uvloop.run(_measure(name, server, int(calls), int(in_flight)))._asdict()), flush=True)
+
+
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.client", description=__doc__)
-    parser.add_argument("--tls", action="store_true", help="https as well, with an authority of its own")
     parser.add_argument("--calls", type=int, default=30_000, help="of each process (default: 30000)")
     parser.add_argument("--repeats", type=int, default=5, help="medians of so many (default: 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
-    options = parser.parse_args()
+    harness.add_options(parser)
+    asked = parser.parse_args(argv)
+    chosen = harness.options(asked)
+    calls, repeats = (_QUICK_CALLS, 1) if chosen.is_quick else (asked.calls, asked.repeats)
+    harness.allow_open_files()
     rows: list[dict[str, object]] = []
-    print(f"{'':6} {'in flight':>9}  {'client':<11} {'CPU µs':>7} {'kernel':>7} {'of aiohttp':>10}")
-    for tls in (False, True) if options.tls else (False,):
+    for tls in (False, True):
         with nginx(tls=tls) as server:
-            for row in compare(server, options.calls, options.repeats):
-                rows.append(row)
-                print(
-                    f"{row['scheme']:<6} {row['in_flight']:>9}  {row['client']:<11} {row['cpu_us']:>7}"
-                    f" {row['kernel_us']:>7} {row['of_aiohttp']:>10}"
-                )
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+            rows += compare(server, calls, repeats)
+    notes = (
+        f"{calls:,} calls after as many to warm up, medians of {repeats}, each client in a process of its own.",
+    )
+    harness.publish(
+        Report("client", "CPU of one HTTP call", harness.machine(), _COLUMNS, rows, notes), chosen
+    )
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--one"]:
+        one(sys.argv[2:])
+    else:
+        main(sys.argv[1:])

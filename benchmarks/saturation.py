@@ -1,20 +1,21 @@
 """How near to a provider's limits a run comes, measured by the provider: `python -m benchmarks.saturation`.
 
 Each scenario starts `batchllm simulate` with a ledger, sends `batchllm run` against it, and reads the ledger. Prints a
-table; `--json` writes every figure with its bounds. Ends with 1 when a bound was missed.
+table; `--json FOLDER` writes every figure with its bounds. Ends with 1 when a bound was missed.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks import harness
 from benchmarks.outcomes import Check, Outcome
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.stage import Stage
+from benchmarks.tables import Column, Report
 
 
 def play(name: str, *, is_quick: bool, folder: Path | None = None) -> Outcome:
@@ -50,16 +51,34 @@ def figure(check: Check) -> str:
     return f"{'' if check.is_met else '!'}{check.what} {value}{f' ({bound.strip()})' if bound else ''}"
 
 
-def as_json(outcomes: dict[str, Outcome]) -> str:
-    said = {
-        name: {
+_COLUMNS = (
+    Column("scenario", "scenario"),
+    Column("answered", "answered of rows"),
+    Column("share", "share of the ideal", ".3f"),
+    Column("refused", "refused", ".3%"),
+    Column("busiest_second", "busiest 1 s", ".2f"),
+    Column("busiest_minute", "busiest 60 s", ".2f"),
+    Column("figures", "held to"),
+)
+
+
+def report(outcomes: dict[str, Outcome], *, is_quick: bool) -> Report:
+    rows = [
+        {
+            "scenario": name,
             **asdict(outcome),
+            "answered": f"{outcome.answered:,} of {outcome.rows:,}",
             "met": outcome.is_met,
-            "missed": [c.what for c in outcome.checks if not c.is_met],
+            "figures": "; ".join(figure(check) for check in outcome.checks if check.what != "answered"),
         }
         for name, outcome in outcomes.items()
-    }
-    return json.dumps(said, indent=2) + "\n"
+    ]
+    notes = (
+        "By the provider's ledger, first to last accepted request; where nothing is told, after the first 20 s.",
+        "The busiest windows are shares of what the limit allows; `!` marks a bound that was missed.",
+        *(("A third of the usual time.",) if is_quick else ()),
+    )
+    return Report("saturation", "Limits as the provider sees them", harness.machine(), _COLUMNS, rows, notes)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,10 +86,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "names", nargs="*", metavar="SCENARIO", help=f"all by default: {', '.join(SCENARIOS)}"
     )
-    parser.add_argument("--quick", action="store_true", help="a third of the time; for a look")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write it here; to saturation.json in a folder"
-    )
+    harness.add_options(parser)
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave jobs and ledgers there")
     parsed = parser.parse_args(argv)
     if unknown := [name for name in parsed.names if name not in SCENARIOS]:
@@ -80,9 +96,7 @@ def main(argv: Sequence[str]) -> int:
     for name in parsed.names or SCENARIOS:
         outcomes[name] = play(name, is_quick=parsed.quick, folder=parsed.keep)
         print(line(name, outcomes[name]), flush=True)
-    if parsed.json is not None:
-        path = parsed.json / "saturation.json" if parsed.json.is_dir() else parsed.json
-        path.write_text(as_json(outcomes), "utf-8")
+    harness.keep(report(outcomes, is_quick=parsed.quick), harness.options(parsed))
     return 0 if all(outcome.is_met for outcome in outcomes.values()) else 1
 
 

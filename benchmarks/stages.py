@@ -1,9 +1,9 @@
 """What one row costs on its way, stage by stage, beside the cost of one bare call to the same server.
 
-`python -m benchmarks.stages [--rows N] [--repeats N] [--url BASE_URL] [--json FILE]`: prints a table, medians over
-the repeats. Each stage runs by itself over the same rows, with what it needs made beforehand and set apart from the
-garbage collector, since a run never holds all of its rows at once. CPU is that of the whole process, so that the
-threads of Arrow and the kernel's share of SQLite's writing count as well. HTTP and dispatch are not in the table.
+`python -m benchmarks.stages [--rows N] [--repeats N] [--quick] [--json FOLDER]`: medians over the repeats. Each stage
+runs by itself over the same rows, with what it needs made beforehand and set apart from the garbage collector, since
+a run never holds all of its rows at once. CPU is that of the whole process, so that the threads of Arrow and the
+kernel's share of SQLite's writing count as well.
 """
 
 import argparse
@@ -12,10 +12,11 @@ import gc
 import json
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +27,17 @@ from batchllm.journal.finished import Finished
 from batchllm.journal.identity import Identity
 from batchllm.journal.journal import Journal, Tuning
 from batchllm.journal.parts import Sizes
+from batchllm.limit.sharing import LoneMember
 from batchllm.plan import Planner, digest_of
 from batchllm.provider.catalogue import load_catalogue
 from batchllm.records import BadRow, JournalRecord, Reading, Request, Response, Row, RowFailed
 from batchllm.spec.fingerprint import fingerprint, semantic_sections
 from batchllm.spec.loading import load_job
 from batchllm.tokens import TokenCounter, counter_for
-from batchllm.wiring import CheckedJob, build_lanes, check
+from batchllm.wiring import CheckedJob, Frame, build_lanes, check
+from benchmarks import harness, moving
 from benchmarks.servers import constant_server, write_job, write_rows
-from benchmarks.throughput import bare_once
+from benchmarks.tables import Column, Report
 
 ROWS, REPEATS = 50_000, 5
 #: Rows a commit, as a run has them that is busy with 64 calls in flight.
@@ -59,7 +62,7 @@ class Rig:
 
     def __init__(self, folder: Path, rows: int) -> None:
         write_rows(folder / "rows.jsonl", rows)
-        write_job(folder / "job.yaml", "http://127.0.0.1:9/v1", in_flight=64)
+        write_job(folder / "job.yaml", "http://127.0.0.1:9/v1", limits={"concurrency": 64})
         self.rows = rows
         self.folder = folder
         self.clock = SystemClock()
@@ -72,11 +75,15 @@ class Rig:
         self.vocabulary = counter_for("gpt-4.1-nano")
         self.lane: Lane = build_lanes(
             self.checked.lanes,
+            Frame(
+                task=self.checked.task,
+                retry=self.checked.job.retry,
+                clock=self.clock,
+                prompt_margin=self.checked.prompt_margin,
+                say=print,
+            ),
             base_urls={},
-            task=self.checked.task,
-            retry=self.checked.job.retry,
-            clock=self.clock,
-            prompt_margin=self.checked.prompt_margin,
+            members=[LoneMember()],
         )[0]
         self.batches: list[Batch] = list(self.checked.source.batches())
         good = [row for batch in self.batches for row in batch if isinstance(row, Row)]
@@ -166,15 +173,6 @@ def _body(number: int) -> bytes:
     return json.dumps(reply).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """CPU a row, in microseconds."""
-
-    stage: str
-    cpu_us: float
-    what: str
-
-
 def _cpu_s(work: Callable[[], object]) -> float:
     gc.collect()
     gc.freeze()
@@ -251,6 +249,9 @@ _WHAT = {
     "- count": "tokens, by bytes",
     "- vocabulary": "tokens, for a model whose vocabulary is known; not part of this job",
     "encode": "request to body",
+    "limit": "pace, tokens, window",
+    "dispatch": "the loop around a call, without its limits",
+    "HTTP": "one exchange over a kept connection",
     "verdict": "reply to answer",
     "records": "answer to lines, with its cost",
     "journal": "lines to SQLite, committed",
@@ -259,46 +260,76 @@ _WHAT = {
 }
 
 
-def table(stages: dict[str, float], bare_us: float) -> list[Measured]:
+_COLUMNS = (
+    Column("stage", "stage"),
+    Column("cpu_us", "CPU µs/row", ",.1f"),
+    Column("of_bare", "of a bare call", ".3f"),
+    Column("what", "what it is"),
+)
+
+
+def table(stages: dict[str, float], bare_us: float) -> list[dict[str, object]]:
     """`stages`: microseconds a row."""
-    lines = [Measured(name, stages[name.removeprefix("- ")], what) for name, what in _WHAT.items()]
-    total = sum(line.cpu_us for line in lines if not line.stage.startswith("-"))
+    found = [(name, stages[name.removeprefix("- ")], what) for name, what in _WHAT.items()]
+    total = sum(cpu_us for name, cpu_us, _ in found if not name.startswith("-"))
+    found += [("together", total, ""), ("bare call", bare_us, "aiohttp, uvloop, orjson alone")]
     return [
-        *lines,
-        Measured("together", total, ""),
-        Measured("bare call", bare_us, "aiohttp, uvloop, orjson alone"),
+        {"stage": name, "cpu_us": cpu_us, "of_bare": cpu_us / bare_us, "what": what}
+        for name, cpu_us, what in found
     ]
 
 
-def main() -> None:
+def _moved(url: str, rows: int) -> dict[str, float]:
+    """Microseconds a row."""
+    limit_us = moving.limits_us(rows)
+    return {
+        "limit": limit_us,
+        "dispatch": moving.dispatch_us(rows) - limit_us,
+        "HTTP": moving.exchange_us(url, rows),
+    }
+
+
+def _bare_us(url: str, rows: Path) -> float:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.bare",
+        url,
+        str(rows),
+        str(_BARE_CALLS),
+        str(_BARE_IN_FLIGHT),
+    ]
+    short = [*command[:-2], str(_BARE_IN_FLIGHT), str(_BARE_IN_FLIGHT)]
+    folder = Path(__file__).parents[1]
+    whole, start = harness.measured(command, folder=folder), harness.measured(short, folder=folder)
+    return (whole.cpu_s - start.cpu_s) / (_BARE_CALLS - _BARE_IN_FLIGHT) * 1e6
+
+
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--url", help="base_url of a constant server; one is started without it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    asked = parser.parse_args()
+    harness.add_options(parser)
+    asked = parser.parse_args(argv)
+    chosen = harness.options(asked)
+    rows, repeats = (5_000, 1) if chosen.is_quick else (asked.rows, asked.repeats)
+    harness.allow_open_files()
     runs: list[dict[str, float]] = []
     bare_us: list[float] = []
-    with (
-        tempfile.TemporaryDirectory() as name,
-        constant_server() if asked.url is None else nullcontext(asked.url) as url,
-    ):
-        rig = Rig(Path(name), asked.rows)
-        for turn in range(asked.repeats):
-            runs.append(measure_once(rig, turn))
-            bare_us.append(bare_once(url, _BARE_CALLS, _BARE_IN_FLIGHT).cpu_us)
-    medians = {stage: statistics.median(run[stage] for run in runs) / asked.rows * 1e6 for stage in runs[0]}
+    with tempfile.TemporaryDirectory() as name, constant_server() as server:
+        folder, url = Path(name), f"{server.url}/v1"
+        rig = Rig(folder, rows)
+        for turn in range(repeats):
+            own = {stage: cpu_s / rows * 1e6 for stage, cpu_s in measure_once(rig, turn).items()}
+            runs.append({**own, **_moved(url, rows)})
+            bare_us.append(_bare_us(url, folder / "rows.jsonl"))
+    medians = {stage: statistics.median(run[stage] for run in runs) for stage in runs[0]}
     lines = table(medians, statistics.median(bare_us))
-    print(f"{'stage':<10} {'CPU us/row':>10} {'of a bare call':>14}")
-    for line in lines:
-        print(f"{line.stage:<10} {line.cpu_us:>10.1f} {line.cpu_us / lines[-1].cpu_us:>14.3f}  {line.what}")
-    if asked.json is not None:
-        figures = {line.stage.removeprefix("- "): line.cpu_us for line in lines}
-        shares = {stage: cpu_us / lines[-1].cpu_us for stage, cpu_us in figures.items()}
-        asked.json.write_text(
-            json.dumps({"rows": asked.rows, "cpu_us": figures, "of_bare": shares}, indent=1)
-        )
+    notes = (f"{rows:,} rows, medians of {repeats} turns; each stage by itself.",)
+    harness.publish(
+        Report("stages", "CPU of one row by stage", harness.machine(), _COLUMNS, lines, notes), chosen
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,10 +1,9 @@
 """What is printed and written of outcomes."""
 
-import json
-
 from benchmarks.outcomes import Check, Outcome
-from benchmarks.saturation import as_json, figure, line
+from benchmarks.saturation import figure, line, report
 from benchmarks.scenarios import SCENARIOS
+from benchmarks.tables import as_json, from_json
 
 MET = Check("share", 0.99, low=0.98)
 MISSED = Check("refused", 0.2, high=0.001)
@@ -28,11 +27,12 @@ def test_an_outcome_is_one_line_marked_when_a_figure_is_missed() -> None:
     assert line("rpm_told", outcome(MET, MISSED)).startswith("!rpm_told")
 
 
-def test_the_json_names_what_was_missed() -> None:
-    said = json.loads(as_json({"a": outcome(MET, NEVER), "b": outcome(MET)}))
-    assert (said["a"]["met"], said["a"]["missed"]) == (False, ["up, s"])
-    assert (said["b"]["met"], said["b"]["missed"]) == (True, [])
-    assert said["b"]["checks"][0] == {"what": "share", "value": 0.99, "low": 0.98, "high": None}
+def test_the_report_has_a_line_for_each_scenario_and_says_what_was_missed() -> None:
+    made = report({"a": outcome(MET, NEVER), "b": outcome(MET)}, is_quick=True)
+    assert [(row["scenario"], row["met"]) for row in made.rows] == [("a", False), ("b", True)]
+    assert made.rows[0]["figures"] == "share 0.99 (≥ 0.98); !up, s never (≤ 10)"
+    assert from_json(as_json(made)).rows[1]["answered"] == "2,999 of 3,000"
+    assert "A third of the usual time." in made.notes
 
 
 def test_every_scenario_says_what_it_is() -> None:

@@ -23,7 +23,7 @@ import orjson
 import uvloop
 
 from benchmarks import harness
-from benchmarks.nginx import Server, nginx
+from benchmarks.servers import CHAT, constant_server
 from benchmarks.tables import Column, Report
 
 _IN_FLIGHT = (64, 1024)
@@ -51,7 +51,14 @@ class Timing(NamedTuple):
     wall_us: float
 
 
-async def with_aiohttp(server: Server, in_flight: int, run: Run) -> None:
+class Service(NamedTuple):
+    """What is called; `authority` is the file of the certificate that signed its own, over TLS."""
+
+    base_url: str
+    authority: Path | None
+
+
+async def with_aiohttp(server: Service, in_flight: int, run: Run) -> None:
     import aiohttp
 
     connector = aiohttp.TCPConnector(limit=in_flight, ssl=_trusting(server) or True)
@@ -65,7 +72,7 @@ async def with_aiohttp(server: Server, in_flight: int, run: Run) -> None:
         await run(call)
 
 
-async def with_connection(server: Server, in_flight: int, run: Run) -> None:
+async def with_connection(server: Service, in_flight: int, run: Run) -> None:
     from batchllm.provider.connection import HttpConnection
     from batchllm.records import Failure
 
@@ -88,7 +95,7 @@ async def with_connection(server: Server, in_flight: int, run: Run) -> None:
     await connection.close()
 
 
-async def with_pyreqwest(server: Server, _: int, run: Run) -> None:
+async def with_pyreqwest(server: Service, _: int, run: Run) -> None:
     from pyreqwest.client import ClientBuilder
 
     builder = ClientBuilder()
@@ -108,11 +115,11 @@ async def with_pyreqwest(server: Server, _: int, run: Run) -> None:
 _CLIENTS = {"aiohttp": with_aiohttp, "connection": with_connection, "pyreqwest": with_pyreqwest}
 
 
-def _trusting(server: Server) -> ssl.SSLContext | None:
+def _trusting(server: Service) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=server.authority) if server.authority else None
 
 
-async def _measure(name: str, server: Server, calls: int, in_flight: int) -> Timing:
+async def _measure(name: str, server: Service, calls: int, in_flight: int) -> Timing:
     """The first half warms up: connections are made, the reply is known."""
     marks: list[tuple[float, float, float]] = []
 
@@ -144,7 +151,7 @@ def _mark() -> tuple[float, float, float]:
     return used.ru_utime, used.ru_stime, time.monotonic()
 
 
-def _in_a_process(name: str, server: Server, calls: int, in_flight: int) -> Timing:
+def _in_a_process(name: str, server: Service, calls: int, in_flight: int) -> Timing:
     command = [sys.executable, "-m", "benchmarks.client", "--one", name, server.base_url]
     command += [str(server.authority or ""), str(calls), str(in_flight)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -155,7 +162,7 @@ def _in_a_process(name: str, server: Server, calls: int, in_flight: int) -> Timi
     return Timing(**json.loads(done.stdout))
 
 
-def compare(server: Server, calls: int, repeats: int) -> list[dict[str, object]]:
+def compare(server: Service, calls: int, repeats: int) -> list[dict[str, object]]:
     """A row for each client and number in flight, medians over the repeats."""
     names = [name for name in _CLIENTS if name != "pyreqwest" or find_spec("pyreqwest")]
     rows: list[dict[str, object]] = []
@@ -181,7 +188,7 @@ def compare(server: Server, calls: int, repeats: int) -> list[dict[str, object]]
 def one(arguments: Sequence[str]) -> None:
     """In a process of its own: measure one client and print its timing."""
     name, base_url, authority, calls, in_flight = arguments
-    server = Server(base_url, Path(authority) if authority else None)
+    server = Service(base_url, Path(authority) if authority else None)
     print(json.dumps(uvloop.run(_measure(name, server, int(calls), int(in_flight)))._asdict()), flush=True)
 
 
@@ -196,8 +203,10 @@ def main(argv: Sequence[str]) -> None:
     harness.allow_open_files()
     rows: list[dict[str, object]] = []
     for tls in (False, True):
-        with nginx(tls=tls) as server:
-            rows += compare(server, calls, repeats)
+        with constant_server(is_tls=tls) as server:
+            file = server.environ.get("SSL_CERT_FILE")
+            service = Service(server.url + CHAT, Path(file) if file else None)
+            rows += compare(service, calls, repeats)
     notes = (
         f"{calls:,} calls after as many to warm up, medians of {repeats}, each client in a process of its own.",
     )

@@ -104,7 +104,9 @@ def _certificate(folder: Path) -> Path:
     request += ["-pkeyopt", "ec_paramgen_curve:P-256"]
     names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     authority = ["-subj", "/CN=benchmark authority", "-keyout", "ca.key", "-out", "ca.pem"]
-    server = [*names, "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "key.pem", "-out", "own.pem"]
+    # Strict clients take no authority's certificate for a server's.
+    leaf = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=serverAuth"]
+    server = [*names, *leaf, "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "key.pem", "-out", "own.pem"]
     for extra in (authority, server):
         command = [*request, *extra]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

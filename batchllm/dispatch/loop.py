@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from batchllm.budget import Budget
 from batchllm.clock import Clock
 from batchllm.dispatch.aftermath import Aftermath, FailedCall
+from batchllm.dispatch.calls import Calls
 from batchllm.dispatch.endings import Ending, all_dealt_with
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import CallFacts, attempt_record, cost_of, done_records
@@ -46,7 +47,6 @@ _LONGEST_NAP_S = 5.0
 #: How often calls are looked at that take too long. Late by more than the second figure, the process stood still.
 _LOOK_EVERY_S = 1.0
 _STOOD_STILL_S = 5.0
-_FIRST_NOTE = 64
 #: The loop's timers count milliseconds; a shorter wait would spin. What comes late is made up for.
 _SHORTEST_NAP_S = 0.001
 _TOO_MANY = 429
@@ -101,10 +101,7 @@ class Dispatcher:
             stop=self.stop,
             put=self._put,
         )
-        self._calls: dict[asyncio.Task[None], tuple[Lane, float]] = {}  # with when each was sent
-        self._most = sum(lane.window.most for lane in lanes)
-        self._noted = 0  # of calls in flight: told ahead, since the record takes a moment
-        self._overdue: set[asyncio.Task[None]] = set()
+        self._calls = Calls(lanes, recorder, self._note_crash)
         self._safe = Safety()
         recorder.watch(self._note_committed)
         self._news = asyncio.Event()
@@ -139,17 +136,12 @@ class Dispatcher:
 
     async def drain(self, timeout_s: float) -> int:
         """Wait for the calls in flight; returns how many were left and have been abandoned."""
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=timeout_s)
-        return await self.abandon()
+        await self._calls.drain(timeout_s)
+        return await self._calls.abandon()
 
     async def abandon(self) -> int:
-        """Cancel the calls in flight. They may have been paid for: the record says unknown."""
-        left = list(self._calls)
-        for call in left:
-            call.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        return len(left)
+        """Cancel the calls in flight; returns how many there were."""
+        return await self._calls.abandon()
 
     @property
     def in_flight(self) -> int:
@@ -182,13 +174,7 @@ class Dispatcher:
             if late_s > _STOOD_STILL_S:
                 self._wake_up(late_s, now_s)
             elif late_s < _LOOK_EVERY_S:  # else replies may lie unread
-                self._end_overdue(now_s)
-
-    def _end_overdue(self, now_s: float) -> None:
-        for call, (lane, sent_s) in self._calls.items():
-            if now_s - sent_s > lane.latency.deadline_s and call not in self._overdue:
-                self._overdue.add(call)
-                call.cancel()
+                self._calls.end_overdue(now_s)
 
     def _wake_up(self, late_s: float, now_s: float) -> None:
         """Stopped by a signal, or the machine slept: what could have gone meanwhile does not go now."""
@@ -249,12 +235,7 @@ class Dispatcher:
         lane.stats.in_flight = lane.window.in_flight
         lane.newest, lane.newest_s = work, now_s
         sent = lane.limits.take(made, lane.most_tokens(work.request), now_s)
-        call = self._loop.create_task(self._call(lane, work, made, sent))
-        self._calls[call] = (lane, now_s)
-        if len(self._calls) > self._noted // 2 and self._noted < self._most:
-            self._noted = min(self._most, max(_FIRST_NOTE, 4 * len(self._calls)))
-            self._recorder.note_in_flight(self._noted)
-        call.add_done_callback(self._end_call)
+        self._calls.start(self._call(lane, work, made, sent), lane, now_s, self._loop)
 
     async def _is_fit(self, lane: Lane) -> bool:
         """Wait until the lane may send one more request; False when it never will again."""
@@ -390,7 +371,7 @@ class Dispatcher:
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if task is not None and task in self._overdue and task.uncancel() == 0:
+            if self._calls.is_overdue(task):
                 return _overdue(lane.latency.deadline_s)
             if task is None or task.cancelling():
                 raise
@@ -431,11 +412,6 @@ class Dispatcher:
         if self._budget is not None:
             self._budget.settle(_worst_usd(lane, work), cost)
             self._settled.set()
-
-    def _end_call(self, call: asyncio.Task[None]) -> None:
-        self._calls.pop(call, None)
-        self._overdue.discard(call)
-        self._note_crash(call)
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:
         """An exception in a pump, the feed or a call is a bug or a full disk: it ends the run, never silently."""

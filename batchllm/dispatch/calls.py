@@ -1,0 +1,74 @@
+"""The calls that are out: each a task, with its lane and the moment at which it was sent.
+
+How many there are is told to the record ahead of time, since a hard kill may have paid for all of them in vain.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+
+from batchllm.dispatch.lane import Lane
+from batchllm.ports import Recorder
+
+#: The first note, and by how much each later one is ahead of what is out.
+_FIRST_NOTE = 64
+_AHEAD = 4
+
+
+class Calls:
+    """`ended` hears of each task once it is over."""
+
+    def __init__(
+        self, lanes: Sequence[Lane], recorder: Recorder, ended: Callable[[asyncio.Task[None]], None]
+    ) -> None:
+        self._recorder = recorder
+        self._ended = ended
+        self._out: dict[asyncio.Task[None], tuple[Lane, float]] = {}
+        self._overdue: set[asyncio.Task[None]] = set()
+        self._most = sum(lane.window.most for lane in lanes)
+        self._noted = 0
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    def start(
+        self,
+        call: Coroutine[object, object, None],
+        lane: Lane,
+        now_s: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        task = loop.create_task(call)
+        self._out[task] = (lane, now_s)
+        if len(self._out) > self._noted // 2 and self._noted < self._most:
+            self._noted = min(self._most, max(_FIRST_NOTE, _AHEAD * len(self._out)))
+            self._recorder.note_in_flight(self._noted)
+        task.add_done_callback(self._end)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Until all are over, or the time is."""
+        if self._out:
+            await asyncio.wait(self._out, timeout=timeout_s)
+
+    async def abandon(self) -> int:
+        """Cancel what is out. It may have been paid for: the record says unknown."""
+        left = list(self._out)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        return len(left)
+
+    def end_overdue(self, now_s: float) -> None:
+        """Cancel those that take far longer than any before on their lane."""
+        for task, (lane, sent_s) in self._out.items():
+            if now_s - sent_s > lane.latency.deadline_s and task not in self._overdue:
+                self._overdue.add(task)
+                task.cancel()
+
+    def is_overdue(self, task: "asyncio.Task[object] | None") -> bool:
+        """Whether the cancellation that has just reached this task is that of `end_overdue`, and nobody else's."""
+        return task is not None and task in self._overdue and task.uncancel() == 0
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._out.pop(task, None)
+        self._overdue.discard(task)
+        self._ended(task)

@@ -11,9 +11,11 @@ from math import inf, isfinite
 from typing import NamedTuple
 
 from batchllm.clock import Clock
+from batchllm.limit.allowance import Allowance
 from batchllm.limit.bucket import Reservation, TokenBucket
+from batchllm.limit.crowding import Crowding
 from batchllm.limit.governor import Governor
-from batchllm.limit.pace import USED_SHARE, Pace
+from batchllm.limit.pace import Pace
 from batchllm.limit.sharing import Learned, LoneMember, Membership, Report
 from batchllm.limit.window import Window
 from batchllm.records import Failure, LimitHint, LimitScope
@@ -32,16 +34,8 @@ _REPORT_EVERY_S = 0.4
 _UNSHARED_NAP_S = 0.02
 #: A refusal so soon after another one is about the same excess.
 _ECHO_S = 1.0
-#: Refused so often with as many calls out as ever were, it is the calls at once that are limited, and not the rate.
-_SAME_HEIGHT = 4
-#: With fewer calls out than this nothing is said of calls at once.
-_FEWEST = 3
-#: Refusals at a number that the provider took before; one may be a race of two messages.
-_DOUBTS = 1
 #: Limits outside of these are none, whoever states them.
 _LEAST_LIMIT, _MOST_LIMIT = 0.01, 1e12
-#: A told or heard limit is learned again from a header only if it differs by more than this.
-_SAME_LIMIT = 1e-3
 
 
 class Sent(NamedTuple):
@@ -72,37 +66,6 @@ class _Lesson(NamedTuple):
         return None if self.named is None or self.named.limit is None else int(self.named.limit)
 
 
-class _Allowance:
-    """One kind of budget, a minute: told by the job, heard from the provider, taught by refusals."""
-
-    def __init__(self, told: float | None) -> None:
-        self.told = told
-        self.heard: float | None = None
-        self.governor = Governor()
-
-    @property
-    def known(self) -> float:
-        """Infinite when neither job nor provider say."""
-        return min(self.told or inf, self.heard or inf)
-
-    def hear(self, per_minute: float) -> bool:
-        """Whether it is another limit than before."""
-        before = self.known
-        if self.heard is not None and abs(per_minute / self.heard - 1.0) < _SAME_LIMIT:
-            return False
-        self.heard = per_minute
-        if self.known > before:
-            self.governor.free()
-        return self.known != before
-
-    def per_minute(self, now_s: float, share: float) -> float:
-        known = self.known * share
-        taught = self.governor.rate(now_s) * 60.0 / USED_SHARE
-        if taught > known:
-            self.governor.free()  # it came back to what is told or said
-        return min(known, taught)
-
-
 def _silence(text: str) -> None:
     """Says nothing."""
 
@@ -122,8 +85,8 @@ class LaneLimits:
     ) -> None:
         self._clock = clock
         self._window = window
-        self._requests = _Allowance(rpm)
-        self._tokens = _Allowance(tpm)
+        self._requests = Allowance(rpm)
+        self._tokens = Allowance(tpm)
         self._member = member or LoneMember()
         self._say = say
         self._pace: Pace | None = None
@@ -138,10 +101,7 @@ class LaneLimits:
         self._sent_since = 0
         self._streak = 0  # refusals that came soon after one another
         self._refusals_on_end = 0  # with nothing let through between them
-        self._highest = 0  # calls at once that the provider has taken
-        self._heights = 0  # refusals at that height or above
-        self._same_height = _SAME_HEIGHT
-        self._doubts = 0
+        self._crowding = Crowding()
         self._tokens_sent = 0.0
         self._slack: tuple[float, float] | None = None  # tokens that the provider says are left, and when
         self._is_recalled = False  # what is heard was heard by an earlier run
@@ -215,7 +175,7 @@ class LaneLimits:
 
     def note_accepted(self, sent: Sent, now_s: float) -> None:
         """The provider took it in, whatever came of it."""
-        self._highest = max(self._highest, sent.on_wire)
+        self._crowding.note_taken(sent.on_wire)
         self._window.note_answer(now_s)
 
     def wants_hints(self, now_s: float) -> bool:
@@ -314,7 +274,9 @@ class LaneLimits:
     def _learn(self, lesson: "_Lesson", sent: Sent, tokens: float, now_s: float) -> Governor | None:
         """The governor that has learned from it; None when it was the number of calls at once."""
         scope = lesson.scope
-        if scope is LimitScope.CONCURRENCY or (scope is None and self._is_height(sent)):
+        if scope is LimitScope.CONCURRENCY or (
+            scope is None and self._crowding.is_shown(sent.on_wire, self._window)
+        ):
             self._window.note_refused(sent.on_wire, now_s, told=lesson.concurrency)
             if scope is None:
                 self._requests.governor.free()
@@ -323,23 +285,6 @@ class LaneLimits:
         most = allowance.known * self._share / 60.0
         allowance.governor.note_refused(amount, sent.at_s, now_s, silence_s=lesson.silence_s, most=most)
         return allowance.governor
-
-    def _is_height(self, sent: Sent) -> bool:
-        """Whether this and the refusals before it came with as many calls out as were ever taken."""
-        window = self._window
-        if window.learned is not None:
-            if sent.on_wire > window.stands or self._doubts < _DOUBTS:
-                self._doubts = 0 if sent.on_wire > window.stands else self._doubts + 1
-                return True
-            window.forget_learned()  # fewer than it took before: it is the rate after all
-            self._heights, self._doubts, self._same_height = 0, 0, self._same_height * 4
-            return False
-        if sent.on_wire < max(self._highest, _FEWEST):
-            self._heights = 0
-            self._highest = max(1, int(self._highest * 0.98))
-            return False
-        self._heights += 1
-        return self._heights >= self._same_height
 
     def _own_silence_s(self, governor: Governor | None, amount: float) -> float:
         """As long as two requests take, doubled while refusals go on."""
@@ -410,12 +355,12 @@ class LaneLimits:
         elif self._bucket is not None:
             self._window.widen()
 
-    def _say_lower(self, kind: str, allowance: _Allowance) -> None:
-        told, heard = allowance.told, allowance.heard
-        if told is not None and heard is not None and heard < told:
+    def _say_lower(self, kind: str, allowance: Allowance) -> None:
+        heard = allowance.lower_than_told
+        if heard is not None:
             self._say_once(
                 kind,
-                f"the provider allows {heard:,.0f} {kind} a minute, fewer than the {told:,.0f} that are told",
+                f"the provider allows {heard:,.0f} {kind} a minute, fewer than the {allowance.told:,.0f} told",
             )
 
     def _say_once(self, what: str, text: str) -> None:

@@ -68,7 +68,7 @@ def test_a_header_lowers_a_told_limit_and_says_so_once() -> None:
     rig.hear(REQUESTS, 1_500)
     rig.hear(REQUESTS, 1_400)
     assert rig.send_for(60.0) <= 1_400
-    assert rig.said == ["the provider allows 1,500 requests a minute, fewer than the 3,000 that are told"]
+    assert rig.said == ["the provider allows 1,500 requests a minute, fewer than the 3,000 told"]
 
 
 def test_a_header_never_raises_what_the_job_tells() -> None:

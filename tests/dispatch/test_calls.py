@@ -1,0 +1,73 @@
+"""Calls that are out, in virtual time."""
+
+import asyncio
+
+from dispatch_rig import Rig
+
+from batchllm.dispatch.calls import Calls
+from batchllm.limit.latency import Latency
+from batchllm.testing import MemoryRecorder, ScriptedProvider, echo, run_virtual
+
+
+def rigged(most: int = 1_000) -> tuple[Calls, Rig, MemoryRecorder, list[asyncio.Task[None]]]:
+    rig = Rig(ScriptedProvider(echo), size=most)
+    ended: list[asyncio.Task[None]] = []
+    return Calls(rig.lanes, rig.recorder, ended.append), rig, rig.recorder, ended
+
+
+def test_what_may_be_out_is_noted_ahead_of_time_and_never_above_what_can_be() -> None:
+    async def main() -> list[int]:
+        calls, rig, recorder, _ = rigged(most=500)
+        noted = []
+        for _ in range(400):
+            calls.start(asyncio.sleep(1.0), rig.lanes[0], 0.0, asyncio.get_running_loop())
+            noted.append(recorder.most_in_flight)
+        await calls.drain(5.0)
+        assert len(calls) == 0
+        return noted
+
+    noted = run_virtual(main())
+    assert all(ahead >= min(500, 2 * out) for out, ahead in enumerate(noted[:250], 1))
+    assert noted[-1] == 500
+
+
+def test_a_call_that_takes_far_longer_than_any_before_is_cancelled_once_and_knows_why() -> None:
+    async def main() -> tuple[list[bool], int]:
+        calls, rig, _, ended = rigged()
+        rig.lanes[0].latency = Latency(5.0)
+        found: list[bool] = []
+
+        async def call() -> None:
+            try:
+                await asyncio.sleep(60.0)
+            except asyncio.CancelledError:
+                found.append(calls.is_overdue(asyncio.current_task()))
+
+        calls.start(call(), rig.lanes[0], 0.0, asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        for now_s in (4.0, 6.0, 7.0):
+            calls.end_overdue(now_s)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return found, len(ended)
+
+    assert run_virtual(main()) == ([True], 1)
+
+
+def test_what_is_abandoned_is_not_overdue() -> None:
+    async def main() -> tuple[list[bool], int]:
+        calls, rig, _, _ = rigged()
+        found: list[bool] = []
+
+        async def call() -> None:
+            try:
+                await asyncio.sleep(60.0)
+            except asyncio.CancelledError:
+                found.append(calls.is_overdue(asyncio.current_task()))
+                raise
+
+        calls.start(call(), rig.lanes[0], 0.0, asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        return found, await calls.abandon()
+
+    assert run_virtual(main()) == ([False], 1)

@@ -123,6 +123,10 @@ class HttpConnection:
                 return found
             wire = found
             left_s -= parts.loop.time() - begun_s
+            if parts is not self._parts:  # closed between the moment the connection was there and this one
+                wire.abort()
+                parts.pool.put(wire)
+                return self._not_opened(LostError(_CLOSED), deadline_s, is_late=False)
         parts.deadlines.start(wire, min(left_s, _LONGEST_S))
         try:
             head = (self._heads.get(path) or self._head(path)) + b"%d\r\n\r\n" % len(body)

@@ -1,8 +1,8 @@
 """One reply after another, out of bytes that were cut anywhere: no socket, no loop, no clock.
 
 The grammar is llhttp's (httptools), the parser of Node.js; what is added here is what a client must not leave to
-its server: how much is held in memory, where a reply ends, and that nothing which follows a reply is ever taken for
-the next one. Whether the connection may carry another call is part of the reply.
+its server: how much is held in memory, where a reply ends, and that nothing which comes with a reply or after it on an
+idle connection is ever taken for the next one. Whether the connection may carry another call is part of the reply.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,10 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256
 #: Names come back in each reply, so that each spelling is decoded once. Bounded: a server may make them up.
 _MAX_NAMES = 1_024
+_MAX_NAME_BYTES = 64
 _names: dict[bytes, str] = {}
+#: A chunk may hold two bytes, and each piece takes fifty more: so many are put together.
+_MOST_PIECES = 4_096
 
 
 class ReplyError(Exception):
@@ -61,6 +64,7 @@ class ReplyReader:
         "_fed_bytes",
         "_has_body",
         "_headers",
+        "_joined",
         "_joins",
         "_max_bytes",
         "_parser",
@@ -74,6 +78,7 @@ class ReplyReader:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._joined: bytearray | None = None
         self._reply: Reply | None = None
         self._unpacker: Unpacker | None = None
         self.status: int | None = None
@@ -116,7 +121,10 @@ class ReplyReader:
             if self._silent_bytes == 0:
                 raise NoReplyError("no byte arrived")
             raise BrokenReplyError("it ended within its head")
-        if "content-length" in self._headers or "chunked" in self._headers.get("transfer-encoding", ""):
+        if (
+            "content-length" in self._headers
+            or "chunked" in self._headers.get("transfer-encoding", "").lower()
+        ):
             raise BrokenReplyError(f"it ended after {self._size:,} bytes, before its end")
         return self._whole(is_last=True)
 
@@ -167,6 +175,10 @@ class ReplyReader:
         if self._size > self._max_bytes:
             raise ReplyTooLargeError
         self._pieces.append(data)
+        if len(self._pieces) >= _MOST_PIECES:
+            self._joined = self._joined or bytearray()
+            self._joined += b"".join(self._pieces)
+            self._pieces.clear()
 
     def on_message_complete(self) -> None:
         if self.status is not None:
@@ -175,6 +187,7 @@ class ReplyReader:
     def _begin(self) -> None:
         self._headers: dict[str, str] = {}
         self._pieces: list[bytes] = []
+        self._joined = None
         self._size = 0
         self._joins = 0
         self._unpacker = None
@@ -184,7 +197,10 @@ class ReplyReader:
         if self._unpacker is not None and not self._unpacker.is_whole:
             raise BrokenReplyError("its compressed body ends early")
         pieces = self._pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._joined is not None:
+            body = b"".join((self._joined, *pieces))
+        else:
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return Reply(self.status or 0, self._headers, body, is_last)
 
     def _watch(self, size: int) -> None:
@@ -200,7 +216,7 @@ class ReplyReader:
 
 def _known(name: bytes) -> str:
     key = name.decode("latin-1").lower()
-    if len(_names) < _MAX_NAMES:
+    if len(_names) < _MAX_NAMES and len(name) <= _MAX_NAME_BYTES:
         _names[name] = key
     return key
 

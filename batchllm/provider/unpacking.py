@@ -9,6 +9,9 @@ import zlib
 ACCEPTED = "gzip, deflate"
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's wbits
 _GZIP_MAGIC = 0x1F
+#: JSON shrinks to a tenth or a thirtieth; deflate can do 1,032. Beyond the first 8 MB, what swells more is a bomb:
+#: unpacked at once, a megabyte of it would hold the loop for a second and take half a gigabyte.
+_STEP_BYTES, _FREE_BYTES, _MOST_RATIO = 1 << 20, 8 << 20, 200
 
 
 class UnpackingError(Exception):
@@ -22,6 +25,7 @@ class Unpacker:
         self._is_gzip = is_gzip
         self._stream: zlib._Decompress | None = None
         self._is_over = False
+        self._fed = self._made = 0
 
     @classmethod
     def of(cls, coding: str) -> "Unpacker | None":
@@ -43,13 +47,17 @@ class Unpacker:
     def feed(self, data: bytes, room: int) -> bytes:
         """At most `room` bytes of what `data` holds; a caller that gets them all has no use for the rest."""
         pieces = []
+        self._fed += len(data)
         try:
             while data and room > 0 and not self._is_over:
                 if self._stream is None:
                     self._stream = zlib.decompressobj(self._window(data[0]))
-                piece = self._stream.decompress(data, room)
+                piece = self._stream.decompress(data, min(room, _STEP_BYTES))
                 pieces.append(piece)
                 room -= len(piece)
+                self._made += len(piece)
+                if self._made > _FREE_BYTES and self._made > _MOST_RATIO * self._fed:
+                    raise UnpackingError("its compressed body swells beyond any text")
                 data = self._stream.unconsumed_tail
                 if self._stream.eof:
                     data = self._next_member(self._stream.unused_data)

@@ -522,6 +522,26 @@ class TestConstruction:
         assert isinstance(got, Failure)
         assert got.billed is Billed.UNKNOWN
 
+    async def test_a_call_that_waits_for_a_place_is_not_sent_after_close(self) -> None:
+        """The place comes back, and the connection is closed before the call that waited has gone on."""
+        ledger = Ledger()
+        async with (
+            serving(saying(answer(), ledger=ledger)) as port,
+            lane(port, max_connections=1) as connection,
+        ):
+
+            async def first() -> None:
+                await connection.send("/x", BODY, LONG_S)
+                await connection.close()
+
+            one = asyncio.create_task(first())
+            two = asyncio.create_task(connection.send("/x", BODY, LONG_S))
+            await one
+            got = await two
+        assert isinstance(got, Failure)
+        assert got.billed is Billed.NO
+        assert len(ledger.heads) == 1
+
 
 class TestTls:
     @pytest.fixture

@@ -18,6 +18,7 @@ from batchllm.provider.reply import (
     ReplyError,
     ReplyReader,
     ReplyTooLargeError,
+    _names,
 )
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -293,3 +294,32 @@ def test_damage_is_told_the_same_however_it_is_cut(
 def test_no_bytes_are_too_strange(pieces: list[bytes]) -> None:
     result = outcome(pieces)
     assert isinstance(result, Reply) or (isinstance(result, type) and issubclass(result, ReplyError))
+
+
+@pytest.mark.parametrize("spelling", ["chunked", "Chunked", "CHUNKED"])
+def test_a_chunked_body_that_ends_early_is_no_answer_however_it_is_spelt(spelling: str) -> None:
+    reader = ReplyReader(1 << 20)
+    head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {spelling}\r\n\r\n".encode()
+    assert reader.feed(head + b"ff\r\nhello") is None
+    with pytest.raises(BrokenReplyError):
+        reader.end()
+
+
+def test_chunks_of_two_bytes_come_back_whole_and_in_order() -> None:
+    reader = ReplyReader(1 << 20)
+    body = b"".join(b"%05d" % number for number in range(4_000))
+    chunks = b"".join(b"2\r\n" + body[at : at + 2] + b"\r\n" for at in range(0, len(body), 2))
+    reply = reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert reply is not None
+    assert reply.body == body
+
+
+def test_made_up_names_of_headers_are_not_kept() -> None:
+    before = dict(_names)
+    reader = ReplyReader(1 << 20)
+    name = "x-" + "n" * 100
+    reply = reader.feed(f"HTTP/1.1 200 OK\r\n{name}: 1\r\nContent-Length: 0\r\n\r\n".encode())
+    assert reply is not None
+    assert reply.headers[name] == "1"
+    assert name.encode() not in _names
+    assert set(_names) - set(before) <= {b"Content-Length"}

@@ -74,3 +74,14 @@ def test_damage_is_told(coding: str) -> None:
 @pytest.mark.parametrize("room", [1, 10, 1_000])
 def test_no_more_comes_out_than_there_is_room_for(room: int) -> None:
     assert len(unpacker("gzip").feed(gzip.compress(b"\0" * MANY), room)) == room
+
+
+def test_what_swells_beyond_any_text_is_refused_before_it_fills_the_memory() -> None:
+    bomb = gzip.compress(bytes(64 << 20))
+    with pytest.raises(UnpackingError, match="swells"):
+        unpacker("gzip").feed(bomb, 256 << 20)
+
+
+def test_long_text_that_repeats_itself_is_unpacked_whole() -> None:
+    text = b"".join(b'{"label": "positive", "number": %d}' % number for number in range(300_000))
+    assert unpacker("gzip").feed(gzip.compress(text), 256 << 20) == text

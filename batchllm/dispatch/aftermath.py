@@ -190,6 +190,7 @@ class Aftermath:
         for part in parts:
             part.excluded = work.excluded
             part.tries = work.tries.copy()
+            part.overdue = work.overdue
             part.causes = dict(work.causes)
             part.last_failure = work.last_failure
         self._board.replace(parts)

@@ -1,4 +1,4 @@
-"""The calls that are out: each a task, with its lane and the moment at which it was sent.
+"""The calls that are out: each a task, with its lane, its request and the moment at which it was sent.
 
 How many there are is told to the record ahead of time, since a hard kill may have paid for all of them in vain.
 """
@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 from batchllm.dispatch.lane import Lane
+from batchllm.dispatch.work import Work
 from batchllm.ports import Recorder
 
 #: The first note, and by how much each later one is ahead of what is out.
@@ -22,7 +23,7 @@ class Calls:
     ) -> None:
         self._recorder = recorder
         self._ended = ended
-        self._out: dict[asyncio.Task[None], tuple[Lane, float]] = {}
+        self._out: dict[asyncio.Task[None], tuple[Lane, Work, float]] = {}
         self._overdue: set[asyncio.Task[None]] = set()
         self._most = sum(lane.window.most for lane in lanes)
         self._noted = 0
@@ -34,11 +35,12 @@ class Calls:
         self,
         call: Coroutine[object, object, None],
         lane: Lane,
+        work: Work,
         now_s: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         task = loop.create_task(call)
-        self._out[task] = (lane, now_s)
+        self._out[task] = (lane, work, now_s)
         if len(self._out) > self._noted // 2 and self._noted < self._most:
             self._noted = min(self._most, max(_FIRST_NOTE, _AHEAD * len(self._out)))
             self._recorder.note_in_flight(self._noted)
@@ -59,10 +61,11 @@ class Calls:
 
     def end_overdue(self, now_s: float) -> None:
         """Cancel those that take far longer than any before on their lane."""
-        for task, (lane, sent_s) in self._out.items():
-            if now_s - sent_s > lane.latency.deadline_s and task not in self._overdue:
+        for task, (lane, work, sent_s) in self._out.items():
+            if now_s - sent_s > lane.latency.deadline_s(work.overdue) and task not in self._overdue:
+                work.overdue += 1
                 self._overdue.add(task)
-                task.cancel()
+                task.get_loop().call_soon(task.cancel)  # a reply that has come in this turn goes first
 
     def is_overdue(self, task: "asyncio.Task[object] | None") -> bool:
         """Whether the cancellation that has just reached this task is that of `end_overdue`, and nobody else's."""

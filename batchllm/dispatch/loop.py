@@ -49,7 +49,7 @@ _LOOK_EVERY_S = 1.0
 _STOOD_STILL_S = 5.0
 #: The loop's timers count milliseconds; a shorter wait would spin. What comes late is made up for.
 _SHORTEST_NAP_S = 0.001
-_TOO_MANY = 429
+_TOO_MANY, _FIRST_ERROR = 429, 300
 #: Rows that may wait for a lane beside what is in flight: packed requests hold up to 2,048 of them each.
 _WAITING_ROWS = 512
 _LEAST_WAITING = 8
@@ -113,6 +113,8 @@ class Dispatcher:
         """Until all that `feed` yields has been dealt with, or nothing more can be done, or `stop` is called."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
+        for lane in self._lanes:
+            lane.limits.watch(self._board.wake)
         tasks = [asyncio.create_task(self._feed(feed))]
         tasks.append(asyncio.create_task(self._watch_record()))
         tasks.append(asyncio.create_task(self._watch_time()))
@@ -171,6 +173,8 @@ class Dispatcher:
             await asyncio.sleep(_LOOK_EVERY_S)
             now_s = self._clock.monotonic_s()
             late_s = now_s - before_s - _LOOK_EVERY_S
+            for lane in self._lanes:
+                lane.limits.tick(now_s, is_asking=self._board.has_waiting(lane.index))
             if late_s > _STOOD_STILL_S:
                 self._wake_up(late_s, now_s)
             elif late_s < _LOOK_EVERY_S:  # else replies may lie unread
@@ -235,7 +239,7 @@ class Dispatcher:
         lane.stats.in_flight = lane.window.in_flight
         lane.newest, lane.newest_s = work, now_s
         sent = lane.limits.take(made, lane.most_tokens(work.request), now_s)
-        self._calls.start(self._call(lane, work, made, sent), lane, now_s, self._loop)
+        self._calls.start(self._call(lane, work, made, sent), lane, work, now_s, self._loop)
 
     async def _is_fit(self, lane: Lane) -> bool:
         """Wait until the lane may send one more request; False when it never will again."""
@@ -268,15 +272,16 @@ class Dispatcher:
         """Reserve tokens and money for a request, and wait for them; when it cannot go now it is given back."""
         now_s = self._clock.monotonic_s()
         tpm = lane.limits.tpm
-        if tpm is not None and work.request.prompt_tokens > tpm:
+        if tpm is not None and work.request.prompt_tokens > tpm and not lane.limits.is_recalled:
             self._aftermath.pass_on(lane, work)
             return None
         tokens = lane.likely_tokens(work.request)  # an estimate of the answer refuses no row
         made = lane.limits.reserve(
-            tokens if tpm is None else min(tokens, int(tpm)), lane.most_tokens(work.request), now_s
+            tokens if tpm is None else min(tokens, tpm), lane.most_tokens(work.request), now_s
         )
-        while lane.is_fit and made.ready_s > now_s:
-            await asyncio.sleep(min(max(made.ready_s - now_s, _SHORTEST_NAP_S), _LONGEST_NAP_S))
+        while lane.is_fit and (made.ready_s > now_s or not lane.limits.has_share(now_s)):
+            # Not longer than a second: a limit that is raised, or a share, brings its moment forward.
+            await asyncio.sleep(min(max(made.ready_s - now_s, _SHORTEST_NAP_S), _LOOK_EVERY_S))
             now_s = self._clock.monotonic_s()
         if lane.is_fit and (self._budget is None or self._budget.reserve(_worst_usd(lane, work))):
             return made
@@ -372,7 +377,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._calls.is_overdue(task):
-                return _overdue(lane.latency.deadline_s)
+                return _overdue(self._clock.monotonic_s() - sent.at_s)
             if task is None or task.cancelling():
                 raise
             return _CANCELLED  # by the connection, not by us: nobody would ever hear of the request again
@@ -384,7 +389,10 @@ class Dispatcher:
         """Learn the limits that the provider states; refusals always tell, other replies now and then."""
         now_s = self._clock.monotonic_s()
         if reply.status == _TOO_MANY or lane.limits.wants_hints(now_s):
-            lane.limits.heed(lane.read_hints(reply.headers), sent, now_s)
+            hints = lane.read_hints(reply.headers)
+            lane.limits.heed(hints, sent, now_s, is_answer=reply.status < _FIRST_ERROR)
+            if lane.quiet_s:
+                self._board.wake()  # with `in_order`, the next lane steps in
             lane.stats.rpm, lane.stats.tpm = lane.limits.rpm, lane.limits.tpm
 
     def _settle(
@@ -429,11 +437,11 @@ def _worst_usd(lane: Lane, work: Work) -> float:
     return worst_case_usd(lane.price, prompt_tokens, lane.max_output_tokens * len(work.request.rows))
 
 
-def _overdue(deadline_s: float) -> Failure:
+def _overdue(waited_s: float) -> Failure:
     return Failure(
         Action.AGAIN,
         FailureCode.TIMEOUT,
-        f"no answer in {deadline_s:.0f} s, ten times the longest so far (timeout_s sets another limit)",
+        f"no answer in {waited_s:.0f} s, far longer than others took (timeout_s sets a limit of your own)",
         billed=Billed.UNKNOWN,
     )
 

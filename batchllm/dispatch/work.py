@@ -20,7 +20,17 @@ TRIES_IN_ORDER = 2
 class Work:
     """One request on its way, with what it has been through."""
 
-    __slots__ = ("causes", "excluded", "falls", "last_failure", "last_lane", "pinned", "request", "tries")
+    __slots__ = (
+        "causes",
+        "excluded",
+        "falls",
+        "last_failure",
+        "last_lane",
+        "overdue",
+        "pinned",
+        "request",
+        "tries",
+    )
 
     def __init__(self, request: Request, pinned: int | None = None) -> None:
         self.request = request
@@ -30,6 +40,7 @@ class Work:
         self.last_lane: int | None = None
         self.last_failure: Failure | None = None
         self.causes: dict[str, str] = {}  # lane name → its last message
+        self.overdue = 0  # how often it was given up for taking too long
         self.falls: dict[int, int] = {}  # lane → how often it failed this request
 
     def note_fall(self, lane: int) -> None:
@@ -107,11 +118,15 @@ class Board:
             self._drained.clear()
             await self._drained.wait()
 
+    def has_waiting(self, lane: int) -> bool:
+        """Whether there is a request now that this lane may take."""
+        return self._returned_for(lane) is not None or bool(self._fresh_for(lane))
+
     async def has_for(self, lane: int) -> bool:
         """Wait until there is a request for this lane; False when the board is closed."""
         waker = self._wakers[lane]
         while not self.is_closed:
-            if self._returned_for(lane) is not None or self._fresh_for(lane):
+            if self.has_waiting(lane):
                 return True
             waker.clear()
             await waker.wait()

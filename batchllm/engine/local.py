@@ -222,7 +222,7 @@ class _Run:
                 retry=checked.job.retry,
                 clock=self._options.clock,
                 prompt_margin=checked.prompt_margin,
-                most_in_flight=most_connections() // len(checked.lanes),
+                most_in_flight=max(1, most_connections() // len(checked.lanes)),
                 say=self._options.say,
             ),
             base_urls=base_urls,

@@ -21,9 +21,11 @@ _MINUTE_S = 60.0
 class Reservation:
     """Tokens that were taken; `ready_s` is when their request may go."""
 
-    __slots__ = ("at_s", "ready_s", "tokens")
+    __slots__ = ("at_s", "is_logged", "owner", "ready_s", "tokens")
 
     def __init__(self, tokens: float, at_s: float, ready_s: float) -> None:
+        self.owner: TokenBucket | None = None  # None: made while no limit was known
+        self.is_logged = False  # whether its owner's log of a minute counts it
         self.tokens = tokens
         self.at_s = at_s
         self.ready_s = ready_s
@@ -32,7 +34,7 @@ class Reservation:
 class TokenBucket:
     """One caller at a time: it waits until `ready_s`, says `take`, and then asks for the next."""
 
-    __slots__ = ("_held", "_level", "_log", "_updated_s", "capacity", "per_minute", "rate")
+    __slots__ = ("_held", "_level", "_log", "_updated_s", "_waiting", "capacity", "per_minute", "rate")
 
     def __init__(self, per_minute: float, *, now_s: float) -> None:
         self._set(per_minute)
@@ -40,33 +42,52 @@ class TokenBucket:
         self._updated_s = now_s
         self._log: deque[Reservation] = deque()  # in the order of `at_s`
         self._held = 0.0  # what the log comes to
+        self._waiting: Reservation | None = None  # made, and its request has not gone
 
     def change(self, per_minute: float, now_s: float) -> None:
         """From now on another limit; what was taken still counts."""
         self._refill(now_s)
         self._set(per_minute)
         self._level = min(self._level, self.capacity)
+        if self._waiting is not None:
+            owed_s = max(0.0, -self._level / self.rate)
+            self._waiting.ready_s = max(now_s + owed_s, self._room_s(0.0, now_s))
 
     def reserve(self, tokens: float, now_s: float) -> Reservation:
         self._refill(now_s)
         self._level -= tokens
         owed_s = max(0.0, -self._level / self.rate)
         made = Reservation(tokens, now_s, max(now_s + owed_s, self._room_s(tokens, now_s)))
-        self._log.append(made)
-        self._held += tokens
+        self._enter(made)
+        self._waiting = made
         return made
 
     def take(self, made: Reservation, now_s: float) -> None:
         """Its request goes now."""
+        self._waiting = None
         made.at_s = max(now_s, made.at_s)
+        if made.owner is not self:  # the limit became known while it waited
+            self._level -= made.tokens
+            self._enter(made)
+        elif not made.is_logged:  # it waited for more than a minute
+            self._enter(made)
 
     def settle(self, made: Reservation, actual: float, now_s: float) -> None:
-        """Correct a reservation once the real figure is known; 0 gives all of it back."""
+        """Correct a reservation once the real figure is known; 0 gives all of it back.
+
+        A figure beyond a whole minute is no figure of one request: it is not held against the ones after it.
+        """
+        if made.owner is not self:
+            made.tokens = actual  # it went when this limit was not known
+            return
         self._refill(now_s)
+        actual = min(actual, max(made.tokens, self.per_minute))
         self._level = min(self.capacity, self._level + made.tokens - actual)
-        if made.at_s + _MINUTE_S > self._updated_s:
+        if made.is_logged:
             self._held += actual - made.tokens
         made.tokens = actual
+        if made is self._waiting:
+            self._waiting = None
 
     def restart(self, now_s: float) -> None:
         """The process stood still: nothing is made up for."""
@@ -84,9 +105,16 @@ class TokenBucket:
         self._updated_s = max(now_s, self._updated_s)
         log = self._log
         while log and log[0].at_s + _MINUTE_S <= self._updated_s:
-            self._held -= log.popleft().tokens
+            gone = log.popleft()
+            gone.is_logged = False
+            self._held -= gone.tokens
         if not log:
             self._held = 0.0  # sums of floats leave dust
+
+    def _enter(self, made: Reservation) -> None:
+        made.owner, made.is_logged = self, True
+        self._log.append(made)
+        self._held += made.tokens
 
     def _room_s(self, tokens: float, now_s: float) -> float:
         """When the last minute has room for so many more; for what is larger than a minute, when it is empty."""

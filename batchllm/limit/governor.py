@@ -39,6 +39,7 @@ _MOST_HELD_SILENCES = 20.0
 _NEAR = 0.15
 #: Fewer amounts than this are no measure.
 _COUNTABLE = 5
+_LEAST_RATE = 1 / 60
 _WEIGHT = 0.05
 
 
@@ -124,7 +125,7 @@ class Governor:
             self._settle(rate, amount)
             self._count = self._echoes = 0
             self._refused_s = now_s
-        self._rate = max(rate, amount / 60.0)
+        self._rate = max(rate, amount / 60.0, _LEAST_RATE)
         held_s = _HELD_AMOUNTS * (1 + self._echoes) * max(self._mean, amount / 2) / self._rate
         held_s = max(_HELD_S, held_s if self._is_measured else 0.0, self._held_silences * silence_s)
         self._hold_until_s = now_s + silence_s + min(held_s, _LONGEST_HOLD_S)
@@ -158,7 +159,7 @@ class Governor:
         is_near = abs(rate - self._settled) <= _NEAR * self._settled
         grown = self._held_silences * 2.0 if is_near else _FIRST_HELD_SILENCES
         self._held_silences = min(_MOST_HELD_SILENCES, grown)
-        self._settled = max(rate, amount / 60.0)
+        self._settled = max(rate, amount / 60.0, _LEAST_RATE)
 
     def _grow(self, now_s: float) -> None:
         if self._rate is None:

@@ -26,6 +26,7 @@ _HEED_EVERY_S = 0.1
 _LONGEST_PACED_S = 60.0
 #: After a refusal that names no time: as long as two requests take, within these bounds, doubled while refusals go on.
 _SHORTEST_SILENCE_S = 0.05
+_LONGEST_QUIET_S = 86_400.0
 _FIRST_SILENCE_S = 0.5
 _LONGEST_SILENCE_S = 60.0
 #: How often the others are told; their shares change with each beat of the registry.
@@ -60,6 +61,17 @@ class _Lesson(NamedTuple):
     scope: LimitScope | None
     named: LimitHint | None
     silence_s: float
+
+    @property
+    def per_minute(self) -> float:
+        """What it names of a rate that is paced; infinite when it names none. Believed for as long as a rate is held:
+
+        headers tell when a limit is raised again, a refusal cannot.
+        """
+        named = self.named
+        if named is None or named.limit is None or named.window_s > _LONGEST_PACED_S:
+            return inf
+        return max(_LEAST_LIMIT, named.limit) * 60.0 / named.window_s
 
     @property
     def concurrency(self) -> int | None:
@@ -119,12 +131,8 @@ class LaneLimits:
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until one more request may go, as far as requests a minute and other processes say."""
-        share = self._member.standing.share_at(now_s)
-        if share <= 0.0:
+        if not self._follow_share(now_s):
             return _UNSHARED_NAP_S
-        if share != self._share:
-            self._share = share
-            self._retune(now_s)
         if now_s - self._reported_s >= _REPORT_EVERY_S:
             self._report(now_s)
         if not self._requests.governor.is_free or not self._tokens.governor.is_free:
@@ -133,12 +141,12 @@ class LaneLimits:
             return 0.0
         wait_s = self._pace.next_s - now_s
         if wait_s > 0.0:
-            self._pressed_s = now_s
+            self._pressed_s = self._pace.next_s
             self._requests.governor.press()
             return wait_s
         return 0.0
 
-    def reserve(self, tokens: int, most: int, now_s: float) -> Reservation:
+    def reserve(self, tokens: float, most: int, now_s: float) -> Reservation:
         """Take tokens for a request; `ready_s` of the result is when it may go.
 
         `tokens` is what it will probably take, `most` what the provider may count until it is answered.
@@ -148,9 +156,29 @@ class LaneLimits:
         made = self._bucket.reserve(tokens, now_s)
         made.ready_s = max(made.ready_s, self._slack_s(most, now_s))
         if made.ready_s > now_s:
-            self._pressed_s = now_s
+            self._pressed_s = max(self._pressed_s, made.ready_s)
             self._tokens.governor.press()
         return made
+
+    def tick(self, now_s: float, *, is_asking: bool) -> None:
+        """For once a second: follow the others' shares, and tell them, also while the pump waits for something else."""
+        if not is_asking:
+            self._pressed_s = min(self._pressed_s, now_s - 2 * _REPORT_EVERY_S)
+        self._follow_share(now_s)
+        if now_s - self._reported_s >= _REPORT_EVERY_S:
+            self._report(now_s)
+
+    def has_share(self, now_s: float) -> bool:
+        return self._member.standing.share_at(now_s) > 0.0
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """`told` hears when the others' word changes what may go here."""
+        self._member.watch(told)
+
+    @property
+    def is_recalled(self) -> bool:
+        """Whether what is heard was heard by an earlier run, and the provider has not spoken in this one."""
+        return self._is_recalled
 
     def take(self, made: Reservation, most: int, now_s: float) -> Sent:
         """A request goes."""
@@ -182,10 +210,10 @@ class LaneLimits:
         """Whether the headers of a reply should be read: limits move by the minute, and reading costs."""
         return now_s - self._heeded_s >= _HEED_EVERY_S
 
-    def heed(self, hints: Sequence[LimitHint], sent: Sent, now_s: float) -> None:
-        """Learn from what the headers of a reply say."""
+    def heed(self, hints: Sequence[LimitHint], sent: Sent, now_s: float, *, is_answer: bool = True) -> None:
+        """Learn from what the headers of a reply say; `is_answer`: not those of an error, which often say nothing."""
         self._heeded_s = now_s
-        if self._is_recalled:
+        if self._is_recalled and is_answer:
             self._forget_recalled({hint.scope for hint in hints}, now_s)
         for hint in hints:
             self._hear(hint, sent, now_s)
@@ -219,8 +247,6 @@ class LaneLimits:
         self._refusals_on_end = self._refusals_on_end + 1 if self._sent_since <= 1 else 0
         self._epoch_s = now_s
         self._sent_since = 0
-        if named is not None and scope is not LimitScope.CONCURRENCY:
-            self._hear(named, sent, now_s)
         governor = self._learn(_Lesson(scope, named, asked_s or 0.0), sent, tokens, now_s)
         self._retune(now_s)
         silence_s = (
@@ -233,7 +259,7 @@ class LaneLimits:
     def quiet(self, seconds: float) -> None:
         """The provider asked for silence: nothing goes out on this lane before it is over, in no process."""
         now_s = self._clock.monotonic_s()
-        self._quiet_until_s = max(self._quiet_until_s, now_s + seconds)
+        self._quiet_until_s = max(self._quiet_until_s, now_s + min(seconds, _LONGEST_QUIET_S))
         self._report(now_s)
 
     @property
@@ -258,6 +284,8 @@ class LaneLimits:
         if LimitScope.TOKENS not in said:
             self._tokens.heard = None
         self._retune(now_s)
+        if self._pace is None:
+            self._window.start_over()
 
     def leave(self) -> None:
         """The share is the others' from now on."""
@@ -282,7 +310,7 @@ class LaneLimits:
                 self._requests.governor.free()
             return None
         allowance, amount = (self._tokens, tokens) if scope is LimitScope.TOKENS else (self._requests, 1.0)
-        most = allowance.known * self._share / 60.0
+        most = min(allowance.known, lesson.per_minute) * self._share / 60.0
         allowance.governor.note_refused(amount, sent.at_s, now_s, silence_s=lesson.silence_s, most=most)
         return allowance.governor
 
@@ -293,14 +321,15 @@ class LaneLimits:
         return min(_LONGEST_SILENCE_S, base_s * 2.0 ** min(self._streak, 11))
 
     def _hear(self, hint: LimitHint, sent: Sent, now_s: float) -> None:
+        if hint.limit is not None and not _LEAST_LIMIT <= hint.limit <= _MOST_LIMIT:
+            self._say_once("absurd", f"a limit of {hint.limit:g} {hint.scope} is absurd and not heeded")
+            return
         if hint.window_s > _LONGEST_PACED_S:
             if hint.remaining == 0:
                 spent_s = hint.window_s / hint.limit if hint.limit else 1.0
                 self.quiet(max(1.0, spent_s if hint.reset_s is None else min(spent_s, hint.reset_s)))
             return
-        if hint.limit is not None and not _LEAST_LIMIT <= hint.limit <= _MOST_LIMIT:
-            self._say_once("absurd", f"a limit of {hint.limit:g} {hint.scope} is absurd and not heeded")
-        elif hint.limit is not None:
+        if hint.limit is not None:
             allowance = self._requests if hint.scope == "requests" else self._tokens
             if allowance.hear(hint.limit * 60.0 / hint.window_s):
                 self._retune(now_s)
@@ -316,6 +345,14 @@ class LaneLimits:
         rate = self._tokens.known / 60.0
         wanted = min(most, self._tokens.known * 0.9)
         return now_s + max(0.0, wanted - left - (now_s - at_s) * rate) / rate
+
+    def _follow_share(self, now_s: float) -> bool:
+        """Whether there is one."""
+        share = self._member.standing.share_at(now_s)
+        if share > 0.0 and share != self._share:
+            self._share = share
+            self._retune(now_s)
+        return share > 0.0
 
     def _report(self, now_s: float) -> None:
         """Tell the others what this lane could use, what it used, and when its next request goes."""

@@ -9,6 +9,7 @@ provider that slows down tenfold stays within it. Answers that take long raise i
 LONGEST_DEADLINE_S = 600.0
 SHORTEST_DEADLINE_S = 30.0
 _TIMES_LONGEST = 10.0
+_LONGER_EACH_TIME = 4.0
 #: Fewer answers say little of the tail.
 _ENOUGH = 20
 #: Of the longest, what is left after each shorter answer: half of it after about seven hundred.
@@ -34,10 +35,14 @@ class Latency:
         """No call is waited for longer than this, whatever is learned meanwhile."""
         return LONGEST_DEADLINE_S if self._told_s is None else self._told_s
 
-    @property
-    def deadline_s(self) -> float:
+    def deadline_s(self, overdue: int = 0) -> float:
+        """Of a request that was given up `overdue` times before: it may take long instead of hanging.
+
+        Answers that were not waited for teach nothing, so each time it is waited for four times as long.
+        """
         if self._told_s is not None:
             return self._told_s
         if self._answers < _ENOUGH:
             return LONGEST_DEADLINE_S
-        return min(LONGEST_DEADLINE_S, max(SHORTEST_DEADLINE_S, _TIMES_LONGEST * self._longest_s))
+        usual_s = max(SHORTEST_DEADLINE_S, _TIMES_LONGEST * self._longest_s)
+        return min(LONGEST_DEADLINE_S, usual_s * _LONGER_EACH_TIME**overdue)

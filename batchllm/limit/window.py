@@ -111,6 +111,11 @@ class Window:
         """The rate is known and governs."""
         self._open(self.most)
 
+    def start_over(self) -> None:
+        """What was known of the rate is known no more."""
+        self.size = min(self.size, max(FIRST_CALLS, self.on_wire))
+        self._is_full = False
+
     def widen(self) -> None:
         """Tokens are limited, and they govern; how many requests they may come in is felt for."""
         self.usual = self.most
@@ -155,6 +160,7 @@ class Window:
                 self._room.set()
         elif self.size < self.usual and self.in_flight >= self.size:
             self._open(min(self.usual, int(self.size * _CREEP_GROWTH) + 1))
+        self._room.set()  # who waits looks again, and sets the next timer where it must wait on
 
     def _raise_learned(self, now_s: float) -> None:
         if self._is_full and self.learned is not None and now_s >= self._hold_until_s:

@@ -91,7 +91,7 @@ def test_a_correction_counts_in_its_minute_and_not_after_it() -> None:
     bucket = TokenBucket(6_000, now_s=0.0)
     made = bucket.reserve(10, 0.0)
     bucket.take(made, 0.0)
-    bucket.settle(made, 6_000, 1.0)
+    bucket.settle(made, 5_990, 1.0)
     assert bucket.reserve(100, 2.0).ready_s >= 60.0
     late = bucket.reserve(10, 130.0)
     bucket.settle(late, 0, 500.0)
@@ -115,3 +115,19 @@ def test_a_process_that_stood_still_makes_nothing_up() -> None:
     bucket = TokenBucket(6_000, now_s=0.0)
     bucket.restart(1_000.0)
     assert bucket.reserve(RATE, 1_000.0).ready_s == pytest.approx(1_001.0)
+
+
+def test_a_figure_beyond_a_whole_minute_is_not_held_against_those_after_it() -> None:
+    bucket = TokenBucket(6_000, now_s=0.0)
+    made = bucket.reserve(10, 0.0)
+    bucket.take(made, 0.0)
+    bucket.settle(made, 10**9, 1.0)
+    assert bucket.reserve(10, 1.0).ready_s <= 65.0
+
+
+def test_a_request_that_waited_for_more_than_a_minute_counts_from_when_it_went() -> None:
+    bucket = TokenBucket(6_000, now_s=0.0)
+    made = bucket.reserve(3_000, 0.0)
+    bucket.reserve(0, 100.0)  # the log is brought up to date
+    bucket.take(made, 100.0)
+    assert bucket.reserve(4_000, 101.0).ready_s >= 160.0

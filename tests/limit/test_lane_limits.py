@@ -113,11 +113,14 @@ def test_a_request_larger_than_all_that_may_be_left_still_goes() -> None:
     assert rig.clock.now_s <= 1_060.0
 
 
-def test_a_refusal_that_names_its_limit_is_believed() -> None:
-    rig = Rig()
+def test_a_refusal_that_names_its_limit_is_believed_until_more_is_let_through() -> None:
+    rig = Rig(3_000)
+    rig.send_for(5.0)
     named = LimitHint(REQUESTS, 600.0, None, None, 60.0)
     rig.limits.refuse(REFUSED, rig.send(), 10, rig.clock.now_s, scope=REQUESTS, named=named)
-    assert rig.limits.rpm == 600.0
+    assert rig.send_for(2.0) <= 2 * 10 + 1
+    rig.send_for(30.0)
+    assert rig.send_for(5.0) >= 5 * 49, "a refusal cannot tell that the limit was raised again"
 
 
 def test_a_refusal_of_calls_at_once_limits_those_and_not_the_rate() -> None:
@@ -245,8 +248,11 @@ def test_what_an_earlier_run_heard_is_forgotten_when_the_provider_says_nothing_o
     """Another server may answer at this address today."""
     rig = Rig()
     rig.limits.recall(Learned(rpm=60.0, tpm=1_000.0))
+    rig.limits.heed([], rig.send(), rig.clock.now_s, is_answer=False)
+    assert rig.limits.rpm == 60.0, "an error that says nothing says nothing"
     rig.limits.heed([], rig.send(), rig.clock.now_s)
     assert (rig.limits.rpm, rig.limits.tpm) == (None, None)
+    assert rig.window.size == 4, "what was open on its word is felt for again"
     rig.hear(REQUESTS, 900)
     rig.limits.heed([], rig.send(), rig.clock.now_s)
     assert rig.limits.rpm == 900.0, "what was heard in this run stays"
@@ -257,3 +263,55 @@ def test_tokens_alone_widen_the_window_and_requests_open_it() -> None:
     assert (rig.window.size, rig.window.usual) == (4, 1_000)
     rig.hear(REQUESTS, 600)
     assert rig.window.size == 1_000
+
+
+def test_long_waits_are_demand_too() -> None:
+    """At 20 a minute there are three seconds between two requests."""
+    member = LoneMember(HALF)
+    rig = Rig(20, member=member)
+    rig.send_for(30.0)
+    rig.limits.tick(rig.clock.now_s, is_asking=True)
+    assert member.reported.demand == inf
+
+
+def test_a_lane_that_has_nothing_to_send_says_so_although_nobody_asks_it() -> None:
+    member = LoneMember(HALF)
+    rig = Rig(3_000, member=member)
+    rig.send_for(5.0)
+    for _ in range(3):
+        rig.clock.advance(1.0)
+        rig.limits.tick(rig.clock.now_s, is_asking=False)
+    assert member.reported.demand == 0.0
+
+
+def test_a_share_that_grows_brings_a_wait_for_tokens_forward() -> None:
+    member = LoneMember(replace(HALF, share=0.02))
+    rig = Rig(tpm=60_000, member=member)
+    made = rig.limits.reserve(3_000, 3_000, rig.clock.now_s)
+    assert made.ready_s > rig.clock.now_s + 100
+    member.set(ALONE)
+    rig.limits.tick(rig.clock.now_s, is_asking=True)
+    assert made.ready_s < rig.clock.now_s + 10
+
+
+def test_requests_that_went_before_a_limit_was_heard_are_not_held_against_it() -> None:
+    rig = Rig()
+    early = [rig.limits.reserve(256, 256, rig.clock.now_s) for _ in range(60)]
+    rig.hear(TOKENS, 60_000)
+    for made in early:
+        rig.limits.settle(made, 4_000, rig.clock.now_s)
+    assert rig.limits.reserve(400, 400, rig.clock.now_s).ready_s == rig.clock.now_s
+
+
+def test_a_day_budget_without_a_sane_limit_silences_nothing() -> None:
+    rig = Rig()
+    rig.hear(REQUESTS, 0.0001, remaining=0, window_s=86_400)
+    assert rig.limits.quiet_s == 0.0
+    rig.limits.quiet(1e9)
+    assert rig.limits.quiet_s == 86_400.0
+
+
+def test_a_refusal_of_a_request_without_tokens_is_no_division_by_zero() -> None:
+    rig = Rig()
+    refused = rig.limits.refuse(REFUSED, rig.send(tokens=0), 0, rig.clock.now_s, scope=TOKENS)
+    assert refused.silence_s > 0

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 ColumnType = Literal["string", "int64", "float64", "bool"]
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+#: Less than one in a hundred minutes is a mistake, and not a limit.
+PerMinute = Annotated[float, Field(ge=0.01, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -117,8 +119,8 @@ TaskSpec = Annotated[ChatTask | CompletionTask | EmbeddingTask | ModerationTask,
 
 
 class Limits(Strict):
-    rpm: Positive | None = Field(None, description="Requests a minute.")
-    tpm: Positive | None = Field(None, description="Tokens a minute, prompt and answer together.")
+    rpm: PerMinute | None = Field(None, description="Requests a minute.")
+    tpm: PerMinute | None = Field(None, description="Tokens a minute, prompt and answer together.")
     concurrency: Annotated[int, Field(gt=0, le=100_000)] | None = Field(
         None, description="Most requests in flight at once."
     )

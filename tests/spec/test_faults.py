@@ -130,7 +130,7 @@ def test_a_key_that_is_only_misspelt_is_not_missing_as_well() -> None:
     ],
 )
 def test_a_wrong_number_is_told_what_it_is(rpm: object, found: str, remedy: str) -> None:
-    message = f"expected a number above 0, found {found}"
+    message = f"expected a number of at least 0.01, found {found}"
     assert only(providers=lane(limits={"rpm": rpm})) == ("providers.0.limits.rpm", message, remedy)
 
 

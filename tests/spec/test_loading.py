@@ -117,7 +117,7 @@ routing: fallbak
         rf"{file}:4:3: input\.colums: unknown key \(did you mean columns\?\)",
         rf"{file}:7:12: task\.prompt: a mapping cannot be a key \(a template goes into quotes: .*",
         rf"{file}:8:25: task\.params\.temperature: expected a number from 0 to 2, found 3",
-        rf"{file}:12:19: providers\.0\.limits\.rpm: expected a number of at least 0\.01, found -3 \(Requests a minute\)",
+        rf"{file}:12:19: providers\.0\.limits\.rpm: expected a number of at least 0\.01, found -3 \(.*\)",
         rf"{file}:12:23: providers\.0\.limits\.rpm: this key is given twice, first at line 12, column 14 .*",
         rf"{file}:13:14: providers\.0\.api_key: the environment variable GROQ_API_KEY is not set \(set .*\)",
         rf"{file}:14:15: providers\.1\.provider: two lanes are called groq: .* \(give each a name:\)",

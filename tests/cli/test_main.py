@@ -41,6 +41,17 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
         assert command in done.stdout
 
 
+def test_the_collector_looks_seldom_from_the_start_of_a_command() -> None:
+    probe = (
+        "import atexit, gc, sys; atexit.register(lambda: print(gc.get_threshold()[0], file=sys.stderr));"
+        "from batchllm.cli.main import main; main(['--help'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "100000\n")
+
+
 @pytest.mark.parametrize("command", ["run", "providers", "schema", "simulate"])
 def test_each_command_explains_itself(command: str) -> None:
     done = batchllm(command, "--help")

@@ -26,9 +26,10 @@ _HEED_EVERY_S = 0.1
 _LONGEST_PACED_S = 60.0
 #: After a refusal that names no time: as long as two requests take, within these bounds, doubled while refusals go on.
 _SHORTEST_SILENCE_S = 0.05
-_LONGEST_QUIET_S = 86_400.0
 _FIRST_SILENCE_S = 0.5
 _LONGEST_SILENCE_S = 60.0
+#: A provider that asks for more than a day is asked again after one.
+_LONGEST_QUIET_S = 86_400.0
 #: How often the others are told; their shares change with each beat of the registry.
 _REPORT_EVERY_S = 0.4
 #: While the others have not made room, or this process stood still and its lease is over.
@@ -64,9 +65,9 @@ class _Lesson(NamedTuple):
 
     @property
     def per_minute(self) -> float:
-        """What it names of a rate that is paced; infinite when it names none. Believed for as long as a rate is held:
+        """What it names of a rate that is paced; infinite when it names none.
 
-        headers tell when a limit is raised again, a refusal cannot.
+        Believed for as long as a rate is held: headers tell when a limit is raised again, a refusal cannot.
         """
         named = self.named
         if named is None or named.limit is None or named.window_s > _LONGEST_PACED_S:

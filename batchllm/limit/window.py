@@ -88,9 +88,6 @@ class Window:
         self.in_flight -= 1
         self._room.set()
 
-    def wake(self) -> None:
-        self._room.set()
-
     async def room(self) -> None:
         """Return when another call may go."""
         while not self.has_room:

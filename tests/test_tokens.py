@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-import tiktoken
 import tiktoken_ext.openai_public
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +15,10 @@ from hypothesis import strategies as st
 from batchllm.tokens import (
     MOST_BYTES,
     VOCABULARIES,
+    HeadStart,
     TokenCounter,
     VocabularyError,
+    _data_folder,
     build_counter,
     counter_for,
     encoding_name,
@@ -37,6 +38,17 @@ class Panicking:
 
 
 PanicException = type("PanicException", (BaseException,), {})
+
+
+class Counting:
+    """Notes what it was asked, and finds one token in everything."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        self.texts.append(text)
+        return [0]
 
 
 @pytest.mark.parametrize(
@@ -195,13 +207,30 @@ def test_no_text_has_more_tokens_than_bytes(text: str) -> None:
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=80))
 def test_tokens_decode_to_the_text_that_was_counted(text: str) -> None:
-    encoding = counter_for("gpt-4o").encoding
-    assert isinstance(encoding, tiktoken.Encoding)
+    encoding = load_encoding("o200k_base", _data_folder()).built()
     assert encoding.decode(encoding.encode_ordinary(text)) == text
 
 
 def test_the_vocabulary_holds_each_single_byte() -> None:
-    encoding = counter_for("gpt-4o").encoding
-    assert encoding is not None
+    encoding = load_encoding("o200k_base", _data_folder()).built()
     assert all(len(encoding.decode_bytes([rank])) >= 1 for rank in range(256))
     assert base64.b64encode(encoding.decode_bytes([0])) == b"IQ=="
+
+
+def test_a_head_start_counts_by_bytes_until_they_are_used_up() -> None:
+    encoder = Counting()
+    head = HeadStart(TokenCounter("x", encoder, True), most_bytes=100, margin=2.0)
+    assert head.count_many(["x" * 35, "x" * 35]) == [20, 20]
+    assert encoder.texts == []
+    assert head.count_many(["x" * 35]) == [1]  # 105 bytes would be too many
+    assert head.count_many(["x"]) == [1]
+    assert encoder.texts == ["x" * 35, "x"]
+
+
+def test_no_head_start_without_bytes() -> None:
+    encoder = Counting()
+    assert HeadStart(TokenCounter("x", encoder, True), most_bytes=0, margin=2.0).count_many(["", "x"]) == [
+        1,
+        1,
+    ]
+    assert encoder.texts == ["", "x"]

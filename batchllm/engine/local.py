@@ -276,7 +276,7 @@ class _Run:
         )
         planner = Planner(
             checked.task,
-            checked.counter,
+            checked.starting_counter(),
             max_inputs=checked.max_inputs,
             max_tokens=checked.max_tokens,
             max_request_tokens=None if checked.most_tokens is None else int(checked.most_tokens),

@@ -7,6 +7,8 @@ overtaken for ever by short ones, and one that is larger than a second's worth s
 
 A bucket alone would let a minute hold the limit and one large prompt more. A log of the last minute forbids that:
 in no half-open window of sixty seconds do the reservations come to more than the limit, unless it is a single one.
+What goes within ten milliseconds is one entry of the log, as of the last of it: a thousand calls a second take no more
+memory than a hundred, and nothing leaves the log too early.
 """
 
 from collections import deque
@@ -16,16 +18,28 @@ USED_SHARE = 0.99
 #: Seconds of the rate that may go at once after a pause.
 BURST_S = 0.5
 _MINUTE_S = 60.0
+_ENTRY_S = 0.01
+
+
+class _Entry:
+    """What was reserved from `since_s` to `at_s`; `is_held`: the last minute still counts it."""
+
+    __slots__ = ("at_s", "is_held", "owner", "since_s", "tokens")
+
+    def __init__(self, owner: "TokenBucket", now_s: float) -> None:
+        self.owner = owner
+        self.is_held = True
+        self.tokens = 0.0
+        self.since_s = self.at_s = now_s
 
 
 class Reservation:
     """Tokens that were taken; `ready_s` is when their request may go."""
 
-    __slots__ = ("at_s", "is_logged", "owner", "ready_s", "tokens")
+    __slots__ = ("at_s", "entry", "ready_s", "tokens")
 
     def __init__(self, tokens: float, at_s: float, ready_s: float) -> None:
-        self.owner: TokenBucket | None = None  # None: made while no limit was known
-        self.is_logged = False  # whether its owner's log of a minute counts it
+        self.entry: _Entry | None = None  # None: made while no limit was known
         self.tokens = tokens
         self.at_s = at_s
         self.ready_s = ready_s
@@ -40,7 +54,7 @@ class TokenBucket:
         self._set(per_minute)
         self._level = self.capacity
         self._updated_s = now_s
-        self._log: deque[Reservation] = deque()  # in the order of `at_s`
+        self._log: deque[_Entry] = deque()  # in the order of `at_s`
         self._held = 0.0  # what the log comes to
         self._waiting: Reservation | None = None  # made, and its request has not gone
 
@@ -65,25 +79,29 @@ class TokenBucket:
     def take(self, made: Reservation, now_s: float) -> None:
         """Its request goes now."""
         self._waiting = None
-        made.at_s = max(now_s, made.at_s)
-        if made.owner is not self:  # the limit became known while it waited
+        entry = made.entry
+        if entry is None or entry.owner is not self:  # the limit became known while it waited
             self._level -= made.tokens
-            self._enter(made)
-        elif not made.is_logged:  # it waited for more than a minute
-            self._enter(made)
+        elif entry.is_held:  # as of now, not of when it began to wait
+            entry.tokens -= made.tokens
+            self._held -= made.tokens
+        made.at_s = max(now_s, made.at_s)
+        self._enter(made)
 
     def settle(self, made: Reservation, actual: float, now_s: float) -> None:
         """Correct a reservation once the real figure is known; 0 gives all of it back.
 
         A figure beyond a whole minute is no figure of one request: it is not held against the ones after it.
         """
-        if made.owner is not self:
+        entry = made.entry
+        if entry is None or entry.owner is not self:
             made.tokens = actual  # it went when this limit was not known
             return
         self._refill(now_s)
         actual = min(actual, max(made.tokens, self.per_minute))
         self._level = min(self.capacity, self._level + made.tokens - actual)
-        if made.is_logged:
+        if entry.is_held:
+            entry.tokens += actual - made.tokens
             self._held += actual - made.tokens
         made.tokens = actual
         if made is self._waiting:
@@ -106,23 +124,27 @@ class TokenBucket:
         log = self._log
         while log and log[0].at_s + _MINUTE_S <= self._updated_s:
             gone = log.popleft()
-            gone.is_logged = False
+            gone.is_held = False
             self._held -= gone.tokens
         if not log:
             self._held = 0.0  # sums of floats leave dust
 
     def _enter(self, made: Reservation) -> None:
-        made.owner, made.is_logged = self, True
-        self._log.append(made)
+        log = self._log
+        if not log or made.at_s - log[-1].since_s >= _ENTRY_S:
+            log.append(_Entry(self, made.at_s))
+        entry = made.entry = log[-1]
+        entry.at_s = max(entry.at_s, made.at_s)
+        entry.tokens += made.tokens
         self._held += made.tokens
 
     def _room_s(self, tokens: float, now_s: float) -> float:
         """When the last minute has room for so many more; for what is larger than a minute, when it is empty."""
         excess = self._held + tokens - self.per_minute
         room_s = now_s
-        for made in self._log:
+        for entry in self._log:
             if excess <= 0:
                 break
-            excess -= made.tokens
-            room_s = made.at_s + _MINUTE_S
+            excess -= entry.tokens
+            room_s = entry.at_s + _MINUTE_S
         return room_s

@@ -15,7 +15,7 @@ from batchllm.source import frame_source, open_source
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params
 from batchllm.task import AnswerSchemaError, build_task
-from batchllm.tokens import TokenCounter, counter_for
+from batchllm.tokens import HeadStart, TokenCounter, counter_for
 from batchllm.wiring.lanes import SIMULATOR, LanePlan, LanePlanner
 from batchllm.wiring.packing import Packing, plan_packing
 
@@ -24,6 +24,8 @@ PEEK_ROWS = 1_000
 #: What an estimate of prompt tokens is multiplied by to be an upper bound: exact counts miss the frame of a chat
 #: only, estimates by bytes miss by up to twice on text that is not prose.
 EXACT_MARGIN, ESTIMATE_MARGIN = 1.05, 2.0
+#: So much text is reserved for by its bytes before a vocabulary is built.
+HEAD_START_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,18 @@ class CheckedJob:
     @property
     def prompt_margin(self) -> float:
         return EXACT_MARGIN if self.counter is not None and self.counter.is_exact else ESTIMATE_MARGIN
+
+    def starting_counter(self) -> HeadStart | None:
+        """What a run counts with: it need not wait for the vocabulary.
+
+        None of the texts that are only estimated may look too large for a lane that it would fit.
+        """
+        if self.counter is None:
+            return None
+        most_bytes = HEAD_START_BYTES
+        if self.most_tokens is not None:
+            most_bytes = min(most_bytes, int(self.most_tokens) // 2)
+        return HeadStart(self.counter, most_bytes=most_bytes, margin=ESTIMATE_MARGIN / self.prompt_margin)
 
     @property
     def most_tokens(self) -> float | None:

@@ -141,6 +141,16 @@ class Planner:
         ]
 
 
+def asked_digest(task: Task, row: Row | BadRow) -> bytes:
+    """What identifies the row's content; empty when it cannot be asked, which `Planner` then tells why."""
+    if isinstance(row, BadRow):
+        return _NO_DIGEST
+    try:
+        return digest_of(task.kind, task.content(row))
+    except (RowError, TypeError):
+        return _NO_DIGEST
+
+
 def halves(request: Request) -> tuple[Request, Request]:
     """A packed request as two, in order. Raises ValueError for a single row."""
     rows = len(request.rows)

@@ -3,6 +3,7 @@
 Each has a fake in `batchllm.testing`, so that users can test their jobs the way that this project tests itself.
 """
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -25,6 +26,12 @@ class Source(Protocol):
 
     def scan(self) -> "Scan":
         """Read everything once: count, digest, key faults. Raises InputDataError, InputMissingError."""
+
+    def mark(self) -> "Marked":
+        """Read everything once, without parsing where that can be: digest, and what each row is known by."""
+
+    def chosen(self, wanted: bytearray, file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
+        """Of what `batches` gives, the rows whose byte in `wanted` (by ordinal) is 1; `file_rows` is of `mark`."""
 
     def stamps(self) -> Sequence[object]:
         """What tells cheaply whether the input is still the same, as JSON values; nothing is read for it."""
@@ -57,6 +64,19 @@ class Scan(Protocol):
     def rows(self) -> int: ...
     @property
     def digest(self) -> str: ...
+
+
+class Marked(Protocol):
+    """An input as `Source.mark` saw it: equal marks of two inputs mean equal rows."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def marks(self) -> "array[int]": ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def file_rows(self) -> Sequence[int]: ...
 
 
 class Task(Protocol):

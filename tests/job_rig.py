@@ -53,6 +53,7 @@ def run(
     limit: int | None = None,
     frame: object = None,
     retries_failed: bool = False,
+    only_missing: bool = False,
     say: Callable[[str], None] = print,
 ) -> RunSummary:
     loaded = load_mapping(spec, folder=folder, environ={})
@@ -61,6 +62,7 @@ def run(
         Options(
             limit=limit,
             retries_failed=retries_failed,
+            only_missing=only_missing,
             environ={"BATCHLLM_STATE_DIR": str(folder / "state")},
             say=say,
         ),

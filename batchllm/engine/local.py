@@ -20,18 +20,26 @@ import orjson
 from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
+from batchllm.engine.backfill import Backfill, Changes
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.descriptors import most_connections
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
-from batchllm.journal import Identity, Journal, Manifest, OutputLock, read_manifest, stored_sections
+from batchllm.journal import (
+    Identity,
+    InputState,
+    Journal,
+    Manifest,
+    OutputLock,
+    read_manifest,
+    stored_sections,
+)
 from batchllm.journal.files import is_network_folder, read_mounts
 from batchllm.limit.shared_limits import SharedLimits
 from batchllm.limit.sharing import Membership, NoSharing, Sharing
 from batchllm.plan import Planner, narrow
-from batchllm.ports import Scan
 from batchllm.provider.catalogue import load_catalogue
 from batchllm.records import Request
 from batchllm.report.summary import RunSummary
@@ -55,6 +63,7 @@ class Options:
 
     limit: int | None = None
     retries_failed: bool = False
+    only_missing: bool = False
     watch: Watch = lambda _stats, _title: nullcontext()
     say: Callable[[str], None] = _silence
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
@@ -85,6 +94,7 @@ class _Run:
         self._out = out
         self._sections = semantic_sections(checked.job)
         self._stats = RunStats(phase="reading")
+        self._changes: Changes | None = None
         self._started_s = options.clock.monotonic_s()
 
     def execute(self) -> RunSummary:
@@ -96,9 +106,9 @@ class _Run:
             manifest = read_manifest(self._out)
             if manifest is not None and manifest.complete and self._is_same_input(journal):
                 return self._summary(Ending(_settled_code(manifest)), manifest)
-            scan = self._scanned(journal)
+            rows = self._taken_in(journal)
             with self._simulators() as base_urls, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                ending, manifest = runner.run(self._go(journal, scan, base_urls))
+                ending, manifest = runner.run(self._go(journal, rows, base_urls))
         summary = self._summary(ending, manifest)
         try:
             write_page(summary, self._out)
@@ -127,7 +137,8 @@ class _Run:
 
     def _is_same_input(self, journal: Journal) -> bool:
         """By size, time and inode: the same again means that there is nothing to read, and nothing to send."""
-        return bool(self._checked.source.stamps()) and journal.input_stamps == self._stamps()
+        is_same = bool(self._checked.source.stamps()) and journal.input_stamps == self._stamps()
+        return is_same and not self._has_stale(journal)
 
     def _stamps(self) -> str:
         return orjson.dumps(self._checked.source.stamps()).decode()
@@ -157,22 +168,68 @@ class _Run:
             # A run that got as far as its loop has closed it there, with its own exit code.
             asyncio.run(journal.close(clean=True, exit_code=code))
 
-    def _scanned(self, journal: Journal) -> Scan:
-        stamps = self._stamps()
-        scan = self._checked.source.scan()
+    def _taken_in(self, journal: Journal) -> int:
+        """The rows of the input, once the record is that of this very input."""
+        if self._checked.source.shape.key is None:
+            rows = self._scanned(journal)
+        elif journal.input_digest is None:
+            rows = self._marked(journal)
+        else:
+            rows = self._compared(journal)
         _give_back_memory()
-        if journal.input_digest not in (None, scan.digest):
-            raise InputDataError(
-                f"the input has changed since the answers in {self._out} were made",
-                remedy="choose another output.path for the new input, or put the old input back",
-            )
-        journal.set_input(scan.digest, scan.rows, stamps)
         self._report_interruption(journal)
-        if not scan.rows:
+        if not rows:
             paths = self._checked.job.input.path
             shown = paths if isinstance(paths, str) else ", ".join(paths)
             self._options.say(f"the input {shown} has no rows: the output is complete and empty")
-        return scan
+        return rows
+
+    def _scanned(self, journal: Journal) -> int:
+        """Without a key a row is its place, which must not change once something is answered."""
+        stamps = self._stamps()
+        scan = self._checked.source.scan()
+        if journal.input_digest not in (None, scan.digest):
+            raise InputDataError(
+                f"the input has changed since the answers in {self._out} were made, and without a key its rows"
+                " cannot be told apart",
+                remedy="for inputs that grow, name a column of unique values in input.key (and choose another"
+                " output.path once: the rows answered so far have no key); or put the old input back",
+            )
+        journal.set_input(InputState(scan.digest, scan.rows, stamps))
+        return scan.rows
+
+    def _marked(self, journal: Journal) -> int:
+        """The first input of a record."""
+        source, stamps = self._checked.source, self._stamps()
+        scan = source.scan()
+        _give_back_memory()
+        marked = source.mark()
+        if marked.digest != scan.digest:
+            raise InputDataError(
+                "the input changed while it was read", remedy="start again when nothing writes to it any more"
+            )
+        journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks))
+        return marked.rows
+
+    def _compared(self, journal: Journal) -> int:
+        stamps = self._stamps()
+        marked = self._checked.source.mark()
+        if marked.digest == journal.input_digest and not self._has_stale(journal):
+            if journal.input_marks is None:
+                journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks))
+            elif journal.input_stamps != stamps:
+                journal.set_input_stamps(stamps)
+            return marked.rows
+        backfill = Backfill(
+            self._checked.source, self._checked.task, journal, marked, stamps, self._options.only_missing
+        )
+        self._changes = backfill.take_up()
+        self._options.say(f"the input has changed: {self._changes.text()}")
+        return marked.rows
+
+    def _has_stale(self, journal: Journal) -> bool:
+        """Whether rows are to be asked again that kept the answers of earlier versions of theirs."""
+        return bool(journal.input_stale) and not self._options.only_missing
 
     def _report_interruption(self, journal: Journal) -> None:
         before = journal.interrupted
@@ -193,13 +250,11 @@ class _Run:
         with EmbeddedProviders(specs) as providers:
             yield {lane.index: url for lane, url in zip(lanes, providers.base_urls, strict=True)}
 
-    async def _go(
-        self, journal: Journal, scan: Scan, base_urls: Mapping[int, str]
-    ) -> tuple[Ending, Manifest]:
+    async def _go(self, journal: Journal, rows: int, base_urls: Mapping[int, str]) -> tuple[Ending, Manifest]:
         sharing = self._sharing()
         try:
             members = [await sharing.join(plan.pool) for plan in self._checked.lanes]
-            return await self._go_on(journal, scan, self._lanes(base_urls, members))
+            return await self._go_on(journal, rows, self._lanes(base_urls, members))
         finally:
             await sharing.close()
 
@@ -230,13 +285,13 @@ class _Run:
             members=members,
         )
 
-    async def _go_on(self, journal: Journal, scan: Scan, lanes: list[Lane]) -> tuple[Ending, Manifest]:
+    async def _go_on(self, journal: Journal, input_rows: int, lanes: list[Lane]) -> tuple[Ending, Manifest]:
         checked, stats = self._checked, self._stats
         stats.lanes = [lane.stats for lane in lanes]
-        rows = scan.rows if self._options.limit is None else min(scan.rows, self._options.limit)
+        rows = input_rows if self._options.limit is None else min(input_rows, self._options.limit)
         stats.total = rows * self._slots
         stats.reused, stats.failed_before = self._finished_before(journal, rows)
-        parts = self._parts(journal, lanes, scan, rows)
+        parts = self._parts(journal, lanes, input_rows, rows)
         stop = Stop()
         loop = asyncio.get_running_loop()
         self._options.remote.bind(loop, stop)
@@ -255,9 +310,13 @@ class _Run:
                 lane.window.close()
             await asyncio.gather(*(lane.provider.close() for lane in lanes))
 
-    def _parts(self, journal: Journal, lanes: list[Lane], scan: Scan, rows: int) -> RunParts:
+    def _parts(self, journal: Journal, lanes: list[Lane], input_rows: int, rows: int) -> RunParts:
         checked, job = self._checked, self._checked.job
-        budget = None if job.budget is None else Budget(job.budget.usd, journal.spent_usd)
+        budget = (
+            None
+            if job.budget is None
+            else Budget(job.budget.usd, journal.spent_usd - journal.spent_before_usd)
+        )
         if budget is not None and journal.counts.uncertain:
             self._options.say(
                 f"{journal.counts.uncertain:,} calls of earlier runs may have been paid for without an answer;"
@@ -289,8 +348,8 @@ class _Run:
             dispatcher=dispatcher,
             stats=self._stats,
             clock=self._options.clock,
-            units=scan.rows * self._slots,
-            is_whole=rows == scan.rows,
+            units=input_rows * self._slots,
+            is_whole=rows == input_rows,
             limit=self._options.limit,
             drain_timeout_s=job.drain_timeout_s,
         )

@@ -8,7 +8,8 @@
     parts      the protocol of one Parquet part         drain      journal → parts, in slices
     merge      parts → input order                      sealing    completion
     recovery   what a killed run left half done         manifest   manifest.json
-    space      whether the disk is almost full
+    space      whether the disk is almost full        inputs     which input the outcomes belong to
+    renewal    the record for another input           carries    carried values that replace others
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
 """
@@ -17,21 +18,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchllm.journal.carries import Carried, Carries
     from batchllm.journal.database import Counts
     from batchllm.journal.identity import Identity, changed_sections, stored_sections
+    from batchllm.journal.inputs import InputState
     from batchllm.journal.journal import Interrupted, Journal, Tuning
     from batchllm.journal.lock import OutputLock
     from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
+    from batchllm.journal.renewal import Renewal
     from batchllm.journal.tables import check_names
 
 _HOMES = {
+    "Carried": "carries",
+    "Carries": "carries",
     "Counts": "database",
     "Identity": "identity",
+    "InputState": "inputs",
     "Interrupted": "journal",
     "Journal": "journal",
     "Manifest": "manifest",
     "OutputLock": "lock",
     "PartEntry": "manifest",
+    "Renewal": "renewal",
     "Tuning": "journal",
     "changed_sections": "identity",
     "check_names": "tables",
@@ -40,13 +48,17 @@ _HOMES = {
 }
 
 __all__ = [
+    "Carried",
+    "Carries",
     "Counts",
     "Identity",
+    "InputState",
     "Interrupted",
     "Journal",
     "Manifest",
     "OutputLock",
     "PartEntry",
+    "Renewal",
     "Tuning",
     "changed_sections",
     "check_names",

@@ -158,7 +158,7 @@ def _link_probe(source: Path, target: Path) -> None:
         raise cannot_link(target, error) from error
 
 
-def write_new(path: Path, data: bytes, mode: int) -> None:
+def write_new(path: Path, data: bytes | memoryview, mode: int) -> None:
     """A new file, on disk when this returns. An existing one, or a link, is an error."""
     with os.fdopen(open_new(path, mode), "wb") as file:
         file.write(data)

@@ -32,6 +32,16 @@ class Finished:
         """Whether nothing is left to ask for this row."""
         return self.has_unit(row) if self.slots == 1 else not self.open_slots(row)
 
+    def rows(self, count: int) -> bytearray:
+        """A bit for each of the first `count` rows, lowest first: whether nothing is left to ask for it."""
+        size = -(-count // 8)
+        if self.slots == 1:
+            return bytearray(self._bits[:size].ljust(size, b"\0"))
+        bits = bytearray(size)
+        for row in range(count):
+            bits[row >> 3] |= self.has_row(row) << (row & 7)
+        return bits
+
     def open_slots(self, row: int) -> list[int]:
         """Units of this row without an outcome."""
         first = row * self.slots

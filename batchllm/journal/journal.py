@@ -7,7 +7,8 @@ the callback of `start` know committed records only. The rest of this package sa
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from batchllm.clock import Clock
 from batchllm.errors import BatchllmError
+from batchllm.journal.carries import Carries
 from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
 from batchllm.journal.drain import Drains
 from batchllm.journal.files import (
@@ -29,11 +31,13 @@ from batchllm.journal.files import (
     no_fault,
 )
 from batchllm.journal.identity import Identity, adopt, register_lanes
+from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import Sizes, Store
 from batchllm.journal.recall import recall
 from batchllm.journal.recovery import purge, recover
+from batchllm.journal.renewal import Renewal, known_rows, renew
 from batchllm.journal.sealing import (
     add_empty_parts,
     check_count,
@@ -46,8 +50,9 @@ from batchllm.journal.sealing import (
 from batchllm.journal.space import Space
 from batchllm.journal.tables import Tables, table_schemas
 from batchllm.journal.writer import QueueLimits, Writer
+from batchllm.matching import Marks
 from batchllm.ports import Shape, Task
-from batchllm.records import JournalRecord, LaneInfo
+from batchllm.records import JournalRecord, Key, LaneInfo
 
 T = TypeVar("T")
 
@@ -78,6 +83,7 @@ class Journal:
         self._database: Database = store.database
         self._clock = clock
         self._tuning = tuning
+        self._input = InputRecord(store.database, store.layout)
         self._space = Space(store.layout.out, tuning.free_bytes)
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
         self._counts = self._database.counts()
@@ -144,25 +150,62 @@ class Journal:
         return self._counts.cost_usd
 
     @property
+    def spent_before_usd(self) -> float:
+        """What earlier inputs had cost when they were complete: no part of what the present one may cost."""
+        return float(self._writer.call(lambda: self._database.meta("spent_before_usd")) or 0.0)
+
+    @property
     def input_digest(self) -> str | None:
         """The input that the outcomes belong to; None as long as there are none, for then any input will do."""
         if not self._counts.ok + self._counts.failed:
             return None
-        return self._writer.call(lambda: self._database.meta("input_digest"))
+        return self._writer.call(lambda: self._input.digest)
 
     @property
     def input_stamps(self) -> str | None:
         """What `set_input` was given, to tell cheaply whether the input is still the same."""
-        return self._writer.call(lambda: self._database.meta("input_stamps"))
+        return self._writer.call(lambda: self._input.stamps_json)
 
-    def set_input(self, digest: str, rows: int, stamps_json: str) -> None:
-        def store() -> None:
-            with self._database.transaction() as connection:
-                store_meta(connection, "input_digest", digest)
-                store_meta(connection, "input_rows", str(rows))
-                store_meta(connection, "input_stamps", stamps_json)
+    @property
+    def input_rows(self) -> int:
+        return self._writer.call(lambda: self._input.rows)
 
-        self._writer.call(store)
+    @property
+    def input_stale(self) -> int:
+        """So many rows keep the answer of an earlier version of theirs."""
+        return self._writer.call(lambda: self._input.stale)
+
+    @property
+    def input_marks(self) -> Marks | None:
+        return self._writer.call(self._input.marks)
+
+    def set_input(self, state: InputState) -> None:
+        self._called(lambda: self._input.store(state))
+
+    def set_input_stamps(self, stamps_json: str) -> None:
+        """The same input with other stamps, such as a copy."""
+        self._called(lambda: self._input.store_stamps(stamps_json))
+
+    def known_rows(self) -> Iterator[pa.RecordBatch]:
+        """Key, `row` and `request_hash` of all that was answered or failed, batch by batch. Before `start` only."""
+        self._called(self._drains.drain_all)
+        with self._mapped():
+            yield from known_rows(self._store)
+
+    def key_column(self, keys: Sequence[Key]) -> pa.Array:
+        """Keys as `known_rows` has them."""
+        return self._store.tables.keys(keys)
+
+    def carries(self) -> Carries:
+        """A place for what `renew` is to put in the place of carried values. To be closed."""
+        return Carries(self._store.layout.state)
+
+    def renew(self, renewal: Renewal, state: InputState) -> None:
+        """From now on the record of another input; its rows move, and those that are gone leave. Before `start` only.
+
+        `finished` is another object afterwards.
+        """
+        self._called(lambda: self._renew(renewal, state))
 
     def note_in_flight(self, cap: int) -> None:
         """So many calls may be in flight from now on: what a hard kill may have paid for in vain."""
@@ -309,11 +352,33 @@ class Journal:
             self._database.store_counts(connection, counts)
         save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
-        forgotten, self._counts = self._counts.failed, counts
-        self.finished = recall(self._store, counts)
+        forgotten = self._counts.failed
+        self._recall()
+        return forgotten
+
+    def _renew(self, renewal: Renewal, state: InputState) -> None:
+        self._drains.drain_all()
+        write_input = self._input.prepare(state)
+        spent_usd = repr(self._counts.cost_usd) if is_complete(self._database) else None
+
+        def write(connection: sqlite3.Connection) -> None:
+            write_input(connection)
+            if spent_usd is not None:
+                store_meta(connection, "spent_before_usd", spent_usd)
+
+        renew(self._store, renewal, write)
+        self._input.clear()
+        save_manifest(self._store, self._clock.wall_s())
+        purge(self._store)
+        self._recall()
+        pa.default_memory_pool().release_unused()
+
+    def _recall(self) -> None:
+        """Take up what the parts and the journal hold, as a start does."""
+        self._counts = self._database.counts()
+        self.finished = recall(self._store, self._counts)
         self._harvester = Harvester(self.finished, self._numbers)
         self._drains = Drains(self._store)
-        return forgotten
 
     def _seal(self) -> Manifest:
         self._drains.drain_all()

@@ -185,7 +185,7 @@ class _Cursor:
         verify_part(self._path, part)  # it will be deleted for what is read here
         self._file = open_part(self._path)
         self._batches = self._file.iter_batches(
-            _rows_within(self._file.metadata, budget_bytes), use_threads=False
+            rows_within(self._file.metadata, budget_bytes, _BATCH_ROWS), use_threads=False
         )
         self.last = -1
         self._batch: pa.RecordBatch
@@ -219,7 +219,8 @@ class _Cursor:
         self.last = self._ranks[-1].as_py()
 
 
-def _rows_within(metadata: pq.FileMetaData, budget_bytes: int) -> int:
+def rows_within(metadata: pq.FileMetaData, budget_bytes: int, most: int) -> int:
+    """How many rows of a file, on the average, come to so many bytes; from 16 to `most`."""
     size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
     fitting = budget_bytes * int(metadata.num_rows) // max(1, size)
-    return max(16, min(_BATCH_ROWS, fitting))
+    return max(16, min(most, fitting))

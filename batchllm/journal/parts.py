@@ -12,7 +12,7 @@ import hashlib
 import os
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,12 @@ class Sealed(NamedTuple):
     min_row: int | None
     max_row: int | None
 
+    @property
+    def info(self) -> PartInfo:
+        """As it will be once it is committed."""
+        part, kind, name, _ = self.intent
+        return PartInfo(part, kind, name, *self[1:])
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -113,9 +119,14 @@ class Store:
         return Intent(part or 0, kind, name, hi_seq)
 
     def commit(
-        self, sealed: Sequence[Sealed], *, retired: Sequence[PartInfo] = (), is_complete: bool = False
+        self,
+        sealed: Sequence[Sealed],
+        *,
+        retired: Sequence[PartInfo] = (),
+        is_complete: bool = False,
+        along: Callable[[sqlite3.Connection], None] | None = None,
     ) -> None:
-        """Step 4, for parts that are linked. `retired` parts are replaced by them."""
+        """Step 4, for parts that are linked. `retired` parts are replaced by them; `along` writes what goes with it."""
         self.fault("before_part_commit")
         with self.database.transaction() as connection:
             for part in sealed:
@@ -129,6 +140,8 @@ class Store:
                 connection.execute("UPDATE parts SET state = 'retired' WHERE part = ?", (old.part,))
             if is_complete:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '1')")
+            if along is not None:
+                along(connection)
         self.fault("after_part_commit")
 
     def abandon(self, intent: Intent) -> None:

@@ -4,14 +4,13 @@ Of a part only its row and lane columns are read, and not even these when its ro
 a complete record of ten million rows opens without reading any of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchllm.errors import StorageError
 from batchllm.journal.database import Counts
-from batchllm.journal.files import Kind
 from batchllm.journal.finished import Finished
 from batchllm.journal.lines import WHOLE_ROW
 from batchllm.journal.parts import PartInfo, Store, damaged_part, open_part
@@ -21,14 +20,7 @@ _BATCH_ROWS = 1 << 16
 
 def recall(store: Store, counts: Counts) -> Finished:
     """Raises StorageError when parts and journal do not hold what the totals say."""
-    slots = store.tables.slots
-    finished = Finished(slots)
-    finished.ok = _mark_parts(store, "output", finished) + _mark_lines(store, "results", finished)
-    finished.failed = _mark_parts(store, "failures", finished) + _mark_lines(store, "failures", finished)
-    for row in [*_rows_without_lane(store), *_lines_without_lane(store)]:
-        units = finished.open_slots(row)
-        finished.mark(units)
-        finished.failed += len(units)
+    finished = gather(store, store.parts("output"), store.parts("failures"))
     finished.spent_usd = counts.cost_usd
     if (finished.ok, finished.failed, finished.marked()) != (
         counts.ok,
@@ -44,6 +36,18 @@ def recall(store: Store, counts: Counts) -> Finished:
     return finished
 
 
+def gather(store: Store, output: Sequence[PartInfo], failures: Sequence[PartInfo]) -> Finished:
+    """What these parts and the journal's lines hold."""
+    finished = Finished(store.tables.slots)
+    finished.ok = _mark_parts(store, output, finished) + _mark_lines(store, "results", finished)
+    finished.failed = _mark_parts(store, failures, finished) + _mark_lines(store, "failures", finished)
+    for row in [*_rows_without_lane(store, failures), *_lines_without_lane(store)]:
+        units = finished.open_slots(row)
+        finished.mark(units)
+        finished.failed += len(units)
+    return finished
+
+
 def runs(ranks: pa.Array) -> Iterator[tuple[int, int]]:
     """Numbers as ranges (end not included); few when they are nearly gapless and in order."""
     if not len(ranks):
@@ -56,13 +60,13 @@ def runs(ranks: pa.Array) -> Iterator[tuple[int, int]]:
         yield first, last + 1
 
 
-def _mark_parts(store: Store, kind: Kind, finished: Finished) -> int:
+def _mark_parts(store: Store, parts: Sequence[PartInfo], finished: Finished) -> int:
     count = 0
-    for part in store.parts(kind):
+    for part in parts:
         if part.min_row is None or part.max_row is None:
             continue
         first, end = part.min_row * finished.slots, (part.max_row + 1) * finished.slots
-        if part.rows == end - first and kind == "output":
+        if part.rows == end - first and part.kind == "output":
             finished.mark_range(first, end)
             count += part.rows
             continue
@@ -74,13 +78,13 @@ def _mark_parts(store: Store, kind: Kind, finished: Finished) -> int:
     return count
 
 
-def _rows_without_lane(store: Store) -> list[int]:
+def _rows_without_lane(store: Store, failures: Sequence[PartInfo]) -> list[int]:
     """Rows of failures/ that failed for all lanes at once."""
     if store.tables.slots == 1:
         return []
     return [
         row
-        for part in store.parts("failures")
+        for part in failures
         for batch in _read(store, part, store.tables.slots)
         for row in batch.filter(pc.is_null(batch.column("lane"))).column("row").to_pylist()
     ]

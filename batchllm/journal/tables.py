@@ -127,6 +127,40 @@ class Tables:
         self._models = pa.array([lane.model for lane in lanes], pa.string())
         self._simulated = pa.array([lane.is_simulated for lane in lanes], pa.bool_())
 
+    @property
+    def key_name(self) -> str:
+        """Raises InvariantError without a key."""
+        if self._key is None:
+            raise InvariantError("rows without a key are looked up by their key")
+        return str(self._key.name)
+
+    @property
+    def carried(self) -> list[str]:
+        return [field.name for field in self._codec.fields]
+
+    def encode_carried(self, batch: pa.RecordBatch) -> list[bytes]:
+        """What each row carries, as the journal's lines hold it."""
+        return self._codec.encode_batch(batch)
+
+    def with_carried(
+        self, batch: pa.RecordBatch, rows: Sequence[int], blobs: Sequence[bytes]
+    ) -> pa.RecordBatch:
+        """The batch, where the lines of `rows` carry what `blobs` hold."""
+        if not rows:
+            return batch
+        at = pc.index_in(batch.column("row"), value_set=pa.array(rows, pa.int64()))
+        lines = pa.arange(0, batch.num_rows, 1)
+        source = pc.if_else(at.is_valid(), pc.add(at.cast(pa.int64()), batch.num_rows), lines)
+        for field, new in zip(self._codec.fields, self._codec.decode(blobs), strict=True):
+            index = batch.schema.get_field_index(field.name)
+            both = pa.chunked_array([batch.column(index), new.cast(batch.schema.field(index).type)])
+            batch = batch.set_column(index, batch.schema.field(index), _flat(both.take(source)))
+        return batch
+
+    def keys(self, keys: Sequence[Any]) -> pa.Array:
+        """Keys of rows in the type of their column."""
+        return self._key_column(keys)[0]
+
     def batch(self, kind: Kind, lines: Sequence[Line]) -> pa.RecordBatch:
         """`lines` as selected by `SELECTED[kind]`. Raises StorageError, InvariantError."""
         schema = self.schemas[kind]

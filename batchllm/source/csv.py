@@ -15,6 +15,7 @@ from batchllm.source.columns import RowFault, fit_text
 from batchllm.source.files import Format, InputFile, Stream
 from batchllm.source.jsonl import escaped
 from batchllm.source.lines import LineBlock, LongLine, line_blocks, refuse_foreign
+from batchllm.source.marks import chosen_of, marks_of
 from batchllm.source.rows import BatchMaker, ValueRows, Values
 from batchllm.spec.models import ColumnType
 
@@ -201,6 +202,14 @@ class CsvReader:
                     yield batch.take()
             if rest := batch.take():
                 yield rest
+
+    def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
+        """The mark of each row."""
+        return marks_of(self.read(file, 0, tap))
+
+    def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
+        """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1."""
+        return chosen_of(self.read(file, first, None), wanted)
 
     def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
         """Where the rows stand that have these ordinals, counted from 0 in this file."""

@@ -6,6 +6,7 @@ a second evaluation may give other rows.
 """
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows, check_zones, cut, find_faults, pin_arrow, take
 from batchllm.source.columns import RowFault, Shape, pin_seen
 from batchllm.source.jsonl import repaired
+from batchllm.source.marks import Marked, chosen_of, marks_of
 from batchllm.source.rows import MAX_BATCH_ROWS, BatchMaker, ValueRows, Values
 from batchllm.source.scan import Scan, Tally, first_rows
 from batchllm.source.settling import settled_type
@@ -52,6 +54,15 @@ class FrameSource:
             tally.add(batch)
         tally.check_keys(self.batches, lambda ordinals: {at: place(at) for at in ordinals})
         return Scan(tally.rows, self.table.digest(), (), tally.bad_rows)
+
+    def mark(self) -> Marked:
+        marks = array("Q")
+        for piece in marks_of(self.batches()):
+            marks.frombytes(piece)
+        return Marked(self.table.digest(), marks)
+
+    def chosen(self, wanted: bytearray, _file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
+        return chosen_of(self.batches(), wanted)
 
     def batches(self) -> Iterator[Sequence[Row | BadRow]]:
         return self.table.batches()

@@ -23,6 +23,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.columns import NumberFault, RowFault, too_large
 from batchllm.source.files import Format, InputFile
 from batchllm.source.lines import LineBlock, LongLine, line_blocks, refuse_foreign
+from batchllm.source.marks import UNKNOWN, digest8
 from batchllm.source.rows import MAX_BATCH_ROWS, BatchMaker, ValueRows, Values
 
 _HEAD_BYTES = 16
@@ -59,6 +60,31 @@ class JsonlReader:
                     yield batch
                     first += len(batch)
 
+    def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
+        """A line is known by its bytes: nothing is parsed."""
+        with file.text_stream(tap) as stream:
+            for piece in line_blocks(stream.read):
+                if isinstance(piece, LongLine):
+                    yield UNKNOWN
+                else:
+                    yield b"".join([digest8(line).digest() for line in piece.lines if not _is_blank(line)])
+
+    def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
+        """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1; other lines are not parsed."""
+        with file.text_stream() as stream:
+            for piece in line_blocks(stream.read):
+                if isinstance(piece, LongLine):
+                    if wanted[first]:
+                        yield [BadRow(first, _place(file, piece.line, piece.offset), _too_long(piece))]
+                    first += 1
+                    continue
+                filled = [at for at, line in enumerate(piece.lines) if not _is_blank(line)]
+                for start, end in _runs(wanted, first, first + len(filled)):
+                    for run in range(start, end, MAX_BATCH_ROWS):
+                        places = filled[run - first : min(end, run + MAX_BATCH_ROWS) - first]
+                        yield self._lines(file, run, piece, places)
+                first += len(filled)
+
     def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
         """Where the rows stand that have these ordinals, counted from 0 in this file."""
         found: dict[int, str] = {}
@@ -81,7 +107,8 @@ class JsonlReader:
             lines = block.lines[start : start + MAX_BATCH_ROWS]
             parsed = None if is_suspect else _parse_all(lines)
             if parsed is None:
-                batch = self._line_by_line(file, first, block, start)
+                filled = [at for at, line in enumerate(lines, start) if not _is_blank(line)]
+                batch = self._lines(file, first, block, filled)
             else:
                 places = _Places(file, block, start)
                 batch = self._rows.make(first, parsed, places)
@@ -89,11 +116,13 @@ class JsonlReader:
                 yield batch
                 first += len(batch)
 
-    def _line_by_line(self, file: InputFile, first: int, block: LineBlock, start: int) -> list[Row | BadRow]:
-        batch = BatchMaker(self._rows, first, _Places(file, block, start))
-        for at, line in enumerate(block.lines[start : start + MAX_BATCH_ROWS]):
-            if _is_blank(line):
-                continue
+    def _lines(
+        self, file: InputFile, first: int, block: LineBlock, indices: Sequence[int]
+    ) -> list[Row | BadRow]:
+        """One line after the other, those of `indices`, none of which is blank."""
+        batch = BatchMaker(self._rows, first, _Places(file, block, 0))
+        for at in indices:
+            line = block.lines[at]
             try:
                 values: Values | RowFault = parse_line(line)
             except NumberFault as fault:
@@ -117,6 +146,14 @@ class _Places:
         index = self._start + at
         offset = self._block.offset + sum(len(line) + 1 for line in self._block.lines[:index])
         return _place(self._file, self._block.first_line + index, offset)
+
+
+def _runs(wanted: bytearray, first: int, end: int) -> Iterator[tuple[int, int]]:
+    """Ranges of consecutive ones between `first` and `end`."""
+    while (start := wanted.find(1, first, end)) >= 0:
+        zero = wanted.find(0, start, end)
+        first = end if zero < 0 else zero
+        yield start, first
 
 
 def _place(file: InputFile, line: int, offset: int) -> str:

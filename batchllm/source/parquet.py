@@ -16,6 +16,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows
 from batchllm.source.columns import Shape
 from batchllm.source.files import Format, InputFile, LocalStore, named_faults
+from batchllm.source.marks import chosen_of, marks_of
 from batchllm.source.parquet_sizes import rows_at_once
 from batchllm.source.settling import settled_type
 
@@ -51,6 +52,14 @@ class ParquetReader:
                     start = ordinal - first
                     yield from rows.batches(batch, ordinal, lambda at, start=start: place(file, start + at))  # type: ignore[misc]
                     ordinal += batch.num_rows
+
+    def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
+        """The mark of each row."""
+        return marks_of(self.read(file, 0, tap))
+
+    def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
+        """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1."""
+        return chosen_of(self.read(file, first, None), wanted)
 
     def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
         """Where the rows stand that have these ordinals, counted from 0 in this file."""

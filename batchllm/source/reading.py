@@ -1,5 +1,6 @@
 """The input as a source of rows: files one after the other, whatever their format."""
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -8,6 +9,7 @@ from typing import Protocol
 from batchllm.records import BadRow, Row
 from batchllm.source.columns import Shape
 from batchllm.source.files import FileStamp, Format, InputFile
+from batchllm.source.marks import Marked
 from batchllm.source.scan import Scan, Tally, first_rows
 
 
@@ -20,6 +22,12 @@ class Reader(Protocol):
         self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
     ) -> Iterator[Sequence[Row | BadRow]]:
         """All rows of the file; the first one's ordinal is `first`. `tap` is shown each byte of it."""
+
+    def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
+        """The mark of each row (see `batchllm.source.marks`), eight bytes each, in pieces."""
+
+    def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
+        """Of what `read` gives, the rows whose byte in `wanted` (by ordinal) is 1."""
 
     def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
         """Where the rows stand that have these ordinals, counted from 0 in this file."""
@@ -50,6 +58,28 @@ class FileSource:
         counts = [stamp.rows or 0 for stamp in stamps]
         tally.check_keys(self.batches, lambda ordinals: self._places(ordinals, counts))
         return Scan(tally.rows, self._digest(stamps), tuple(stamps), tally.bad_rows)
+
+    def mark(self) -> Marked:
+        """What `chosen` and a later run know the rows by. Cheaper than `scan`, and without its checks."""
+        marks = array("Q")
+        stamps: list[FileStamp] = []
+        for file in self.files:
+            digest, first = sha256(), len(marks)
+            file.check_unchanged()
+            for piece in self.reader.marks(file, digest.update):
+                marks.frombytes(piece)
+            file.check_unchanged()
+            stamps.append(replace(file.stamp, sha256=digest.hexdigest(), rows=len(marks) - first))
+        return Marked(self._digest(stamps), marks, tuple(stamp.rows or 0 for stamp in stamps))
+
+    def chosen(self, wanted: bytearray, file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
+        """The rows whose byte in `wanted` is 1, in batches like those of `batches`."""
+        first = 0
+        for file, rows in zip(self.files, file_rows, strict=True):
+            file.check_unchanged()
+            yield from self.reader.chosen(file, first, wanted)
+            file.check_unchanged()
+            first += rows
 
     def batches(self) -> Iterator[Sequence[Row | BadRow]]:
         first = 0

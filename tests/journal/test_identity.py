@@ -6,6 +6,7 @@ import pytest
 
 from batchllm.errors import ChangedJobError, InvariantError
 from batchllm.journal.identity import changed_sections, column_changes, stored_sections
+from batchllm.journal.inputs import InputState
 from batchllm.journal.manifest import read_manifest
 from batchllm.records import Billed, LaneInfo
 
@@ -52,7 +53,7 @@ def test_a_record_in_which_nothing_was_answered_or_paid_takes_another_job(kit, o
     unpaid = [kit.attempt(0, cost_usd=0.0, billed=Billed.NO, status=404), kit.failed(0)]
 
     def end(journal):
-        journal.set_input("digest", 1, "{}")
+        journal.set_input(InputState("digest", 1, "{}"))
         return journal.seal() if sealed else None
 
     asyncio.run(kit.run(out, [unpaid], end))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from batchllm.errors import InvariantError, StorageError
+from batchllm.journal.inputs import InputState
 from batchllm.journal.journal import Interrupted, Tuning
 from batchllm.journal.manifest import read_manifest
 from batchllm.journal.parts import Sizes
@@ -165,9 +166,9 @@ def test_a_run_that_did_not_end_is_reported_with_what_was_in_flight(kit, out):
 def test_the_input_is_remembered_once_something_of_it_is_finished(kit, out):
     journal = kit.open_journal(out)
     assert (journal.input_digest, journal.input_stamps) == (None, None)
-    journal.set_input("d0", 9, "{}")
+    journal.set_input(InputState("d0", 9, "{}"))
     assert journal.input_digest is None
-    journal.set_input("d1", 10, '{"size": 1}')
+    journal.set_input(InputState("d1", 10, '{"size": 1}'))
     journal.put([kit.done(0)])
     close(journal)
     journal = kit.open_journal(out)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import InvariantError
+from batchllm.journal.inputs import InputState
 from batchllm.journal.journal import Tuning
 from batchllm.journal.manifest import read_manifest
 from batchllm.journal.parts import Sizes
@@ -62,7 +63,7 @@ def test_a_run_is_not_complete_with_a_unit_too_few_or_too_many(kit, out, expecte
 
 def test_a_stopped_run_says_what_is_pending_and_what_it_cost(kit, out):
     def end(journal):
-        journal.set_input("digest", 5, "{}")
+        journal.set_input(InputState("digest", 5, "{}"))
         return journal.seal()
 
     records = [

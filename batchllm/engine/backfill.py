@@ -1,0 +1,242 @@
+"""A changed input on an existing record: which rows are new, changed, gone or the same, and the record for it.
+
+Rows are known by their key. First by their marks (see `batchllm.matching`): equal marks, equal rows, wherever they
+stand. Only what is left is read: its key finds the outcome that there is, and the digest of what it asks decides
+whether that outcome is still the row's. So a million known rows cost a second, and ten million that moved cost no
+more memory than their marks.
+
+Nothing is sent here and nothing is paid. What leaves the record is what its rows no longer ask.
+"""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchllm.journal import Carried, Carries, InputState, Journal, Renewal
+from batchllm.matching import Marks, Matches, Places, match_marks, places_of
+from batchllm.plan import asked_digest
+from batchllm.ports import Marked, Source, Task
+from batchllm.records import Key, Row
+from batchllm.source.keys import KeyIndex
+from batchllm.source.rows import KeylessRow
+
+_CHUNK_ROWS = 1 << 18
+_CHUNK_BYTES = 64 << 20
+_LISTED_ROWS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows of the new input, and those that are gone. `kept`: changed ones that keep the outcome they had."""
+
+    unchanged: int
+    new: int
+    changed: int
+    removed: int
+    kept: int = 0
+
+    def text(self) -> str:
+        kept = f", {self.kept:,} changed ones keep their answers" if self.kept else ""
+        return (
+            f"{self.new:,} rows are new, {self.changed:,} changed, {self.removed:,} removed,"
+            f" {self.unchanged:,} as they were{kept}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """What is needed to compare an input with the one before. `keeps_changed`: send nothing that has an outcome."""
+
+    source: Source
+    task: Task
+    journal: Journal
+    marked: Marked
+    stamps_json: str
+    keeps_changed: bool = False
+
+    def take_up(self) -> Changes:
+        """Make the record that of the input. Raises InputDataError for missing and repeated keys."""
+        old_rows = self.journal.input_rows
+        matches = self._matches()
+        was_finished = _flags(self.journal.finished.rows(old_rows), old_rows)
+        wanted = _wanted(matches, was_finished)
+        carries = self.journal.carries()
+        try:
+            found = _Found(self.journal, places_of(matches, old_rows), carries, self.keeps_changed)
+            self._check_keys(found, wanted)
+            for chunk in self._chunks(wanted):
+                found.look_up(chunk)
+            if found.is_twice:
+                self._refuse_repeats()
+            places = found.all_places()
+            removed = pc.sum(was_finished.take(places.gone())).as_py() or 0
+            state = InputState(
+                self.marked.digest,
+                self.marked.rows,
+                self.stamps_json,
+                _without(self.marked.marks, found.kept_rows),
+                len(found.kept_rows),
+            )
+            self.journal.renew(Renewal(places, carries), state)
+        finally:
+            carries.close()
+        unchanged = matches.rows + found.unchanged
+        kept = len(found.kept_rows)
+        new = self.marked.rows - unchanged - found.changed - kept
+        return Changes(unchanged, new, found.changed, max(0, removed - found.changed), kept)
+
+    def _matches(self) -> Matches:
+        old = self.journal.input_marks
+        if old is None:
+            old = Marks(0, lambda _first, _end: pa.nulls(0, pa.uint64()))
+        return match_marks(old, marks_of(self.marked.marks))
+
+    def _check_keys(self, found: "_Found", wanted: bytearray) -> None:
+        """Of the rows that are looked up: the others had keys of their own before. `_Found` sees to both together."""
+        index = KeyIndex()
+        for batch in self.source.chosen(wanted, self.marked.file_rows):
+            index.add([row.key for row in batch if isinstance(row, Row)])
+            if any(isinstance(row, KeylessRow) for row in batch):
+                found.is_twice = True
+        if next(index.suspects(), None) is not None:
+            found.is_twice = True
+        if found.is_twice:
+            self._refuse_repeats()
+            found.is_twice = False  # two keys only had the same hash
+
+    def _refuse_repeats(self) -> None:
+        """The scan of the whole input names the rows; it ends here when there are none."""
+        self.source.scan()
+
+    def _chunks(self, wanted: bytearray) -> Iterator["_Chunk"]:
+        chunk = _Chunk()
+        for batch in self.source.chosen(wanted, self.marked.file_rows):
+            for row in batch:
+                if row.key is not None:
+                    carry = row.carry if isinstance(row, Row) else b"[]"
+                    chunk.add(row.ordinal, row.key, asked_digest(self.task, row), carry)
+            if chunk.is_full:
+                yield chunk
+                chunk = _Chunk()
+        if chunk.ordinals:
+            yield chunk
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Rows that are looked up together."""
+
+    ordinals: "array[int]" = field(default_factory=lambda: array("q"))
+    keys: list[Key] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    carries: list[bytes] = field(default_factory=list)
+    size: int = 0  # bytes
+
+    def add(self, ordinal: int, key: Key, digest: bytes, carry: bytes) -> None:
+        self.ordinals.append(ordinal)
+        self.keys.append(key)
+        self.digests.append(digest)
+        self.carries.append(carry)
+        self.size += len(carry) + (len(key) if isinstance(key, str) else 8)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.ordinals) >= _CHUNK_ROWS or self.size >= _CHUNK_BYTES
+
+
+class _Found:
+    """What the record holds under the keys that are asked for."""
+
+    def __init__(self, journal: Journal, places: Places, carries: Carries, keeps_changed: bool) -> None:
+        self._journal = journal
+        self._places = places
+        self._carries = carries
+        self._keeps_changed = keeps_changed
+        self._old, self._new = array("q"), array("q")
+        self._carried: list[Carried] = []
+        self.unchanged = 0
+        self.changed = 0
+        self.kept_rows = array("q")
+        self.is_twice = False  # a key stands in a row that was found by its mark, and in another one
+
+    def look_up(self, chunk: _Chunk) -> None:
+        keys = self._journal.key_column(chunk.keys)
+        seen: set[int] = set()
+        for batch in self._journal.known_rows():
+            at = pc.index_in(batch.column(0), value_set=keys)
+            hits = at.is_valid()
+            if not pc.any(hits).as_py():
+                continue
+            rows, hashes = batch.column("row").filter(hits), batch.column("request_hash").filter(hits)
+            lines = zip(
+                at.filter(hits).to_pylist(),
+                rows.to_pylist(),
+                hashes.to_pylist(),
+                self._places.of(rows).to_pylist(),
+                strict=True,
+            )
+            for index, row, digest, place in lines:
+                if place is not None:
+                    self.is_twice |= place != chunk.ordinals[index]
+                elif index not in seen:
+                    seen.add(index)
+                    self._judge(chunk, index, row, digest)
+        self._carries.add(self._carried)
+        self._carried = []
+        pa.default_memory_pool().release_unused()
+
+    def _judge(self, chunk: _Chunk, index: int, old_row: int, digest: str) -> None:
+        is_same = digest == chunk.digests[index].hex()
+        if not is_same and not self._keeps_changed:
+            self.changed += 1
+            return
+        if is_same:
+            self.unchanged += 1
+        else:
+            self.kept_rows.append(chunk.ordinals[index])
+        self._old.append(old_row)
+        self._new.append(chunk.ordinals[index])
+        self._carried.append(Carried(old_row, chunk.carries[index]))
+
+    def all_places(self) -> Places:
+        return self._places.with_pairs(_numbers(self._old, pa.int64()), _numbers(self._new, pa.int64()))
+
+
+def marks_of(marks: "array[int]") -> Marks:
+    values = _numbers(marks, pa.uint64())
+    return Marks(len(marks), lambda first, end: values.slice(first, end - first))
+
+
+def _numbers(values: "array[int]", kind: pa.DataType) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def _flags(bits: bytearray, count: int) -> pa.Array:
+    return pa.Array.from_buffers(pa.bool_(), count, [None, pa.py_buffer(bits)])
+
+
+def _wanted(matches: Matches, was_finished: pa.Array) -> bytearray:
+    """A byte for each new row: 1 where it has to be looked up, because it is unknown or has no outcome yet."""
+    wanted = bytearray(matches.head + len(matches.tail))
+    _set(wanted, matches.unmatched())
+    if not pc.all(was_finished).as_py():
+        _set(wanted, pc.indices_nonzero(pc.invert(was_finished.slice(0, matches.head))))
+        is_open = pc.invert(was_finished.take(matches.tail))
+        _set(wanted, pc.add(pc.indices_nonzero(is_open).cast(pa.int64()), matches.head))
+    return wanted
+
+
+def _set(wanted: bytearray, rows: pa.Array) -> None:
+    for start in range(0, len(rows), _LISTED_ROWS):
+        for row in rows.slice(start, _LISTED_ROWS).to_pylist():
+            wanted[row] = 1
+
+
+def _without(marks: "array[int]", rows: "array[int]") -> "array[int]":
+    """The marks, of which those of `rows` say nothing."""
+    for row in rows:
+        marks[row] = 0
+    return marks

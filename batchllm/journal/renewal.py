@@ -1,0 +1,185 @@
+"""The record for another input: rows move to their new places, and those that are gone leave.
+
+Everything is drained before. A part whose rows all stay where they are, with what they carry, stays as it is; of the
+others new ones are made, each sorted in itself, and the completion puts them in order. One transaction exchanges
+parts, totals and input, so that a kill leaves the record of the old input or of the new one.
+
+A line of usage/ is never dropped, for it was paid: a call whose row is gone is row -1.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchllm.errors import InvariantError
+from batchllm.journal.carries import Carried
+from batchllm.journal.files import KINDS
+from batchllm.journal.merge import rows_within
+from batchllm.journal.parts import (
+    Draft,
+    Intent,
+    PartInfo,
+    Sealed,
+    Store,
+    abandon_all,
+    damaged_part,
+    open_part,
+    publish,
+    verify_part,
+)
+from batchllm.journal.recall import gather
+from batchllm.matching import Places
+
+#: The row of a call whose row is no longer in the input.
+GONE = -1
+_KNOWN_ROWS = 1 << 16
+
+
+class CarriedRows(Protocol):
+    """What `Carries` offers here."""
+
+    def between(self, first: int, end: int) -> Sequence[Carried]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """`places` by old ordinal: null for rows that are gone, or whose outcome is to be forgotten."""
+
+    places: Places
+    carries: CarriedRows
+
+
+def known_rows(store: Store) -> Iterator[pa.RecordBatch]:
+    """Key, `row` and `request_hash` of all lines of output/ and failures/ that have a key, batch by batch."""
+    columns = [store.tables.key_name, "row", "request_hash"]
+    for part in [*store.parts("output"), *store.parts("failures")]:
+        if part.rows:
+            for batch in _read(store, part, columns, _KNOWN_ROWS):
+                yield batch.filter(batch.column(0).is_valid()) if batch.column(0).null_count else batch
+
+
+def renew(store: Store, renewal: Renewal, along: Callable[[sqlite3.Connection], None]) -> None:
+    """`along` writes the new input, in the transaction that exchanges the parts."""
+    renewed = _Renewed(store, renewal)
+    counts = store.database.counts()
+    try:
+        parts = {kind: renewed.parts(store.parts(kind)) for kind in KINDS}
+        publish(store, renewed.sealed)
+        finished = gather(store, parts["output"], parts["failures"])
+    except BaseException:
+        abandon_all(store, renewed.intents)
+        raise
+
+    def write(connection: sqlite3.Connection) -> None:
+        along(connection)
+        store.database.store_counts(connection, counts._replace(ok=finished.ok, failed=finished.failed))
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '0')")
+
+    store.commit(renewed.sealed, retired=renewed.retired, along=write)
+
+
+class _Renewed:
+    """Which parts stay, and those that others become."""
+
+    def __init__(self, store: Store, renewal: Renewal) -> None:
+        self._store = store
+        self._renewal = renewal
+        self.sealed: list[Sealed] = []
+        self.retired: list[PartInfo] = []
+        self.intents: list[Intent] = []
+
+    def parts(self, old: Sequence[PartInfo]) -> list[PartInfo]:
+        new: list[PartInfo] = []
+        for part in old:
+            if self._stays(part):
+                new.append(part)
+                continue
+            sealed = list(self._rewritten(part))
+            self.retired.append(part)
+            self.sealed += sealed
+            new += [one.info for one in sealed]
+        return new
+
+    def _stays(self, part: PartInfo) -> bool:
+        if part.min_row is None or part.max_row is None:
+            return True
+        first, end = part.min_row, part.max_row + 1
+        if part.kind == "usage" and first < 0:
+            first = 0  # calls whose rows were gone before stay so
+        return (first >= end or self._renewal.places.keep(first, end)) and not self._carries_other(part)
+
+    def _carries_other(self, part: PartInfo) -> bool:
+        """Whether a row of it is to carry something else than it does."""
+        tables = self._store.tables
+        if part.kind != "output" or not tables.carried or part.min_row is None or part.max_row is None:
+            return False
+        if not self._renewal.carries.between(part.min_row, part.max_row + 1):
+            return False
+        for batch in _read(self._store, part, ["row", *tables.carried], self._store.sizes.slice_rows):
+            rows = batch.column("row")
+            new = {
+                one.row: one.blob
+                for one in self._renewal.carries.between(rows[0].as_py(), rows[-1].as_py() + 1)
+            }
+            old = tables.encode_carried(batch) if new else []
+            if any(new.get(row, blob) != blob for row, blob in zip(rows.to_pylist(), old, strict=False)):
+                return True
+        return False
+
+    def _rewritten(self, part: PartInfo) -> Iterator[Sealed]:
+        store = self._store
+        path = store.layout.part(part.kind, part.name)
+        verify_part(path, part)  # it will be deleted for what is read here
+        for batch in _read(store, part, None, store.sizes.drain_rows):
+            moved = self._moved(part, batch)
+            if not moved.num_rows:
+                continue
+            intent = store.intend(part.kind, 0)
+            self.intents.append(intent)
+            draft = Draft(store, intent)
+            try:
+                for start in range(0, moved.num_rows, store.sizes.slice_rows):
+                    draft.add(moved.slice(start, store.sizes.slice_rows))
+                yield draft.seal()
+            finally:
+                draft.close()
+
+    def _moved(self, part: PartInfo, batch: pa.RecordBatch) -> pa.RecordBatch:
+        tables, kind = self._store.tables, part.kind
+        rows = batch.column("row")
+        if kind == "output" and tables.carried:
+            found = self._renewal.carries.between(rows[0].as_py(), rows[-1].as_py() + 1)
+            batch = tables.with_carried(batch, [one.row for one in found], [one.blob for one in found])
+        if kind == "usage":
+            known = pc.if_else(pc.less(rows, 0), pa.scalar(None, pa.int64()), rows)
+            places = pc.fill_null(self._renewal.places.of(known), GONE)
+        else:
+            places = self._renewal.places.of(rows)
+        at = batch.schema.get_field_index("row")
+        batch = batch.set_column(at, batch.schema.field(at), places)
+        if places.null_count:
+            batch = batch.filter(places.is_valid())
+        return batch.take(pc.array_sort_indices(tables.ranks(kind, batch)))
+
+
+def _read(
+    store: Store, part: PartInfo, columns: list[str] | None, most_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """All of a part, in batches of bounded rows and bytes."""
+    path = store.layout.part(part.kind, part.name)
+    rows = 0
+    with open_part(path) as file:
+        size = most_rows if columns else rows_within(file.metadata, store.sizes.drain_bytes, most_rows)
+        try:
+            for batch in file.iter_batches(size, columns=columns, use_threads=False):
+                rows += batch.num_rows
+                if batch.num_rows:
+                    yield batch if columns is None else batch.select(columns)
+        except (OSError, pa.ArrowException) as error:
+            raise damaged_part(path, error) from error
+    if rows != part.rows:
+        raise InvariantError(f"{path} has {rows} rows, where the journal knows {part.rows}")

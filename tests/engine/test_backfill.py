@@ -1,0 +1,323 @@
+"""A keyed input that changes between two runs: only what is new or changed is sent, and the output follows."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import job_rig as rig
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchllm.errors import ExitCode, InputDataError
+from batchllm.journal import read_manifest
+from batchllm.simulate import SimulatedProvider
+
+Row = dict[str, Any]
+
+
+def rows(*numbers: int, **more: Any) -> list[Row]:
+    return [{"id": f"k{n}", "text": f"text number {n}", "gold": n, **more} for n in numbers]
+
+
+def texts(values: Iterable[Any]) -> list[str | None]:
+    """Carried columns of JSONL are text unless the job says otherwise."""
+    return [None if value is None else str(value) for value in values]
+
+
+@dataclass
+class Job:
+    """A job whose input is written anew before each run."""
+
+    folder: Path
+    url: str
+    book: SimulatedProvider
+    more: Mapping[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def run(self, table: Sequence[Row], **options: Any) -> rig.RunSummary:
+        text = "".join(json.dumps(row) + "\n" for row in table)
+        (self.folder / "rows.jsonl").write_text(text, "utf-8")
+        return self.start(**options)
+
+    def start(self, **options: Any) -> rig.RunSummary:
+        spec = rig.job(
+            self.folder,
+            [rig.lane(self.url, "one")],
+            **{"output": {"path": str(self.folder / "out"), "carry": ["gold"]}, **self.more},
+        )
+        self.said.clear()
+        self.before = self.book.ledger.accepted
+        return rig.run(self.folder, spec, say=self.said.append, **options)
+
+    @property
+    def sent(self) -> int:
+        """Calls of the last run."""
+        return self.book.ledger.accepted - self.before
+
+    @property
+    def changes(self) -> str:
+        return next((text for text in self.said if text.startswith("the input has changed")), "")
+
+    def output(self) -> pl.DataFrame:
+        return rig.table(self.folder, "output")
+
+    def check(self, table: Sequence[Row]) -> None:
+        """The output holds just the answers to these rows, in their order, with what they carry."""
+        output = self.output()
+        assert output["row"].to_list() == list(range(len(table)))
+        assert output["id"].to_list() == [row["id"] for row in table]
+        assert texts(output["gold"]) == texts([row["gold"] for row in table])
+        for row, content in zip(table, output["content"], strict=True):
+            assert row["text"] in content
+        manifest = read_manifest(self.folder / "out")
+        assert manifest is not None
+        assert (manifest.complete, manifest.ok, manifest.pending) == (True, len(table), 0)
+        assert manifest.attempts == self.book.ledger.accepted
+        usage = rig.table(self.folder, "usage")
+        assert usage.height == self.book.ledger.accepted
+        assert set(usage["row"]) >= set(range(len(table)))
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    with rig.served({}) as (urls, books):
+        yield Job(tmp_path, urls[0], books[0])
+
+
+def test_a_second_run_sends_nothing(job: Job) -> None:
+    table = rows(*range(30))
+    job.run(table)
+    summary = job.run(table)
+    assert (job.sent, job.changes, summary.reused) == (0, "", 30)
+    job.check(table)
+
+
+def test_rows_that_were_added_are_all_that_is_sent(job: Job) -> None:
+    job.run(rows(*range(30)))
+    parts = {path: path.stat().st_mtime_ns for path in (job.folder / "out" / "output").iterdir()}
+    table = rows(*range(37))
+    summary = job.run(table)
+    assert (job.sent, summary.exit_code, summary.reused, summary.ok) == (7, ExitCode.OK, 30, 7)
+    assert "7 rows are new, 0 changed, 0 removed, 30 as they were" in job.changes
+    job.check(table)
+    assert parts  # small ones are joined with the new ones, see the test of the journal for large ones
+
+
+def test_everything_at_once(job: Job) -> None:
+    job.run(rows(*range(40)))
+    table = rows(*range(5, 50))
+    for row in table[3:6]:
+        row["text"] += " edited"
+    random.Random(4).shuffle(table)
+    summary = job.run(table)
+    assert job.sent == 13
+    assert (summary.ok, summary.reused) == (13, 32)
+    assert "10 rows are new, 3 changed, 5 removed, 32 as they were" in job.changes
+    job.check(table)
+    usage = rig.table(job.folder, "usage")
+    assert (
+        usage.filter(pl.col("row") == -1).height == 8
+    )  # calls for rows that are gone, or asked something else
+    assert job.run(table).ok == 0
+    assert job.sent == 0
+
+
+def test_rows_only_change_places(job: Job) -> None:
+    table = rows(*range(25))
+    job.run(table)
+    table.reverse()
+    job.run(table)
+    assert job.sent == 0
+    job.check(table)
+
+
+def test_a_carried_value_follows_without_a_call(job: Job) -> None:
+    table = rows(*range(20))
+    job.run(table)
+    table[7]["gold"], table[11]["gold"] = 700, None
+    job.run(table)
+    assert job.sent == 0
+    assert "20 as they were" in job.changes
+    job.check(table)
+
+
+def test_a_column_that_nobody_reads_changes_nothing(job: Job) -> None:
+    job.run(rows(*range(20), note="a"))
+    table = rows(*range(20), note="b")
+    job.run(table)
+    assert job.sent == 0
+    job.check(table)
+
+
+def test_rows_that_leave_and_come_back_are_asked_again(job: Job) -> None:
+    job.run(rows(*range(10)))
+    job.run(rows(*range(5)))
+    assert (job.sent, job.output().height) == (0, 5)
+    assert "5 removed" in job.changes
+    table = rows(*range(10))
+    job.run(table)
+    assert job.sent == 5
+    job.check(table)
+
+
+def test_an_input_that_becomes_empty_leaves_an_empty_output(job: Job) -> None:
+    job.run(rows(*range(10)))
+    summary = job.run([])
+    assert (job.sent, summary.exit_code, summary.is_complete) == (0, ExitCode.OK, True)
+    assert job.output().height == 0
+    job.run(rows(*range(3)))
+    assert job.sent == 3
+
+
+def test_a_run_that_was_not_finished_takes_up_the_new_input(job: Job) -> None:
+    job.run(rows(*range(40)), limit=15)
+    table = [*rows(*range(100, 110)), *rows(*range(38))]
+    job.run(table)
+    assert job.sent == 33
+    job.check(table)
+
+
+def test_failed_rows_stay_failed_until_they_change(job: Job, tmp_path: Path) -> None:
+    table = rows(*range(12))
+    table[3]["text"] = None
+    table[4]["text"] = {"no": "text"}
+    job.more = {"task": {"type": "chat", "prompt": "{{ text.upper() }}"}}
+    with pytest.MonkeyPatch.context():
+        first = job.run(table)
+    assert first.exit_code == ExitCode.ROWS_FAILED
+    failed = rig.table(tmp_path, "failures").height
+    assert failed > 0
+    table.insert(0, rows(99)[0])
+    job.run(table)
+    assert job.sent == 1
+    failures = rig.table(tmp_path, "failures")
+    assert failures.height == failed
+    assert failures["id"].to_list() == ["k3", "k4"][:failed]
+    assert failures["row"].to_list() == [4, 5][:failed]
+    table[4]["text"] = "text number 3"
+    job.run(table)
+    assert job.sent == 1
+    assert rig.table(tmp_path, "failures").height == failed - 1
+
+
+def test_bad_lines_move_and_go(job: Job, tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in rows(*range(6))]
+    (tmp_path / "rows.jsonl").write_text("\n".join([*lines[:2], "{broken", *lines[2:]]) + "\n", "utf-8")
+    assert job.start().exit_code == ExitCode.ROWS_FAILED
+    (tmp_path / "rows.jsonl").write_text("\n".join(["{broken", *lines]) + "\n", "utf-8")
+    assert job.start().exit_code == ExitCode.ROWS_FAILED
+    assert job.sent == 0
+    assert rig.table(tmp_path, "failures")["row"].to_list() == [0]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    assert job.start().exit_code == ExitCode.OK
+    job.check(rows(*range(6)))
+
+
+def test_a_key_that_stands_twice_is_refused_wherever_it_hides(job: Job, tmp_path: Path) -> None:
+    table = rows(*range(10))
+    job.run(table)
+    before = read_manifest(tmp_path / "out")
+    for more in (rows(4), rows(4, text="another"), [*rows(50), *rows(50, text="x")]):
+        with pytest.raises(InputDataError, match="several rows have the same key"):
+            job.run([*table, *more])
+        assert job.sent == 0
+    with pytest.raises(InputDataError, match="without a key"):
+        job.run([*table, {"text": "no key"}])
+    assert read_manifest(tmp_path / "out") == before
+    job.run(table)
+    assert job.sent == 0
+
+
+def test_a_pending_row_counts_when_keys_are_compared(job: Job) -> None:
+    table = rows(*range(10))
+    job.run(table, limit=4)
+    with pytest.raises(InputDataError, match="several rows have the same key"):
+        job.run([*table, *rows(8, text="another")])
+
+
+def test_without_a_key_the_input_may_not_change(job: Job) -> None:
+    job.more = {"input": {"path": "rows.jsonl"}}
+    job.run(rows(*range(5)))
+    with pytest.raises(InputDataError, match="cannot be told apart") as caught:
+        job.run(rows(*range(6)))
+    assert "input.key" in caught.value.remedy
+
+
+def test_only_missing_keeps_the_answers_of_changed_rows(job: Job) -> None:
+    table = rows(*range(10))
+    job.run(table)
+    changed = [{**row, "gold": 1000 + row["gold"]} for row in [*table, *rows(10, 11)]]
+    changed[2]["text"] = changed[5]["text"] = "edited"
+    job.run(changed, only_missing=True)
+    assert job.sent == 2
+    assert "2 changed ones keep their answers" in job.changes
+    output = job.output()
+    assert "text number 2" in output["content"][2]
+    assert texts(output["gold"]) == texts([row["gold"] for row in changed])
+    job.run(changed, only_missing=True)
+    assert job.sent == 0
+    job.run(changed)
+    assert job.sent == 2
+    job.check(changed)
+
+
+def test_lost_marks_cost_time_and_nothing_else(job: Job, tmp_path: Path) -> None:
+    table = rows(*range(30))
+    job.run(table)
+    for path in (tmp_path / "out" / ".batchllm").glob("marks-*"):
+        path.unlink()
+    table = [*rows(77), *table[4:]]
+    job.run(table)
+    assert job.sent == 1
+    job.check(table)
+
+
+def test_parquet_and_frames_are_compared_as_well(job: Job, tmp_path: Path) -> None:
+    table = rows(*range(30))
+    job.more = {"input": {"path": "rows.parquet", "key": "id"}}
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "rows.parquet")
+    job.start()
+    table = [*rows(50, 51), *table[5:]]
+    table[3]["text"] = "edited"
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "rows.parquet", row_group_size=7)
+    job.start()
+    assert job.sent == 3
+    job.check(table)
+    table = table[::-1]
+    job.start(frame=pl.DataFrame([*table, *rows(60)]))
+    assert job.sent == 1
+    job.check([*table, *rows(60)])
+
+
+def test_each_lane_of_all_keeps_its_answers(tmp_path: Path) -> None:
+    table = rows(*range(12))
+    with rig.served({"seed": 1}, {"seed": 2}) as (urls, books):
+        spec = rig.job(tmp_path, [rig.lane(url, f"lane{n}") for n, url in enumerate(urls)], routing="all")
+        for now in (table, [*rows(20), *table[3:], *rows(21)][::-1]):
+            (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in now), "utf-8")
+            rig.run(tmp_path, spec)
+        assert [book.ledger.accepted for book in books] == [14, 14]
+    output = rig.table(tmp_path, "output")
+    assert output.select("row", "lane").rows() == [(n, f"lane{k}") for n in range(11) for k in range(2)]
+    assert output["id"].to_list() == [row["id"] for row in now for _ in range(2)]
+
+
+def test_each_input_has_the_budget_for_itself(job: Job) -> None:
+    job.more = {
+        "budget": {"usd": 0.0003},
+        "providers": [rig.lane(job.url, "one", price={"input": 1.0, "output": 1.0})],
+        "task": {"type": "chat", "prompt": "{{ text }}", "params": {"max_tokens": 50}},
+    }
+    spent = 0.0
+    for day in range(4):
+        summary = job.run(rows(*range(10 * (day + 1))))
+        assert summary.exit_code == ExitCode.OK
+        assert summary.spent_usd is not None
+        assert summary.spent_usd > spent
+        spent = summary.spent_usd
+    assert spent > 0.0003

@@ -1,0 +1,83 @@
+"""Rows are found again by their marks: only ones that occur once on either side, wherever they have moved."""
+
+import random
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchllm.matching import Marks, match_marks
+
+
+def marks(values: list[int]) -> Marks:
+    array = pa.array(values, pa.uint64())
+    return Marks(len(values), lambda first, end: array.slice(first, end - first))
+
+
+def found(old: list[int], new: list[int], at_once: int = 4) -> list[int | None]:
+    matches = match_marks(marks(old), marks(new), looked_up_at_once=at_once)
+    tail = matches.tail.to_pylist()
+    assert matches.unmatched().to_pylist() == [at for at, one in enumerate(tail, matches.head) if one is None]
+    assert matches.rows == matches.head + sum(one is not None for one in tail)
+    return [*range(matches.head), *tail]
+
+
+def expected(old: list[int], new: list[int]) -> list[int | None]:
+    """The same, a row at a time."""
+    head = next(
+        (at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one != other or not one),
+        min(len(old), len(new)),
+    )
+    rest, counts = Counter(new[head:]), Counter(old[head:])
+    places = {value: at for at, value in enumerate(old[head:], head)}
+    return [
+        *range(head),
+        *(
+            places[value] if value and counts[value] == 1 and rest[value] == 1 else None
+            for value in new[head:]
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "matches"),
+    [
+        ([], [], []),
+        ([], [1, 2], [None, None]),
+        ([1, 2], [], []),
+        ([1, 2], [1, 2, 3], [0, 1, None]),
+        ([1, 2, 3], [3, 1, 2], [2, 0, 1]),
+        ([1, 2, 3], [9, 1, 2, 3], [None, 0, 1, 2]),
+        ([1, 2, 3], [1, 3], [0, 2]),
+        ([1, 5, 5], [5, 1], [None, 0]),
+        ([1, 2], [2, 2, 1], [None, None, 0]),
+        ([1, 0, 3], [1, 0, 3], [0, None, 2]),
+        ([1, 1, 2], [1, 1, 3], [0, 1, None]),
+    ],
+)
+def test_rows_are_found_again(old: list[int], new: list[int], matches: list[int | None]) -> None:
+    assert found(old, new) == matches
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.integers(0, 12), max_size=30), st.lists(st.integers(0, 12), max_size=30), st.integers(1, 9)
+)
+def test_as_one_by_one(old: list[int], new: list[int], at_once: int) -> None:
+    assert found(old, new, at_once) == expected(old, new)
+
+
+def test_a_shuffle_with_changes_over_many_shares() -> None:
+    dice = random.Random(1)
+    old = [dice.getrandbits(64) for _ in range(20_000)]
+    new = [*old[100:15_000], *(dice.getrandbits(64) for _ in range(50))]
+    dice.shuffle(new)
+    assert found(old, new, at_once=500) == expected(old, new)
+
+
+def test_marks_of_all_64_bits_are_told_apart() -> None:
+    most = 2**64 - 1
+    assert found([most, 1], [1, most]) == [1, 0]
+    assert found([most, most - 1], [5, most - 1]) == [None, 1]

@@ -53,8 +53,8 @@ def run(
     limit: int | None = None,
     frame: object = None,
     retries_failed: bool = False,
-    only_missing: bool = False,
     say: Callable[[str], None] = print,
+    **options: bool,
 ) -> RunSummary:
     loaded = load_mapping(spec, folder=folder, environ={})
     return execute(
@@ -62,7 +62,7 @@ def run(
         Options(
             limit=limit,
             retries_failed=retries_failed,
-            only_missing=only_missing,
+            **options,
             environ={"BATCHLLM_STATE_DIR": str(folder / "state")},
             say=say,
         ),

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows; a later run goes on."
 )
-@click.option("--retry-failed", is_flag=True, help="Ask again for the rows that an earlier run gave up.")
+@click.option("--retry-failed", is_flag=True, help="Only the rows that an earlier run gave up.")
+@click.option(
+    "--only-missing", is_flag=True, help="Only rows without an outcome: changed rows keep their answers."
+)
+@click.option(
+    "--new-run", is_flag=True, help="All rows again for a changed job; the old record is put aside."
+)
+@click.option("--keep-old", is_flag=True, help="Keep the answers of the job before it was changed.")
 @click.option(
     "--progress",
     type=click.Choice(["auto", "panel", "none"]),
@@ -40,6 +47,9 @@ def run_command(
     overrides: tuple[str, ...],
     limit: int | None,
     retry_failed: bool,
+    only_missing: bool,
+    new_run: bool,
+    keep_old: bool,
     progress: str,
     as_json: bool,
     verbose: bool,
@@ -50,12 +60,21 @@ def run_command(
     Rows that an earlier run has finished are not sent again: after a stop or a crash, run the same command. The exit
     code is 0 when every row is answered, 3 when some failed, 130 after Ctrl-C; the README has the whole table.
     """
+    _refuse_pairs(retry_failed=retry_failed, only_missing=only_missing, new_run=new_run, keep_old=keep_old)
     from batchllm.engine.local import Options, execute
     from batchllm.spec.loading import load_job
 
     shows_panel = progress == "panel" or (progress == "auto" and sys.stderr.isatty())
     screen = _Screen(shows_panel=shows_panel)
-    options = Options(limit=limit, retries_failed=retry_failed, watch=screen.watch, say=screen.say)
+    options = Options(
+        limit=limit,
+        retries_failed=retry_failed,
+        only_missing=only_missing,
+        new_run=new_run,
+        keep_old=keep_old,
+        watch=screen.watch,
+        say=screen.say,
+    )
     try:
         loaded = load_job(job, overrides=overrides, environ=dict(os.environ))
         summary = execute(loaded, options)
@@ -66,6 +85,15 @@ def run_command(
     with _outliving_its_reader():
         _print(summary, as_json=as_json, whole=verbose or sys.stdout.isatty(), quiet=quiet)
     return summary.exit_code
+
+
+def _refuse_pairs(*, retry_failed: bool, only_missing: bool, new_run: bool, keep_old: bool) -> None:
+    if retry_failed and only_missing:
+        raise click.UsageError(
+            "--retry-failed and --only-missing: rows that failed, or rows without an outcome?"
+        )
+    if new_run and (keep_old or retry_failed or only_missing):
+        raise click.UsageError("--new-run asks all rows again: it goes with none of the others")
 
 
 @contextmanager

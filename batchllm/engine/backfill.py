@@ -60,12 +60,17 @@ class Backfill:
     def take_up(self) -> Changes:
         """Make the record that of the input. Raises InputDataError for missing and repeated keys."""
         old_rows = self.journal.input_rows
-        matches = self._matches()
+        old_marks = self.journal.input_marks(self.marked.basis)
+        # In a record of several versions of the job a digest may be of another version: only marks tell what changed.
+        is_blind = old_marks is None and self.journal.is_mixed
+        matches = match_marks(old_marks or NO_MARKS, marks_of(self.marked.marks))
         was_finished = _flags(self.journal.finished.rows(old_rows), old_rows)
         wanted = _wanted(matches, was_finished)
         carries = self.journal.carries()
         try:
-            found = _Found(self.journal, places_of(matches, old_rows), carries, self.keeps_changed)
+            found = _Found(
+                self.journal, places_of(matches, old_rows), carries, self.keeps_changed or is_blind
+            )
             self._check_keys(found, wanted)
             for chunk in self._chunks(wanted):
                 found.look_up(chunk)
@@ -73,14 +78,8 @@ class Backfill:
                 self._refuse_repeats()
             places = found.all_places()
             removed = pc.sum(was_finished.take(places.gone())).as_py() or 0
-            state = InputState(
-                self.marked.digest,
-                self.marked.rows,
-                self.stamps_json,
-                _without(self.marked.marks, found.kept_rows),
-                len(found.kept_rows),
-            )
-            self.journal.renew(Renewal(places, carries), state)
+            stale = array("q") if is_blind else found.kept_rows
+            self.journal.renew(Renewal(places, carries), self._state(stale))
         finally:
             carries.close()
         unchanged = matches.rows + found.unchanged
@@ -88,11 +87,14 @@ class Backfill:
         new = self.marked.rows - unchanged - found.changed - kept
         return Changes(unchanged, new, found.changed, max(0, removed - found.changed), kept)
 
-    def _matches(self) -> Matches:
-        old = self.journal.input_marks
-        if old is None:
-            old = Marks(0, lambda _first, _end: pa.nulls(0, pa.uint64()))
-        return match_marks(old, marks_of(self.marked.marks))
+    def _state(self, stale: "array[int]") -> InputState:
+        """The marks of stale rows say nothing, so that the next comparison looks them up."""
+        marks = self.marked.marks
+        for row in stale:
+            marks[row] = 0
+        return InputState(
+            self.marked.digest, self.marked.rows, self.stamps_json, marks, self.marked.basis, len(stale)
+        )
 
     def _check_keys(self, found: "_Found", wanted: bytearray) -> None:
         """Of the rows that are looked up: the others had keys of their own before. `_Found` sees to both together."""
@@ -205,6 +207,9 @@ class _Found:
         return self._places.with_pairs(_numbers(self._old, pa.int64()), _numbers(self._new, pa.int64()))
 
 
+NO_MARKS = Marks(0, lambda _first, _end: pa.nulls(0, pa.uint64()))
+
+
 def marks_of(marks: "array[int]") -> Marks:
     values = _numbers(marks, pa.uint64())
     return Marks(len(marks), lambda first, end: values.slice(first, end - first))
@@ -233,10 +238,3 @@ def _set(wanted: bytearray, rows: pa.Array) -> None:
     for start in range(0, len(rows), _LISTED_ROWS):
         for row in rows.slice(start, _LISTED_ROWS).to_pylist():
             wanted[row] = 1
-
-
-def _without(marks: "array[int]", rows: "array[int]") -> "array[int]":
-    """The marks, of which those of `rows` say nothing."""
-    for row in rows:
-        marks[row] = 0
-    return marks

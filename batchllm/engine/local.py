@@ -20,6 +20,7 @@ import orjson
 from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
+from batchllm.engine.again import price_again
 from batchllm.engine.backfill import Backfill, Changes
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.descriptors import most_connections
@@ -28,15 +29,19 @@ from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
 from batchllm.journal import (
+    Forgotten,
     Identity,
     InputState,
     Journal,
     Manifest,
     OutputLock,
+    StoredJob,
+    finish_putting_aside,
+    put_aside,
     read_manifest,
-    stored_sections,
+    stored_job,
 )
-from batchllm.journal.files import is_network_folder, read_mounts
+from batchllm.journal.files import Layout, is_network_folder, read_mounts
 from batchllm.limit.shared_limits import SharedLimits
 from batchllm.limit.sharing import Membership, NoSharing, Sharing
 from batchllm.plan import Planner, narrow
@@ -59,11 +64,17 @@ def _silence(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run, apart from the job. `watch` shows the counters while the run goes; `say` gets single lines."""
+    """How to run, apart from the job. `watch` shows the counters while the run goes; `say` gets single lines.
+
+    `retries_failed`: only rows that failed. `only_missing`: only rows without an outcome, not changed ones. On another
+    job's record, `new_run` puts it aside and `keep_old` leaves its answers as they are.
+    """
 
     limit: int | None = None
     retries_failed: bool = False
     only_missing: bool = False
+    new_run: bool = False
+    keep_old: bool = False
     watch: Watch = lambda _stats, _title: nullcontext()
     say: Callable[[str], None] = _silence
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
@@ -95,18 +106,20 @@ class _Run:
         self._sections = semantic_sections(checked.job)
         self._stats = RunStats(phase="reading")
         self._changes: Changes | None = None
+        self._again: Forgotten | None = None
         self._started_s = options.clock.monotonic_s()
 
     def execute(self) -> RunSummary:
-        self._refuse_changed_job()
+        finish_putting_aside(Layout(self._out))
+        self._meet_old_record()
         with self._opened() as journal:
             self._note_unknown_files(journal)
-            if self._options.retries_failed:
-                journal.forget_failures()
             manifest = read_manifest(self._out)
-            if manifest is not None and manifest.complete and self._is_same_input(journal):
+            if manifest is not None and manifest.complete and self._is_settled(journal):
                 return self._summary(Ending(_settled_code(manifest)), manifest)
             rows = self._taken_in(journal)
+            if self._options.retries_failed:
+                self._again = journal.forget_failures()
             with self._simulators() as base_urls, asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 ending, manifest = runner.run(self._go(journal, rows, base_urls))
         summary = self._summary(ending, manifest)
@@ -116,16 +129,38 @@ class _Run:
             self._options.say(f"the summary could not be written to {self._out}: {error.strerror or error}")
         return summary
 
-    def _refuse_changed_job(self) -> None:
-        before = stored_sections(self._out)
-        if before is None:
+    def _meet_old_record(self) -> None:
+        """Another job's answers are never taken for this one's: refused, put aside or kept, as the options say."""
+        before = stored_job(self._out)
+        if before is None or self._options.keep_old:
             return
-        changes = differences(before, self._sections)
-        if changes:
+        changes = differences(before.sections, self._sections)
+        if self._options.new_run:
+            self._put_aside(bool(changes))
+        elif changes:
             raise ChangedJobError(
                 f"the answers in {self._out} were made with another job:\n    " + "\n    ".join(changes),
-                remedy="choose another output.path for the changed job, or undo the change",
+                remedy=self._ways_on(before),
             )
+
+    def _put_aside(self, is_changed: bool) -> None:
+        manifest = read_manifest(self._out)
+        if not is_changed and (manifest is None or not manifest.complete):
+            self._options.say(
+                "the record is of this very job and not complete, so --new-run goes on with it; to begin once more,"
+                f" move {self._out} away"
+            )
+            return
+        where = put_aside(Layout(self._out), self._options.clock.wall_s())
+        self._options.say(f"the old record was put aside: {where}; remove it when it is not needed any more")
+
+    def _ways_on(self, before: StoredJob) -> str:
+        counts = before.counts
+        again = price_again(counts, self._checked.lanes)
+        return (
+            f"undo the change; or start with --new-run: all rows again, {again}, and the old record is put aside; or"
+            f" with --keep-old: the {counts.ok:,} answers stay as they are, and only rows without an outcome are asked"
+        )
 
     def _note_unknown_files(self, journal: Journal) -> None:
         """Whoever reads the folders as they are would read these, too; they are not ours to remove."""
@@ -135,8 +170,10 @@ class _Run:
                 f"files that this output does not know lie among its own: {names}; move them away"
             )
 
-    def _is_same_input(self, journal: Journal) -> bool:
-        """By size, time and inode: the same again means that there is nothing to read, and nothing to send."""
+    def _is_settled(self, journal: Journal) -> bool:
+        """The same input again, by size, time and inode: there is nothing to read, and nothing to send."""
+        if self._options.retries_failed and journal.counts.failed:
+            return False
         is_same = bool(self._checked.source.stamps()) and journal.input_stamps == self._stamps()
         return is_same and not self._has_stale(journal)
 
@@ -154,6 +191,7 @@ class _Run:
             task=checked.task,
             shape=checked.source.shape,
             clock=self._options.clock,
+            keeps_old=self._options.keep_old,
         )
         code = ExitCode.OK
         try:
@@ -208,15 +246,15 @@ class _Run:
             raise InputDataError(
                 "the input changed while it was read", remedy="start again when nothing writes to it any more"
             )
-        journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks))
+        journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks, marked.basis))
         return marked.rows
 
     def _compared(self, journal: Journal) -> int:
         stamps = self._stamps()
         marked = self._checked.source.mark()
         if marked.digest == journal.input_digest and not self._has_stale(journal):
-            if journal.input_marks is None:
-                journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks))
+            if journal.input_marks(marked.basis) is None:
+                journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks, marked.basis))
             elif journal.input_stamps != stamps:
                 journal.set_input_stamps(stamps)
             return marked.rows
@@ -289,8 +327,8 @@ class _Run:
         checked, stats = self._checked, self._stats
         stats.lanes = [lane.stats for lane in lanes]
         rows = input_rows if self._options.limit is None else min(input_rows, self._options.limit)
-        stats.total = rows * self._slots
         stats.reused, stats.failed_before = self._finished_before(journal, rows)
+        stats.total = rows * self._slots if self._again is None else stats.reused + self._again.units
         parts = self._parts(journal, lanes, input_rows, rows)
         stop = Stop()
         loop = asyncio.get_running_loop()
@@ -339,7 +377,7 @@ class _Run:
             max_inputs=checked.max_inputs,
             max_tokens=checked.max_tokens,
             max_request_tokens=None if checked.most_tokens is None else int(checked.most_tokens),
-            is_finished=journal.finished.has_row,
+            is_finished=self._is_finished(journal),
         )
         return RunParts(
             source=checked.source,
@@ -349,10 +387,24 @@ class _Run:
             stats=self._stats,
             clock=self._options.clock,
             units=input_rows * self._slots,
-            is_whole=rows == input_rows,
+            is_whole=rows == input_rows and self._is_all(journal, input_rows),
             limit=self._options.limit,
             drain_timeout_s=job.drain_timeout_s,
         )
+
+    def _is_finished(self, journal: Journal) -> Callable[[int], bool]:
+        """What need not be asked. With --retry-failed that is all that had not failed."""
+        again, has_row = self._again, journal.finished.has_row
+        if again is None:
+            return has_row
+        return lambda row: has_row(row) or row not in again
+
+    def _is_all(self, journal: Journal, input_rows: int) -> bool:
+        """Whether the run, if it ends well, leaves no row without an outcome."""
+        if self._again is None:
+            return True
+        counts = journal.counts
+        return counts.ok + counts.failed + self._again.units == input_rows * self._slots
 
     def _spreading(self, journal: Journal) -> Spreading:
         def spread(request: Request) -> list[tuple[int, Request]]:

@@ -9,6 +9,7 @@
     merge      parts → input order                      sealing    completion
     recovery   what a killed run left half done         manifest   manifest.json
     space      whether the disk is almost full        inputs     which input the outcomes belong to
+    aside      an old record, out of the way
     renewal    the record for another input           carries    carried values that replace others
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
@@ -18,11 +19,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchllm.journal.aside import finish_putting_aside, put_aside
     from batchllm.journal.carries import Carried, Carries
     from batchllm.journal.database import Counts
-    from batchllm.journal.identity import Identity, changed_sections, stored_sections
+    from batchllm.journal.identity import Identity, StoredJob, changed_sections, stored_job
     from batchllm.journal.inputs import InputState
-    from batchllm.journal.journal import Interrupted, Journal, Tuning
+    from batchllm.journal.journal import Forgotten, Interrupted, Journal, Tuning
     from batchllm.journal.lock import OutputLock
     from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
     from batchllm.journal.renewal import Renewal
@@ -32,6 +34,7 @@ _HOMES = {
     "Carried": "carries",
     "Carries": "carries",
     "Counts": "database",
+    "Forgotten": "journal",
     "Identity": "identity",
     "InputState": "inputs",
     "Interrupted": "journal",
@@ -40,17 +43,21 @@ _HOMES = {
     "OutputLock": "lock",
     "PartEntry": "manifest",
     "Renewal": "renewal",
+    "StoredJob": "identity",
     "Tuning": "journal",
     "changed_sections": "identity",
     "check_names": "tables",
+    "finish_putting_aside": "aside",
+    "put_aside": "aside",
     "read_manifest": "manifest",
-    "stored_sections": "identity",
+    "stored_job": "identity",
 }
 
 __all__ = [
     "Carried",
     "Carries",
     "Counts",
+    "Forgotten",
     "Identity",
     "InputState",
     "Interrupted",
@@ -59,11 +66,14 @@ __all__ = [
     "OutputLock",
     "PartEntry",
     "Renewal",
+    "StoredJob",
     "Tuning",
     "changed_sections",
     "check_names",
+    "finish_putting_aside",
+    "put_aside",
     "read_manifest",
-    "stored_sections",
+    "stored_job",
 ]
 
 

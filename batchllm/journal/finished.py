@@ -32,6 +32,10 @@ class Finished:
         """Whether nothing is left to ask for this row."""
         return self.has_unit(row) if self.slots == 1 else not self.open_slots(row)
 
+    def bits(self) -> bytearray:
+        """A copy: a bit for each unit, lowest first."""
+        return bytearray(self._bits)
+
     def rows(self, count: int) -> bytearray:
         """A bit for each of the first `count` rows, lowest first: whether nothing is left to ask for it."""
         size = -(-count // 8)

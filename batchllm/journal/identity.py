@@ -9,12 +9,13 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 import pyarrow as pa
 
 from batchllm.errors import ChangedJobError, InvariantError
-from batchllm.journal.database import Database, open_database, store_meta
+from batchllm.journal.database import Counts, Database, open_database, store_meta
 from batchllm.journal.files import Kind, Layout, is_on_network, mapped_faults
 from batchllm.records import LaneInfo
 
@@ -29,8 +30,15 @@ class Identity:
     version: str
 
 
-def stored_sections(out: Path) -> Mapping[str, str] | None:
-    """The sections that the record in `out` was made with; None when there is none, or nothing worth keeping.
+class StoredJob(NamedTuple):
+    """What a record was made with, and what it holds."""
+
+    sections: Mapping[str, str]
+    counts: Counts
+
+
+def stored_job(out: Path) -> StoredJob | None:
+    """Of the record in `out`; None when there is none, or nothing worth keeping.
 
     To be called with the lock held. Raises StorageError for a damaged or foreign journal.
     """
@@ -42,7 +50,9 @@ def stored_sections(out: Path) -> Mapping[str, str] | None:
     database = open_database(layout, is_network=is_network)
     try:
         text = database.meta("sections")
-        return _sections(text) if text is not None and holds_value(database) else None
+        if text is None or not holds_value(database):
+            return None
+        return StoredJob(_sections(text), database.counts())
     finally:
         database.close()
 
@@ -66,13 +76,18 @@ def adopt(
     slots: int,
     schemas: Mapping[Kind, pa.Schema],
     created_s: float,
+    keeps_old: bool = False,
 ) -> None:
-    """Make the record this job's, or prove that it is. Raises ChangedJobError."""
+    """Make the record this job's, or prove that it is. Raises ChangedJobError.
+
+    `keeps_old`: answers of another job may stay, if slots and columns are the same; the record is then `mixed`.
+    """
     _check_slots(lanes, slots)
     slot_lanes = orjson.dumps([lane.name for lane in lanes] if slots > 1 else []).decode()
-    changed = _change(database, identity, (str(slots), slot_lanes), schemas)
+    changed = _change(database, identity, (str(slots), slot_lanes), schemas, keeps_old)
     if changed is not None and holds_value(database):
         raise changed
+    is_mixed = keeps_old and database.meta("fingerprint") not in (None, identity.fingerprint)
     values = {
         "job_name": identity.job_name,
         "sections": orjson.dumps(dict(identity.sections), option=orjson.OPT_SORT_KEYS).decode(),
@@ -89,6 +104,8 @@ def adopt(
             _start_afresh(connection)
         for name, value in values.items():
             store_meta(connection, name, value)
+        if is_mixed and holds_value(database):
+            store_meta(connection, "mixed", "1")
 
 
 def _start_afresh(connection: sqlite3.Connection) -> None:
@@ -130,13 +147,17 @@ def _check_slots(lanes: Sequence[LaneInfo], slots: int) -> None:
 
 
 def _change(
-    database: Database, identity: Identity, routing: tuple[str, str], schemas: Mapping[Kind, pa.Schema]
+    database: Database,
+    identity: Identity,
+    routing: tuple[str, str],
+    schemas: Mapping[Kind, pa.Schema],
+    keeps_old: bool,
 ) -> ChangedJobError | None:
     text = database.meta("sections")
     if text is None:
         return None
     return (
-        _section_change(database, identity, _sections(text))
+        (None if keeps_old else _section_change(database, identity, _sections(text)))
         or _routing_change(database, routing)
         or _column_change(database, schemas)
     )
@@ -149,7 +170,8 @@ def _section_change(database: Database, identity: Identity, old: Mapping[str, st
     return ChangedJobError(
         f"the answers in {_out(database)} were made with another job:"
         f" {', '.join(changed) or 'its fingerprint'} changed",
-        remedy="choose another output path for the changed job, or undo the change",
+        remedy="undo the change; or start with --new-run (all rows again, the old record is put aside) or --keep-old"
+        " (the answers stay, the rest is asked with the changed job)",
     )
 
 
@@ -160,7 +182,8 @@ def _routing_change(database: Database, routing: tuple[str, str]) -> ChangedJobE
     return ChangedJobError(
         f"the answers in {_out(database)} were made with another routing"
         f" ({before[0]} a row, lanes {before[1]}; now {routing[0]} a row, lanes {routing[1]})",
-        remedy="with routing: all, lanes keep their names, number and order; or choose another output path",
+        remedy="with routing: all, lanes keep their names, number and order; or start with --new-run: all rows again,"
+        " the old record is put aside",
     )
 
 
@@ -172,7 +195,8 @@ def _column_change(database: Database, schemas: Mapping[Kind, pa.Schema]) -> Cha
         if changes:
             return ChangedJobError(
                 f"the columns of {_out(database) / kind} would change: {'; '.join(changes)}",
-                remedy="choose another output path, or undo the change of key, carry, schema or input columns",
+                remedy="undo the change of key, carry, schema or input columns; or start with --new-run: all rows"
+                " again, and the old record is put aside",
             )
     return None
 

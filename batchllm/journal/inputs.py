@@ -26,7 +26,8 @@ _MARK_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class InputState:
-    """`stamps_json` tells cheaply whether the input is still the same; `marks` is None without a key.
+    """`stamps_json` tells cheaply whether the input is still the same; `marks` is None without a key, and
+    `basis` says what they are of.
 
     `stale`: so many rows have the answer of an earlier version of theirs; their marks are 0.
     """
@@ -35,6 +36,7 @@ class InputState:
     rows: int
     stamps_json: str
     marks: "array[int] | None" = None
+    basis: str = ""
     stale: int = 0
 
 
@@ -61,8 +63,10 @@ class InputRecord:
     def stale(self) -> int:
         return int(self._database.meta("input_stale") or 0)
 
-    def marks(self) -> Marks | None:
-        """None when they were never kept, or are not whole."""
+    def marks(self, basis: str) -> Marks | None:
+        """None when they were never kept, are of something else, or are not whole."""
+        if self._database.meta("input_basis") != basis:
+            return None
         name = self._database.meta("input_marks")
         rows = self.rows
         if not name:
@@ -96,6 +100,7 @@ class InputRecord:
             store_meta(connection, "input_rows", str(state.rows))
             store_meta(connection, "input_stamps", state.stamps_json)
             store_meta(connection, "input_marks", name)
+            store_meta(connection, "input_basis", state.basis)
             store_meta(connection, "input_stale", str(state.stale))
 
         return write

@@ -35,7 +35,7 @@ from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import Sizes, Store
-from batchllm.journal.recall import recall
+from batchllm.journal.recall import failed_rows, recall
 from batchllm.journal.recovery import purge, recover
 from batchllm.journal.renewal import Renewal, known_rows, renew
 from batchllm.journal.sealing import (
@@ -62,6 +62,18 @@ class Interrupted(NamedTuple):
 
     started_s: float
     in_flight_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Failures that are no more: so many units of work, of rows that `in` finds."""
+
+    units: int
+    rows: bytearray = field(repr=False)
+
+    def __contains__(self, row: int) -> bool:
+        place = row >> 3
+        return place < len(self.rows) and bool(self.rows[place] >> (row & 7) & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ class Journal:
         self._is_closed = False
 
     @classmethod
-    def open(  # noqa: PLR0913 - what a record is made of is seven things; the eighth is for tests
+    def open(  # noqa: PLR0913 - what a record is made of is eight things; the ninth is for tests
         cls,
         out: Path,
         *,
@@ -106,6 +118,7 @@ class Journal:
         task: Task,
         shape: Shape,
         clock: Clock,
+        keeps_old: bool = False,
         tuning: Tuning | None = None,
     ) -> "Journal":
         """Create the record, or take up the one that is there, finishing what a killed run left half done.
@@ -131,6 +144,7 @@ class Journal:
                 slots=slots,
                 schemas=table_schemas(task, shape),
                 created_s=clock.wall_s(),
+                keeps_old=keeps_old,
             )
             numbers, known = register_lanes(database, lanes)
             tables = Tables(task, shape, known, [lane.name for lane in lanes] if slots > 1 else ())
@@ -167,6 +181,11 @@ class Journal:
         return self._writer.call(lambda: self._input.stamps_json)
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether answers of an earlier version of the job were kept on purpose."""
+        return self._writer.call(lambda: self._database.meta("mixed")) == "1"
+
+    @property
     def input_rows(self) -> int:
         return self._writer.call(lambda: self._input.rows)
 
@@ -175,9 +194,9 @@ class Journal:
         """So many rows keep the answer of an earlier version of theirs."""
         return self._writer.call(lambda: self._input.stale)
 
-    @property
-    def input_marks(self) -> Marks | None:
-        return self._writer.call(self._input.marks)
+    def input_marks(self, basis: str) -> Marks | None:
+        """The marks of the input that the outcomes belong to, if they compare with marks of this basis."""
+        return self._writer.call(lambda: self._input.marks(basis))
 
     def set_input(self, state: InputState) -> None:
         self._called(lambda: self._input.store(state))
@@ -244,8 +263,8 @@ class Journal:
         """Return when everything put so far is committed. Raises what went wrong in the writer."""
         await self._writer.flush()
 
-    def forget_failures(self) -> int:
-        """Make all failed units pending again; returns how many. Their attempts stay in usage/.
+    def forget_failures(self) -> Forgotten:
+        """Make all failed units pending again; returns which. Their attempts stay in usage/.
 
         To be called before `start`; `finished` is another object afterwards.
         """
@@ -341,8 +360,9 @@ class Journal:
             )
         self._database.shrink()
 
-    def _forget_failures(self) -> int:
+    def _forget_failures(self) -> Forgotten:
         counts = self._counts._replace(failed=0)
+        rows = failed_rows(self._store)
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE parts SET state = 'retired' WHERE state = 'committed' AND kind = 'failures'"
@@ -352,7 +372,7 @@ class Journal:
             self._database.store_counts(connection, counts)
         save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
-        forgotten = self._counts.failed
+        forgotten = Forgotten(self._counts.failed, rows)
         self._recall()
         return forgotten
 

@@ -44,7 +44,8 @@ class Manifest:
     """`rows` and `pending` are None as long as the input has not been counted; `cost_usd` when a price is unknown.
 
     `ok`, `failed` and `pending` count units of work: rows, or row × lane with `slots` lanes that each answer each
-    row. `sections` maps names to digests. `uncertain` calls may have been charged without an answer.
+    row. `sections` maps names to digests; `mixed`: answers of an
+    earlier version of the job were kept. `uncertain` calls may have been charged without an answer.
     """
 
     job_name: str
@@ -68,6 +69,7 @@ class Manifest:
     parts: Mapping[Kind, tuple[PartEntry, ...]]
     created: str
     updated: str
+    mixed: bool = False
     format: int = FORMAT
 
 
@@ -125,6 +127,7 @@ def _dumped(manifest: Manifest) -> dict[str, Any]:
         "tokens": {"prompt": manifest.prompt_tokens, "completion": manifest.completion_tokens},
         "cost_usd": manifest.cost_usd,
         "fingerprint": manifest.fingerprint,
+        "mixed": manifest.mixed,
         "sections": dict(manifest.sections),
         "input_digest": manifest.input_digest,
         "lanes": [lane._asdict() for lane in manifest.lanes],
@@ -158,6 +161,7 @@ def _parsed(said: Mapping[str, Any]) -> Manifest:
         parts={kind: tuple(PartEntry(**part) for part in said["parts"][kind]) for kind in KINDS},
         created=str(said["created"]),
         updated=str(said["updated"]),
+        mixed=_flag(said.get("mixed", False)),
     )
 
 

@@ -48,6 +48,16 @@ def gather(store: Store, output: Sequence[PartInfo], failures: Sequence[PartInfo
     return finished
 
 
+def failed_rows(store: Store) -> bytearray:
+    """A bit for each row with a line in failures/, lowest first."""
+    failed = Finished(1)
+    for part in store.parts("failures"):
+        for batch in _read(store, part, 1):
+            failed.mark(batch.column("row").to_pylist())
+    failed.mark(row for (row,) in store.database.rows("SELECT row FROM failures"))
+    return failed.bits()
+
+
 def runs(ranks: pa.Array) -> Iterator[tuple[int, int]]:
     """Numbers as ranges (end not included); few when they are nearly gapless and in order."""
     if not len(ranks):

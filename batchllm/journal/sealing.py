@@ -87,6 +87,7 @@ def compose_manifest(store: Store, now_s: float) -> Manifest:
         parts={kind: tuple(_entry(part) for part in store.parts(kind)) for kind in KINDS},
         created=instant(float(database.meta("created") or now_s)),
         updated=instant(now_s),
+        mixed=database.meta("mixed") == "1",
     )
 
 

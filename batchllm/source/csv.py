@@ -15,7 +15,7 @@ from batchllm.source.columns import RowFault, fit_text
 from batchllm.source.files import Format, InputFile, Stream
 from batchllm.source.jsonl import escaped
 from batchllm.source.lines import LineBlock, LongLine, line_blocks, refuse_foreign
-from batchllm.source.marks import chosen_of, marks_of
+from batchllm.source.marks import chosen_of, columns_basis, marks_of
 from batchllm.source.rows import BatchMaker, ValueRows, Values
 from batchllm.spec.models import ColumnType
 
@@ -202,6 +202,10 @@ class CsvReader:
                     yield batch.take()
             if rest := batch.take():
                 yield rest
+
+    @property
+    def mark_basis(self) -> str:
+        return "all columns" if self._wanted is None else columns_basis(self._wanted)
 
     def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
         """The mark of each row."""

@@ -21,7 +21,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows, check_zones, cut, find_faults, pin_arrow, take
 from batchllm.source.columns import RowFault, Shape, pin_seen
 from batchllm.source.jsonl import repaired
-from batchllm.source.marks import Marked, chosen_of, marks_of
+from batchllm.source.marks import Marked, chosen_of, columns_basis, marks_of
 from batchllm.source.rows import MAX_BATCH_ROWS, BatchMaker, ValueRows, Values
 from batchllm.source.scan import Scan, Tally, first_rows
 from batchllm.source.settling import settled_type
@@ -36,6 +36,8 @@ class Table(Protocol):
 
     def batches(self) -> Iterator[Sequence[Row | BadRow]]: ...
     def digest(self) -> str: ...
+    @property
+    def mark_basis(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class FrameSource:
         marks = array("Q")
         for piece in marks_of(self.batches()):
             marks.frombytes(piece)
-        return Marked(self.table.digest(), marks)
+        return Marked(self.table.digest(), marks, self.table.mark_basis)
 
     def chosen(self, wanted: bytearray, _file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
         return chosen_of(self.batches(), wanted)
@@ -86,6 +88,10 @@ class ArrowTable:
         for batch in self.read.to_batches(max_chunksize=MAX_BATCH_ROWS):
             yield from self.rows.batches(batch, first, lambda at, first=first: place(first + at))  # type: ignore[misc]
             first += batch.num_rows
+
+    @property
+    def mark_basis(self) -> str:
+        return columns_basis(self.read.column_names)
 
     def digest(self) -> str:
         """Of all columns, used or not: what a job reads of a frame may change while the frame stays the same.
@@ -124,6 +130,10 @@ class DictTable:
                     values = fault
                 batch.add(ordinal, values, 0)
             yield batch.take()
+
+    @property
+    def mark_basis(self) -> str:
+        return "dicts"
 
     def digest(self) -> str:
         digest = sha256()

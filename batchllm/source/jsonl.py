@@ -42,6 +42,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 class JsonlReader:
     format: Format = "jsonl"
+    mark_basis = "lines"
 
     def __init__(self, rows: ValueRows) -> None:
         self._rows = rows

@@ -28,16 +28,22 @@ digest8 = partial(blake2b, digest_size=8)
 class Marked:
     """The digest of an input, as `Scan` has it, and the mark of each of its rows (bad ones too), by ordinal.
 
-    `file_rows`: how many of them each file holds.
+    `basis` says what the marks are of: only marks of one basis compare. `file_rows`: how many rows each file holds.
     """
 
     digest: str
     marks: "array[int]"
+    basis: str
     file_rows: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
         return len(self.marks)
+
+
+def columns_basis(columns: Iterable[str]) -> str:
+    """For marks of the values of these columns."""
+    return f"columns {' '.join(sorted(map(repr, columns)))}"
 
 
 def marks_of(batches: Iterable[Sequence[Row | BadRow]]) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows
 from batchllm.source.columns import Shape
 from batchllm.source.files import Format, InputFile, LocalStore, named_faults
-from batchllm.source.marks import chosen_of, marks_of
+from batchllm.source.marks import chosen_of, columns_basis, marks_of
 from batchllm.source.parquet_sizes import rows_at_once
 from batchllm.source.settling import settled_type
 
@@ -52,6 +52,10 @@ class ParquetReader:
                     start = ordinal - first
                     yield from rows.batches(batch, ordinal, lambda at, start=start: place(file, start + at))  # type: ignore[misc]
                     ordinal += batch.num_rows
+
+    @property
+    def mark_basis(self) -> str:
+        return columns_basis(self._columns)
 
     def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
         """The mark of each row."""

@@ -18,6 +18,10 @@ class Reader(Protocol):
 
     format: Format
 
+    @property
+    def mark_basis(self) -> str:
+        """What the marks are of."""
+
     def read(
         self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
     ) -> Iterator[Sequence[Row | BadRow]]:
@@ -70,7 +74,8 @@ class FileSource:
                 marks.frombytes(piece)
             file.check_unchanged()
             stamps.append(replace(file.stamp, sha256=digest.hexdigest(), rows=len(marks) - first))
-        return Marked(self._digest(stamps), marks, tuple(stamp.rows or 0 for stamp in stamps))
+        rows = tuple(stamp.rows or 0 for stamp in stamps)
+        return Marked(self._digest(stamps), marks, self.reader.mark_basis, rows)
 
     def chosen(self, wanted: bytearray, file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
         """The rows whose byte in `wanted` is 1, in batches like those of `batches`."""

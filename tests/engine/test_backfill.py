@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchllm.errors import ExitCode, InputDataError
+from batchllm.errors import ChangedJobError, ExitCode, InputDataError
 from batchllm.journal import read_manifest
 from batchllm.simulate import SimulatedProvider
 
@@ -321,3 +322,125 @@ def test_each_input_has_the_budget_for_itself(job: Job) -> None:
         assert summary.spent_usd > spent
         spent = summary.spent_usd
     assert spent > 0.0003
+
+
+CHANGED = {"task": {"type": "chat", "prompt": "Say it: {{ text }}"}}
+
+
+def test_a_changed_job_is_refused_with_its_price_and_the_two_ways(job: Job) -> None:
+    price = {"input": 1000.0, "output": 1000.0}
+    job.more = {"providers": [rig.lane(job.url, "one", price=price)]}
+    job.run(rows(*range(20)))
+    tokens = (
+        rig.table(job.folder, "usage").select(pl.sum("prompt_tokens") + pl.sum("completion_tokens")).item()
+    )
+    job.more = {**job.more, **CHANGED}
+    with pytest.raises(ChangedJobError, match=r"task.prompt: \{\{ text \}\} → Say it") as caught:
+        job.run(rows(*range(20)))
+    assert "--new-run" in caught.value.remedy
+    assert "--keep-old" in caught.value.remedy
+    said = re.search(r"about ([0-9.]+) USD", caught.value.remedy)
+    assert said is not None
+    assert float(said[1]) == pytest.approx(tokens / 1000, rel=0.1)
+    assert job.sent == 0
+
+
+def test_a_price_that_is_not_known_is_not_zero(job: Job) -> None:
+    job.run(rows(*range(3)))
+    job.more = CHANGED
+    with pytest.raises(ChangedJobError) as caught:
+        job.run(rows(*range(3)))
+    assert "at a price that is not known" in caught.value.remedy
+
+
+def test_a_new_run_asks_all_again_and_keeps_the_old_record_aside(job: Job) -> None:
+    table = rows(*range(8))
+    job.run(table)
+    before = job.output()
+    job.more = CHANGED
+    summary = job.run(table, new_run=True)
+    assert (job.sent, summary.ok, summary.exit_code) == (8, 8, ExitCode.OK)
+    assert all("Say it" in content for content in job.output()["content"])
+    (earlier,) = (job.folder / "out" / ".batchllm" / "earlier").iterdir()
+    assert any(str(earlier) in text for text in job.said)
+    assert pl.read_parquet(earlier / "output" / "*.parquet").equals(before)
+    old = read_manifest(earlier)
+    assert old is not None
+    assert old.complete
+    assert job.run(table).ok == 0
+
+
+def test_a_new_run_that_was_cut_off_goes_on_with_the_same_command(job: Job) -> None:
+    table = rows(*range(9))
+    job.run(table)
+    job.more = CHANGED
+    job.run(table, new_run=True, limit=4)
+    assert job.sent == 4
+    job.run(table, new_run=True)
+    assert job.sent == 5
+    assert len(list((job.folder / "out" / ".batchllm" / "earlier").iterdir())) == 1
+    job.run(table, new_run=True)
+    assert job.sent == 9
+    assert len(list((job.folder / "out" / ".batchllm" / "earlier").iterdir())) == 2
+
+
+def test_old_answers_that_are_kept_stay_and_the_rest_is_asked_anew(job: Job) -> None:
+    job.run(rows(*range(10)))
+    job.more = CHANGED
+    table = rows(*range(12))
+    table[3]["text"] = "edited"
+    job.run(table, keep_old=True)
+    assert job.sent == 3
+    content = job.output()["content"].to_list()
+    assert [at for at, text in enumerate(content) if "Say it" in text] == [3, 10, 11]
+    manifest = read_manifest(job.folder / "out")
+    assert manifest is not None
+    assert manifest.mixed
+    table = [*rows(12), *table]
+    job.run(table)
+    assert job.sent == 1
+
+
+def test_kept_answers_stay_when_nothing_tells_what_changed(job: Job, tmp_path: Path) -> None:
+    job.more = {"input": {"path": "rows.parquet", "key": "id"}}
+    pq.write_table(pa.Table.from_pylist(rows(*range(10), note="n")), tmp_path / "rows.parquet")
+    job.start()
+    job.more = {**job.more, "task": {"type": "chat", "prompt": "{{ note }}: {{ text }}"}}
+    pq.write_table(pa.Table.from_pylist(rows(*range(14), note="n")), tmp_path / "rows.parquet")
+    job.start(keep_old=True)
+    assert job.sent == 4
+    table = rows(*range(14), note="n")
+    table[2]["text"] = "edited"
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "rows.parquet")
+    job.start()
+    assert job.sent == 1
+
+
+def test_columns_that_change_leave_only_the_new_run(job: Job) -> None:
+    job.run(rows(*range(3)))
+    job.more = {"output": {"path": str(job.folder / "out"), "carry": []}}
+    with pytest.raises(ChangedJobError, match="columns") as caught:
+        job.run(rows(*range(3)), keep_old=True)
+    assert "--new-run" in caught.value.remedy
+    assert "--keep-old" not in caught.value.remedy
+
+
+def test_only_failed_rows_are_tried_again(tmp_path: Path) -> None:
+    rig.write_rows(tmp_path / "rows.jsonl", 60)
+    with rig.served({"seed": 3, "faults": {"error_rate": 0.4}}) as (urls, books):
+        spec = rig.job(tmp_path, [rig.lane(urls[0], "one")], retry={"max_attempts": 1})
+        first = rig.run(tmp_path, spec, limit=50)
+        assert 5 < first.failed < 40
+        second = rig.run(tmp_path, spec, retries_failed=True)
+        assert books[0].ledger.accepted == 50 + first.failed
+        assert second.ok + second.failed == first.failed
+        assert (second.ok > 0, second.is_complete, second.reused) == (True, False, first.ok)
+        third = rig.run(tmp_path, spec, only_missing=True)
+        assert third.ok + third.failed == 10
+        assert (third.is_complete, third.failed_before) == (True, second.failed)
+        calls = books[0].ledger.accepted
+        fourth = rig.run(tmp_path, spec, retries_failed=True)
+        assert books[0].ledger.accepted == calls + second.failed + third.failed
+        assert fourth.is_complete
+    rows_now = [rig.table(tmp_path, name)["row"].to_list() for name in ("output", "failures")]
+    assert sorted(rows_now[0] + rows_now[1]) == list(range(60))

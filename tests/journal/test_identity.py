@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from batchllm.errors import ChangedJobError, InvariantError
-from batchllm.journal.identity import changed_sections, column_changes, stored_sections
+from batchllm.journal.identity import changed_sections, column_changes, stored_job
 from batchllm.journal.inputs import InputState
 from batchllm.journal.manifest import read_manifest
 from batchllm.records import Billed, LaneInfo
@@ -20,12 +20,12 @@ def changed(kit, **sections):
 
 
 def test_a_folder_without_a_journal_has_no_sections(out):
-    assert stored_sections(out) is None
+    assert stored_job(out) is None
 
 
 def test_the_sections_of_a_record_can_be_read_before_it_is_opened(kit, out):
     put(kit, out, [kit.done(0)])
-    assert stored_sections(out) == dict(kit.IDENTITY.sections)
+    assert stored_job(out).sections == dict(kit.IDENTITY.sections)
 
 
 def test_a_changed_section_is_refused_by_name(kit, out):
@@ -57,7 +57,7 @@ def test_a_record_in_which_nothing_was_answered_or_paid_takes_another_job(kit, o
         return journal.seal() if sealed else None
 
     asyncio.run(kit.run(out, [unpaid], end))
-    assert stored_sections(out) is None
+    assert stored_job(out) is None
     other = {"identity": changed(kit, task="new"), "task": kit.EmbeddingTask(2), "lanes": kit.LANES[1:]}
     vector = b"\x00" * 8
     asyncio.run(kit.run(out, [[kit.done(0, answer=vector)]], lambda journal: journal.complete(1), **other))
@@ -65,7 +65,7 @@ def test_a_record_in_which_nothing_was_answered_or_paid_takes_another_job(kit, o
     assert read_manifest(out).input_digest is None
     assert kit.read(out, "failures").num_rows == 0
     assert kit.read(out, "usage").num_rows == 0
-    assert stored_sections(out) == {**kit.IDENTITY.sections, "task": "new"}
+    assert stored_job(out).sections == {**kit.IDENTITY.sections, "task": "new"}
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ sys.path.insert(0, sys.argv[2])
 from batchllm.errors import BatchllmError
 from batchllm.journal import lock, manifest
 from batchllm.journal.files import Layout
-from batchllm.journal.identity import stored_sections
+from batchllm.journal.identity import stored_job
 import kit
 out = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "tmpfs", out], check=True)
@@ -301,7 +301,7 @@ subprocess.run(["mount", "-o", "remount,ro", out], check=True)
 for act in (
     lambda: lock.OutputLock.acquire(out, about={}),
     lambda: kit.open_journal(out),
-    lambda: stored_sections(out),
+    lambda: stored_job(out),
     lambda: manifest.write_manifest(Layout(out), sealed),
 ):
     try:

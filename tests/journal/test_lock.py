@@ -25,7 +25,7 @@ from pathlib import Path
 from batchllm.errors import BatchllmError
 from batchllm.journal.files import Layout
 from batchllm.journal.database import open_database
-from batchllm.journal.identity import stored_sections
+from batchllm.journal.identity import stored_job
 from batchllm.journal.lock import OutputLock
 os.setgid(65534)
 os.setuid(65534)
@@ -33,7 +33,7 @@ out = Path(sys.argv[1])
 for act in (
     lambda: OutputLock.acquire(out, about={}),
     lambda: open_database(Layout(out), is_network=False),
-    lambda: stored_sections(out),
+    lambda: stored_job(out),
 ):
     try:
         act()

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "vectors": ("benchmarks.vectors", "vectors a second, against the SDK and against decoding alone"),
     "startup": ("benchmarks.startup", "CPU of --help, and time to the first request"),
     "saturation": ("benchmarks.saturation", "limits as the provider sees them"),
+    "backfill": ("benchmarks.backfill", "a changed input over a large record"),
     "memory": ("benchmarks.memory", "peak memory of long runs"),
     _PEERS: ("benchmarks.peers.__main__", "other runners, same server, same run"),
 }

@@ -185,7 +185,7 @@ class _Run:
         checked = self._checked
         journal = Journal.open(
             self._out,
-            identity=Identity(checked.job.name, self._sections, fingerprint(self._sections), _version()),
+            identity=Identity(checked.job.name, self._sections, fingerprint(self._sections), package_version()),
             lanes=[lane.info for lane in checked.lanes],
             slots=self._slots,
             task=checked.task,
@@ -473,7 +473,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-def _version() -> str:
+def package_version() -> str:
     from importlib.metadata import version
 
     return version("batchllm")

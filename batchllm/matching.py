@@ -163,3 +163,37 @@ def _padded(flags: pa.Array) -> pa.Array:
 def _shifted(flags: pa.Array) -> pa.Array:
     """Each one's successor; the last one has none."""
     return pa.concat_arrays([flags.slice(1), pa.array([True])]) if len(flags) else flags
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Positions, both int64: each of `later` has the mark of the one in `first`, which stands before all like it."""
+
+    later: pa.Array
+    first: pa.Array
+
+
+def find_repeats(marks: Marks, *, looked_at_at_once: int = 1 << 19) -> Repeats:
+    """Every mark after the first of its kind, in the order of its position."""
+    laters, firsts = [pa.nulls(0, pa.int64())], [pa.nulls(0, pa.int64())]
+    shares = 1 << max(0, (marks.rows - 1) // looked_at_at_once).bit_length()
+    for share in range(shares):
+        values, places = _share(marks, 0, share, shares, pa.int64())
+        order = pc.array_sort_indices(values)
+        values, places = values.take(order), places.take(order)
+        is_later = pa.concat_arrays(
+            [
+                pa.array([False] * min(1, len(values))),
+                pc.equal(values.slice(1), values.slice(0, len(values) - 1)),
+            ]
+            if len(values)
+            else [pa.array([], pa.bool_())]
+        )
+        # The last beginning of a run, at or before each position.
+        starts = pc.if_else(is_later, pa.scalar(0, pa.int64()), pa.arange(0, len(values), 1))
+        starts = pc.cumulative_max(starts)
+        laters.append(places.filter(is_later))
+        firsts.append(places.take(starts.filter(is_later)))
+    later, first = pa.concat_arrays(laters), pa.concat_arrays(firsts)
+    order = pc.array_sort_indices(later)
+    return Repeats(later.take(order), first.take(order))

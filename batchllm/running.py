@@ -8,7 +8,7 @@ The module is not called `run`, because that is the name of the package's functi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -49,7 +49,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class RunParts:
-    """What a run is made of; `units` is how many answers are wanted in all, `is_whole` whether that is all rows."""
+    """What a run is made of; `units` is how many answers are wanted in all, `is_whole` whether that is all rows.
+
+    `finish` is called in a thread when everything is committed, before the parts are sealed.
+    """
 
     source: Source
     planner: Planner
@@ -61,6 +64,7 @@ class RunParts:
     is_whole: bool
     limit: int | None
     drain_timeout_s: float
+    finish: Callable[[], None] = lambda: None
 
 
 _CUT_OFF = Ending(
@@ -151,6 +155,7 @@ def limited(batches: Iterator[Sequence[Row | BadRow]], limit: int | None) -> Ite
 
 
 def _seal(parts: RunParts, ending: Ending) -> Manifest:
+    parts.finish()
     if ending.code is ExitCode.OK and parts.is_whole:
         return parts.journal.complete(parts.units)
     return parts.journal.seal()

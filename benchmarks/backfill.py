@@ -38,7 +38,9 @@ from benchmarks.tables import Column, Report
 NEW_ROWS = 1_000
 #: What a plan for ten million rows may take.
 MOST_PLAN_S, MOST_PLAN_MB = 30.0, 400.0
-_WORDS = "one two better great bad late soon works broke kind slow fast very quite never again sister kettle".split()
+_WORDS = (
+    "one two better great bad late soon works broke kind slow fast very quite never again sister kettle".split()  # noqa: SIM905
+)
 _COLUMNS = (
     Column("change", "the input has"),
     Column("rows", "rows", ",.0f"),
@@ -106,11 +108,20 @@ def write_input(path: Path, table: Iterable[bytes]) -> None:
 
 
 def write_job(path: Path, url: str, kind: str) -> None:
-    lane = {"provider": "custom", "model": "m", "base_url": url, "limits": {"rpm": 6_000_000, "concurrency": 64}}
+    lane = {
+        "provider": "custom",
+        "model": "m",
+        "base_url": url,
+        "limits": {"rpm": 6_000_000, "concurrency": 64},
+    }
     spec = {
         "name": "backfill",
         "input": {"path": f"rows.{kind}", "key": "id"},
-        "task": {"type": "chat", "prompt": "Which sentiment has this?\n\n{{ text }}", "params": {"max_tokens": 20}},
+        "task": {
+            "type": "chat",
+            "prompt": "Which sentiment has this?\n\n{{ text }}",
+            "params": {"max_tokens": 20},
+        },
         "providers": [lane],
         "output": {"path": "out", "carry": ["gold"]},
     }
@@ -244,8 +255,7 @@ def _line(change: str, rows: int, used: Backfilled) -> dict[str, object]:
 
 def _report(kind: str, found: Sequence[Mapping[str, object]]) -> Report:
     notes = (
-        f"Bounds: {MOST_PLAN_S:.0f} s and {MOST_PLAN_MB:.0f} MB until the first of {NEW_ROWS:,} new rows is sent,"
-        " and nothing else is sent.",
+        f"Bounds: {MOST_PLAN_S:.0f} s and {MOST_PLAN_MB:.0f} MB until the first of {NEW_ROWS:,} is sent; no other.",
         "The end includes the completion: where rows moved, all parts are written again in the new order.",
     )
     return Report(f"backfill-{kind}", f"Backfills ({kind})", harness.machine(), _COLUMNS, found, notes)

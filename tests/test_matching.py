@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.matching import Marks, match_marks
+from batchllm.matching import Marks, find_repeats, match_marks
 
 
 def marks(values: list[int]) -> Marks:
@@ -81,3 +81,12 @@ def test_marks_of_all_64_bits_are_told_apart() -> None:
     most = 2**64 - 1
     assert found([most, 1], [1, most]) == [1, 0]
     assert found([most, most - 1], [5, most - 1]) == [None, 1]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(0, 9), max_size=40), st.integers(1, 9))
+def test_repeats_point_to_the_first_of_their_kind(values: list[int], at_once: int) -> None:
+    repeats = find_repeats(marks(values), looked_at_at_once=at_once)
+    assert list(zip(repeats.later.to_pylist(), repeats.first.to_pylist(), strict=True)) == [
+        (at, values.index(value)) for at, value in enumerate(values) if value and values.index(value) < at
+    ]

@@ -204,18 +204,18 @@ class _Found:
         self._carried.append(Carried(old_row, chunk.carries[index]))
 
     def all_places(self) -> Places:
-        return self._places.with_pairs(_numbers(self._old, pa.int64()), _numbers(self._new, pa.int64()))
+        return self._places.with_pairs(numbers(self._old, pa.int64()), numbers(self._new, pa.int64()))
 
 
 NO_MARKS = Marks(0, lambda _first, _end: pa.nulls(0, pa.uint64()))
 
 
 def marks_of(marks: "array[int]") -> Marks:
-    values = _numbers(marks, pa.uint64())
+    values = numbers(marks, pa.uint64())
     return Marks(len(marks), lambda first, end: values.slice(first, end - first))
 
 
-def _numbers(values: "array[int]", kind: pa.DataType) -> pa.Array:
+def numbers(values: "array[int]", kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 

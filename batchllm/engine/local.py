@@ -23,6 +23,7 @@ from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
 from batchllm.engine.again import price_again
 from batchllm.engine.backfill import Backfill, Changes
 from batchllm.engine.collecting import collecting_seldom
+from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
@@ -107,6 +108,7 @@ class _Run:
         self._stats = RunStats(phase="reading")
         self._changes: Changes | None = None
         self._again: Forgotten | None = None
+        self._dedupe: Dedupe | None = None
         self._started_s = options.clock.monotonic_s()
 
     def execute(self) -> RunSummary:
@@ -117,17 +119,42 @@ class _Run:
             manifest = read_manifest(self._out)
             if manifest is not None and manifest.complete and self._is_settled(journal):
                 return self._summary(Ending(_settled_code(manifest)), manifest)
-            rows = self._taken_in(journal)
+            table = self._taken_in(journal)
             if self._options.retries_failed:
                 self._again = journal.forget_failures()
+            self._dedupe = self._repeats(journal, table)
             with self._simulators() as base_urls, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                ending, manifest = runner.run(self._go(journal, rows, base_urls))
+                ending, manifest = runner.run(self._go(journal, table.rows, base_urls))
         summary = self._summary(ending, manifest)
         try:
             write_page(summary, self._out)
         except OSError as error:
             self._options.say(f"the summary could not be written to {self._out}: {error.strerror or error}")
         return summary
+
+    def _repeats(self, journal: Journal, table: InputTable) -> Dedupe | None:
+        """Rows that need not be asked, for another one asks the same."""
+        job = self._checked.job
+        if not (job.task.type == "embedding" if job.dedupe is None else job.dedupe):
+            return None
+        found = find_dedupe(
+            self._checked.source,
+            self._checked.task,
+            journal,
+            table=table,
+            limit=self._options.limit,
+            is_finished=self._is_finished(journal),
+        )
+        if not len(found):
+            return None
+        self._options.say(f"{len(found):,} rows ask what others ask: they get the answers of those")
+        return found
+
+    def _finish(self, journal: Journal) -> None:
+        if self._dedupe is not None:
+            copied = self._dedupe.fill(journal)
+            self._stats.ok += copied.ok
+            self._stats.failed += copied.failed
 
     def _meet_old_record(self) -> None:
         """Another job's answers are never taken for this one's: refused, put aside or kept, as the options say."""
@@ -185,7 +212,9 @@ class _Run:
         checked = self._checked
         journal = Journal.open(
             self._out,
-            identity=Identity(checked.job.name, self._sections, fingerprint(self._sections), package_version()),
+            identity=Identity(
+                checked.job.name, self._sections, fingerprint(self._sections), package_version()
+            ),
             lanes=[lane.info for lane in checked.lanes],
             slots=self._slots,
             task=checked.task,
@@ -206,23 +235,23 @@ class _Run:
             # A run that got as far as its loop has closed it there, with its own exit code.
             asyncio.run(journal.close(clean=True, exit_code=code))
 
-    def _taken_in(self, journal: Journal) -> int:
+    def _taken_in(self, journal: Journal) -> InputTable:
         """The rows of the input, once the record is that of this very input."""
         if self._checked.source.shape.key is None:
-            rows = self._scanned(journal)
+            table = self._scanned(journal)
         elif journal.input_digest is None:
-            rows = self._marked(journal)
+            table = self._marked(journal)
         else:
-            rows = self._compared(journal)
+            table = self._compared(journal)
         _give_back_memory()
         self._report_interruption(journal)
-        if not rows:
+        if not table.rows:
             paths = self._checked.job.input.path
             shown = paths if isinstance(paths, str) else ", ".join(paths)
             self._options.say(f"the input {shown} has no rows: the output is complete and empty")
-        return rows
+        return table
 
-    def _scanned(self, journal: Journal) -> int:
+    def _scanned(self, journal: Journal) -> InputTable:
         """Without a key a row is its place, which must not change once something is answered."""
         stamps = self._stamps()
         scan = self._checked.source.scan()
@@ -234,9 +263,9 @@ class _Run:
                 " output.path once: the rows answered so far have no key); or put the old input back",
             )
         journal.set_input(InputState(scan.digest, scan.rows, stamps))
-        return scan.rows
+        return InputTable(scan.rows, tuple(scan.file_rows))
 
-    def _marked(self, journal: Journal) -> int:
+    def _marked(self, journal: Journal) -> InputTable:
         """The first input of a record."""
         source, stamps = self._checked.source, self._stamps()
         scan = source.scan()
@@ -247,9 +276,9 @@ class _Run:
                 "the input changed while it was read", remedy="start again when nothing writes to it any more"
             )
         journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks, marked.basis))
-        return marked.rows
+        return InputTable(marked.rows, tuple(marked.file_rows))
 
-    def _compared(self, journal: Journal) -> int:
+    def _compared(self, journal: Journal) -> InputTable:
         stamps = self._stamps()
         marked = self._checked.source.mark()
         if marked.digest == journal.input_digest and not self._has_stale(journal):
@@ -257,13 +286,13 @@ class _Run:
                 journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks, marked.basis))
             elif journal.input_stamps != stamps:
                 journal.set_input_stamps(stamps)
-            return marked.rows
+            return InputTable(marked.rows, tuple(marked.file_rows))
         backfill = Backfill(
             self._checked.source, self._checked.task, journal, marked, stamps, self._options.only_missing
         )
         self._changes = backfill.take_up()
         self._options.say(f"the input has changed: {self._changes.text()}")
-        return marked.rows
+        return InputTable(marked.rows, tuple(marked.file_rows))
 
     def _has_stale(self, journal: Journal) -> bool:
         """Whether rows are to be asked again that kept the answers of earlier versions of theirs."""
@@ -390,11 +419,15 @@ class _Run:
             is_whole=rows == input_rows and self._is_all(journal, input_rows),
             limit=self._options.limit,
             drain_timeout_s=job.drain_timeout_s,
+            finish=lambda: self._finish(journal),
         )
 
     def _is_finished(self, journal: Journal) -> Callable[[int], bool]:
         """What need not be asked. With --retry-failed that is all that had not failed."""
         again, has_row = self._again, journal.finished.has_row
+        if self._dedupe is not None:
+            is_later = self._dedupe.is_later
+            return lambda row: has_row(row) or bool(is_later[row]) or (again is not None and row not in again)
         if again is None:
             return has_row
         return lambda row: has_row(row) or row not in again

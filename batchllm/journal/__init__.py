@@ -9,6 +9,7 @@
     merge      parts → input order                      sealing    completion
     recovery   what a killed run left half done         manifest   manifest.json
     space      whether the disk is almost full        inputs     which input the outcomes belong to
+    copies     rows that ask the same twice
     aside      an old record, out of the way
     renewal    the record for another input           carries    carried values that replace others
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from batchllm.journal.aside import finish_putting_aside, put_aside
     from batchllm.journal.carries import Carried, Carries
+    from batchllm.journal.copies import Copied, CopyRequests
     from batchllm.journal.database import Counts
     from batchllm.journal.identity import Identity, StoredJob, changed_sections, stored_job
     from batchllm.journal.inputs import InputState
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Carried": "carries",
     "Carries": "carries",
+    "Copied": "copies",
+    "CopyRequests": "copies",
     "Counts": "database",
     "Forgotten": "journal",
     "Identity": "identity",
@@ -56,6 +60,8 @@ _HOMES = {
 __all__ = [
     "Carried",
     "Carries",
+    "Copied",
+    "CopyRequests",
     "Counts",
     "Forgotten",
     "Identity",

@@ -19,6 +19,7 @@ import pyarrow as pa
 from batchllm.clock import Clock
 from batchllm.errors import BatchllmError
 from batchllm.journal.carries import Carries
+from batchllm.journal.copies import Copied, CopyRequests, copy_outcomes
 from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
 from batchllm.journal.drain import Drains
 from batchllm.journal.files import (
@@ -34,7 +35,7 @@ from batchllm.journal.identity import Identity, adopt, register_lanes
 from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
-from batchllm.journal.parts import Sizes, Store
+from batchllm.journal.parts import Sizes, Store, read_part
 from batchllm.journal.recall import failed_rows, recall
 from batchllm.journal.recovery import purge, recover
 from batchllm.journal.renewal import Renewal, known_rows, renew
@@ -263,6 +264,18 @@ class Journal:
         """Return when everything put so far is committed. Raises what went wrong in the writer."""
         await self._writer.flush()
 
+    def known_hashes(self) -> Iterator[pa.RecordBatch]:
+        """`row` and `request_hash` of all answers, batch by batch. Before `start` only."""
+        self._called(self._drains.drain_all)
+        with self._mapped():
+            for part in self._store.parts("output"):
+                if part.rows:
+                    yield from read_part(self._store, part, ["row", "request_hash"], 1 << 16)
+
+    def copy_outcomes(self, requests: CopyRequests) -> Copied:
+        """Give rows the outcomes of others that asked the same. After `flush`, while nothing is being put."""
+        return self._called(lambda: self._copy_outcomes(requests))
+
     def forget_failures(self) -> Forgotten:
         """Make all failed units pending again; returns which. Their attempts stay in usage/.
 
@@ -359,6 +372,12 @@ class Journal:
                 (self._clock.wall_s(), int(exit_code), clean, self._database.run),
             )
         self._database.shrink()
+
+    def _copy_outcomes(self, requests: CopyRequests) -> Copied:
+        self._drains.drain_all()
+        copied = copy_outcomes(self._store, requests)
+        self._recall()
+        return copied
 
     def _forget_failures(self) -> Forgotten:
         counts = self._counts._replace(failed=0)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from batchllm.errors import InvariantError
 from batchllm.journal.files import Kind
@@ -29,6 +28,7 @@ from batchllm.journal.parts import (
     abandon_all,
     damaged_part,
     open_part,
+    rows_within,
     verify_part,
 )
 
@@ -217,10 +217,3 @@ class _Cursor:
         self._ranks = self._tables.ranks(self._kind, self._batch)
         self.left -= self._batch.num_rows
         self.last = self._ranks[-1].as_py()
-
-
-def rows_within(metadata: pq.FileMetaData, budget_bytes: int, most: int) -> int:
-    """How many rows of a file, on the average, come to so many bytes; from 16 to `most`."""
-    size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    fitting = budget_bytes * int(metadata.num_rows) // max(1, size)
-    return max(16, min(most, fitting))

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -353,6 +353,32 @@ def open_part(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise damaged_part(path, error) from error
+
+
+def read_part(
+    store: Store, part: PartInfo, columns: list[str] | None, most_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """All of a part, in batches of bounded rows and bytes."""
+    path = store.layout.part(part.kind, part.name)
+    rows = 0
+    with open_part(path) as file:
+        size = most_rows if columns else rows_within(file.metadata, store.sizes.drain_bytes, most_rows)
+        try:
+            for batch in file.iter_batches(size, columns=columns, use_threads=False):
+                rows += batch.num_rows
+                if batch.num_rows:
+                    yield batch if columns is None else batch.select(columns)
+        except (OSError, pa.ArrowException) as error:
+            raise damaged_part(path, error) from error
+    if rows != part.rows:
+        raise InvariantError(f"{path} has {rows} rows, where the journal knows {part.rows}")
+
+
+def rows_within(metadata: pq.FileMetaData, budget_bytes: int, most: int) -> int:
+    """How many rows of a file, on the average, come to so many bytes; from 16 to `most`."""
+    size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    fitting = budget_bytes * int(metadata.num_rows) // max(1, size)
+    return max(16, min(most, fitting))
 
 
 def damaged_part(path: Path, error: Exception) -> StorageError:

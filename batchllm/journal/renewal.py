@@ -15,10 +15,8 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchllm.errors import InvariantError
 from batchllm.journal.carries import Carried
 from batchllm.journal.files import KINDS
-from batchllm.journal.merge import rows_within
 from batchllm.journal.parts import (
     Draft,
     Intent,
@@ -26,9 +24,8 @@ from batchllm.journal.parts import (
     Sealed,
     Store,
     abandon_all,
-    damaged_part,
-    open_part,
     publish,
+    read_part,
     verify_part,
 )
 from batchllm.journal.recall import gather
@@ -58,7 +55,7 @@ def known_rows(store: Store) -> Iterator[pa.RecordBatch]:
     columns = [store.tables.key_name, "row", "request_hash"]
     for part in [*store.parts("output"), *store.parts("failures")]:
         if part.rows:
-            for batch in _read(store, part, columns, _KNOWN_ROWS):
+            for batch in read_part(store, part, columns, _KNOWN_ROWS):
                 yield batch.filter(batch.column(0).is_valid()) if batch.column(0).null_count else batch
 
 
@@ -119,7 +116,7 @@ class _Renewed:
             return False
         if not self._renewal.carries.between(part.min_row, part.max_row + 1):
             return False
-        for batch in _read(self._store, part, ["row", *tables.carried], self._store.sizes.slice_rows):
+        for batch in read_part(self._store, part, ["row", *tables.carried], self._store.sizes.slice_rows):
             rows = batch.column("row")
             new = {
                 one.row: one.blob
@@ -134,7 +131,7 @@ class _Renewed:
         store = self._store
         path = store.layout.part(part.kind, part.name)
         verify_part(path, part)  # it will be deleted for what is read here
-        for batch in _read(store, part, None, store.sizes.drain_rows):
+        for batch in read_part(store, part, None, store.sizes.drain_rows):
             moved = self._moved(part, batch)
             if not moved.num_rows:
                 continue
@@ -164,22 +161,3 @@ class _Renewed:
         if places.null_count:
             batch = batch.filter(places.is_valid())
         return batch.take(pc.array_sort_indices(tables.ranks(kind, batch)))
-
-
-def _read(
-    store: Store, part: PartInfo, columns: list[str] | None, most_rows: int
-) -> Iterator[pa.RecordBatch]:
-    """All of a part, in batches of bounded rows and bytes."""
-    path = store.layout.part(part.kind, part.name)
-    rows = 0
-    with open_part(path) as file:
-        size = most_rows if columns else rows_within(file.metadata, store.sizes.drain_bytes, most_rows)
-        try:
-            for batch in file.iter_batches(size, columns=columns, use_threads=False):
-                rows += batch.num_rows
-                if batch.num_rows:
-                    yield batch if columns is None else batch.select(columns)
-        except (OSError, pa.ArrowException) as error:
-            raise damaged_part(path, error) from error
-    if rows != part.rows:
-        raise InvariantError(f"{path} has {rows} rows, where the journal knows {part.rows}")

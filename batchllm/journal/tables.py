@@ -69,6 +69,9 @@ _USAGE = pa.schema(
 #: Text that differs on each line: a dictionary of it is only hashed, filled and thrown away.
 _UNIQUE_TEXT = frozenset({"content", "tool_calls", "message", "request_id", "request_hash"})
 
+#: What a line of output/ says of its call, and of no copy.
+_NOT_COPIED = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_ms")
+
 #: What each table reads of its journal table, in the order that `Tables` takes it. Seq, row and slot lead.
 SELECTED: Mapping[Kind, str] = {
     "output": "seq, row, slot, lane, key, carry, answer, finish_reason, model, prompt_tokens, completion_tokens,"
@@ -156,6 +159,29 @@ class Tables:
             both = pa.chunked_array([batch.column(index), new.cast(batch.schema.field(index).type)])
             batch = batch.set_column(index, batch.schema.field(index), _flat(both.take(source)))
         return batch
+
+    def copied(
+        self,
+        kind: Kind,
+        batch: pa.RecordBatch,
+        *,
+        rows: Sequence[int],
+        keys: Sequence[Any],
+        carries: Sequence[bytes],
+    ) -> pa.RecordBatch:
+        """The lines of output/ or failures/ for other rows, which were not called for: free, and of no tokens."""
+        new: dict[str, pa.Array] = {"row": pa.array(rows, pa.int64())}
+        if self._key is not None:
+            new[self._key.name] = self._key_column(keys)[0]
+        if kind == "output":
+            new.update(zip(self.carried, self._codec.decode(carries), strict=True))
+            new.update({name: pa.array([0] * len(rows), pa.int64()) for name in _NOT_COPIED})
+        new["attempts"] = pa.array([0] * len(rows), pa.int32())
+        arrays = [
+            new[field.name].cast(field.type) if field.name in new else batch.column(at)
+            for at, field in enumerate(batch.schema)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
     def keys(self, keys: Sequence[Any]) -> pa.Array:
         """Keys of rows in the type of their column."""

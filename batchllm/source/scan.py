@@ -29,6 +29,11 @@ class Scan:
     files: tuple[FileStamp, ...] = ()
     bad_rows: int = 0
 
+    @property
+    def file_rows(self) -> tuple[int, ...]:
+        """How many rows each file holds."""
+        return tuple(file.rows or 0 for file in self.files)
+
 
 class Tally:
     """Counts rows and gathers keys, batch by batch."""

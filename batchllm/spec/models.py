@@ -282,5 +282,9 @@ class Job(Strict):
     )
     retry: Retry = Retry()
     budget: Budget | None = None
+    dedupe: bool | None = Field(
+        None,
+        description="Rows that ask the same are asked once, and each gets the answer (default: yes for embeddings).",
+    )
     output: Output = Output()
     drain_timeout_s: Positive = Field(60.0, description="How long a stop waits for calls in flight.")

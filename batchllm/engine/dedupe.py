@@ -1,0 +1,147 @@
+"""Rows that ask the same: one of them is sent, the others take over its outcome.
+
+Before anything is sent, the rows that are still to be asked are read once more, and eight bytes are kept of what each
+asks; what was answered before stands in the record. Rows that repeat another one are then left out of the run, and
+get their lines when it ends, from the record, in bounded memory: a vector that ten rows share is bought once and never
+waits in memory for them.
+
+A row whose original has no outcome when the run ends stays open like it.
+"""
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from batchllm.engine.backfill import numbers
+from batchllm.journal import Copied, CopyRequests, Journal
+from batchllm.matching import Marks, find_repeats
+from batchllm.plan import asked_digest
+from batchllm.ports import Source, Task
+from batchllm.records import Row
+
+_MARK_BYTES = 8
+_HASH_CHARS = 32
+_NOTHING = bytes(_MARK_BYTES)
+_COPIED_AT_ONCE = 1 << 16
+_COPIED_BYTES = 64 << 20
+
+
+class InputTable(NamedTuple):
+    """How many rows the input has, in all and in each file (of a frame: nothing)."""
+
+    rows: int
+    file_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dedupe:
+    """`later` (ascending) are the rows that ask what those in `first` do, both by ordinal; `is_later` by ordinal."""
+
+    source: Source
+    task: Task
+    file_rows: tuple[int, ...]
+    later: pa.Array
+    first: pa.Array
+    is_later: bytearray
+
+    def __len__(self) -> int:
+        return len(self.later)
+
+    def fill(self, journal: Journal) -> Copied:
+        """Give the rows the outcomes that their originals have by now."""
+        ok = failed = 0
+        for requests in self._requests(journal):
+            copied = journal.copy_outcomes(requests)
+            ok, failed = ok + copied.ok, failed + copied.failed
+        return Copied(ok, failed)
+
+    def _requests(self, journal: Journal) -> Iterator[CopyRequests]:
+        requests, size, at = CopyRequests(), 0, 0
+        for batch in self.source.chosen(self.is_later, self.file_rows):
+            originals = self.first.slice(at, len(batch)).to_pylist()
+            at += len(batch)
+            for row, original in zip(batch, originals, strict=True):
+                if not isinstance(row, Row) or not journal.finished.has_row(original):
+                    continue
+                if journal.finished.has_row(row.ordinal):
+                    continue
+                requests.ordinals.append(row.ordinal)
+                requests.originals.append(original)
+                requests.keys.append(row.key)
+                requests.carries.append(row.carry)
+                requests.digests.append(asked_digest(self.task, row).hex())
+                size += len(row.carry)
+            if len(requests.ordinals) >= _COPIED_AT_ONCE or size >= _COPIED_BYTES:
+                yield requests
+                requests, size = CopyRequests(), 0
+        if requests.ordinals:
+            yield requests
+
+
+def find_dedupe(
+    source: Source,
+    task: Task,
+    journal: Journal,
+    *,
+    table: InputTable,
+    limit: int | None,
+    is_finished: Callable[[int], bool],
+) -> Dedupe:
+    """Of the first `limit` rows, those that ask what an earlier one asks, or what was answered in an earlier run."""
+    asked = _Asked()
+    if journal.counts.ok:
+        asked.add_known(journal)
+    known = len(asked.ordinals)
+    asked.add_open(source, task, table.rows if limit is None else limit, is_finished)
+    repeats = find_repeats(asked.marks())
+    # Repeats among what is answered already are nobody's concern.
+    start = _first_at_least(repeats.later, known)
+    ordinals = numbers(asked.ordinals, pa.int64())
+    later, first = ordinals.take(repeats.later.slice(start)), ordinals.take(repeats.first.slice(start))
+    is_later = bytearray(table.rows)
+    for piece in range(0, len(later), _COPIED_AT_ONCE):
+        for row in later.slice(piece, _COPIED_AT_ONCE).to_pylist():
+            is_later[row] = 1
+    return Dedupe(source, task, table.file_rows, later, first, is_later)
+
+
+class _Asked:
+    """Eight bytes of what each row asks, and its ordinal: first what is answered, then what is open."""
+
+    def __init__(self) -> None:
+        self.ordinals = array("q")
+        self._marks = array("Q")
+
+    def add_known(self, journal: Journal) -> None:
+        for batch in journal.known_hashes():
+            hashes = batch.column("request_hash").to_pylist()
+            data = bytes.fromhex(
+                "".join([text.ljust(_HASH_CHARS, "0")[: 2 * _MARK_BYTES] for text in hashes])
+            )
+            self._marks.frombytes(data)
+            self.ordinals.extend(batch.column("row").to_pylist())
+
+    def add_open(self, source: Source, task: Task, rows: int, is_finished: Callable[[int], bool]) -> None:
+        for batch in source.batches():
+            for row in batch:
+                if row.ordinal < rows and not is_finished(row.ordinal):
+                    self.ordinals.append(row.ordinal)
+                    self._marks.frombytes(asked_digest(task, row)[:_MARK_BYTES] or _NOTHING)
+
+    def marks(self) -> Marks:
+        values = numbers(self._marks, pa.uint64())
+        return Marks(len(values), lambda first, end: values.slice(first, end - first))
+
+
+def _first_at_least(ascending: pa.Array, least: int) -> int:
+    low, high = 0, len(ascending)
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle].as_py() < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low

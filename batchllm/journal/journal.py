@@ -46,6 +46,7 @@ from batchllm.journal.sealing import (
     complete_parts,
     is_complete,
     mark_incomplete,
+    renewals,
     save_manifest,
 )
 from batchllm.journal.space import Space
@@ -402,6 +403,7 @@ class Journal:
 
         def write(connection: sqlite3.Connection) -> None:
             write_input(connection)
+            store_meta(connection, "renewals", str(renewals(self._database) + 1))
             if spent_usd is not None:
                 store_meta(connection, "spent_before_usd", spent_usd)
 

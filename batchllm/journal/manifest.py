@@ -44,8 +44,8 @@ class Manifest:
     """`rows` and `pending` are None as long as the input has not been counted; `cost_usd` when a price is unknown.
 
     `ok`, `failed` and `pending` count units of work: rows, or row × lane with `slots` lanes that each answer each
-    row. `sections` maps names to digests; `mixed`: answers of an
-    earlier version of the job were kept. `uncertain` calls may have been charged without an answer.
+    row. `sections` maps names to digests. `uncertain` calls may have been charged without an answer. `mixed`: answers
+    of an earlier version of the job were kept; `renewals`: how often another input was taken up.
     """
 
     job_name: str
@@ -70,6 +70,7 @@ class Manifest:
     created: str
     updated: str
     mixed: bool = False
+    renewals: int = 0
     format: int = FORMAT
 
 
@@ -128,6 +129,7 @@ def _dumped(manifest: Manifest) -> dict[str, Any]:
         "cost_usd": manifest.cost_usd,
         "fingerprint": manifest.fingerprint,
         "mixed": manifest.mixed,
+        "renewals": manifest.renewals,
         "sections": dict(manifest.sections),
         "input_digest": manifest.input_digest,
         "lanes": [lane._asdict() for lane in manifest.lanes],
@@ -162,6 +164,7 @@ def _parsed(said: Mapping[str, Any]) -> Manifest:
         created=str(said["created"]),
         updated=str(said["updated"]),
         mixed=_flag(said.get("mixed", False)),
+        renewals=int(said.get("renewals", 0)),
     )
 
 

@@ -24,12 +24,19 @@ def check_manifest(database: Database, layout: Layout) -> None:
         return
     known = {f"{kind}/{name}" for kind, name in database.rows("SELECT kind, name FROM parts")}
     unknown = [part.path for parts in manifest.parts.values() for part in parts if part.path not in known]
-    if unknown or manifest.ok > database.counts().ok:
+    # Answers leave with their rows when another input is taken up; only then the journal may hold less.
+    is_ahead = (manifest.renewals, manifest.ok) > (renewals(database), database.counts().ok)
+    if unknown or is_ahead:
         what = f"does not know {unknown[0]}" if unknown else f"lacks answers ({manifest.ok} are listed)"
         raise StorageError(
             f"{database.path} is older than {layout.manifest}: it {what}",
             remedy="put back the whole .batchllm folder as the last run left it (journal.db-wal belongs to it)",
         )
+
+
+def renewals(database: Database) -> int:
+    """How often the record became that of another input."""
+    return int(database.meta("renewals") or 0)
 
 
 def is_complete(database: Database) -> bool:
@@ -88,6 +95,7 @@ def compose_manifest(store: Store, now_s: float) -> Manifest:
         created=instant(float(database.meta("created") or now_s)),
         updated=instant(now_s),
         mixed=database.meta("mixed") == "1",
+        renewals=renewals(database),
     )
 
 

@@ -12,8 +12,10 @@ import signal
 import sqlite3
 import struct
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,9 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchllm.errors import BatchllmError
+from batchllm.journal.aside import put_aside
+from batchllm.journal.copies import CopyRequests
+from batchllm.journal.files import Layout
 from batchllm.journal.identity import Identity
+from batchllm.journal.inputs import InputState
 from batchllm.journal.journal import Journal, Tuning
 from batchllm.journal.parts import Sizes
+from batchllm.journal.renewal import Renewal
+from batchllm.matching import Places
 from batchllm.records import AttemptRecord, Billed, LaneInfo, RowDone, RowFailed, RowRef
 
 STARTED_S = 1_700_000_000.25
@@ -271,6 +279,52 @@ async def scenario(out: Path, phase: str, point: str, nth: int) -> Counter[str]:
     return fault.seen
 
 
+#: Another input after the scenario's: the rows backwards, five of them gone and one to be asked again.
+GONE = (5, 6, 7, 8, 9, 10)
+MOVED = {row: at for at, row in enumerate(row for row in reversed(range(ROWS)) if row not in GONE)}
+
+
+async def renewal_scenario(out: Path, point: str, nth: int) -> Counter[str]:
+    """The finished record for another input."""
+    fault = KillAt("renew", point, nth)
+    journal = open_journal(out, tuning=Tuning(sizes=SMALL, fault=fault))
+    fault.phase = "renew"
+    places = Places(0, pa.array([MOVED.get(row) for row in range(ROWS)], pa.int32()))
+    with closing(journal.carries()) as carries:
+        marks = array("Q", range(1, len(MOVED) + 1))
+        journal.renew(Renewal(places, carries), InputState("new", len(MOVED), "[]", marks, "lines"))
+    await journal.close(clean=True, exit_code=0)
+    return fault.seen
+
+
+#: Rows that take over the outcomes of others.
+COPIES = {ROWS + at: original for at, original in enumerate((0, 3, 0, 11, 31))}
+
+
+async def copies_scenario(out: Path, point: str, nth: int) -> Counter[str]:
+    fault = KillAt("copy", point, nth)
+    journal = open_journal(out, tuning=Tuning(sizes=SMALL, fault=fault))
+    fault.phase = "copy"
+    todo = {row: original for row, original in COPIES.items() if not journal.finished.has(row)}
+    journal.copy_outcomes(
+        CopyRequests(
+            list(todo),
+            list(todo.values()),
+            [f"k{row}" for row in todo],
+            [b"[]"] * len(todo),
+            [original.to_bytes(16, "big").hex() for original in todo.values()],
+        )
+    )
+    await journal.close(clean=True, exit_code=0)
+    return fault.seen
+
+
+def aside_scenario(out: Path, point: str, nth: int) -> Counter[str]:
+    fault = KillAt("open", point, nth)
+    put_aside(Layout(out), STARTED_S, fault)
+    return fault.seen
+
+
 async def limited_scenario(out: Path, limit_bytes: int) -> tuple[int, str]:
     """Write until a file may not grow any more; returns the rows that were acknowledged before, and why."""
     journal = open_journal(out, tuning=replace(Tuning(), sizes=Sizes()))
@@ -289,7 +343,17 @@ async def limited_scenario(out: Path, limit_bytes: int) -> tuple[int, str]:
 
 def _child(work: dict) -> None:
     out = Path(work["out"])
-    if "limit" in work:
+    if "of" in work:
+        point, nth = work["point"], work["nth"]
+        match work["of"]:
+            case "renew":
+                seen = asyncio.run(renewal_scenario(out, point, nth))
+            case "copy":
+                seen = asyncio.run(copies_scenario(out, point, nth))
+            case _:
+                seen = aside_scenario(out, point, nth)
+        Path(f"{out}.seen").write_text(json.dumps(seen))
+    elif "limit" in work:
         acknowledged, error = asyncio.run(limited_scenario(out, work["limit"]))
         Path(f"{out}.ledger").write_text(str(acknowledged))
         Path(f"{out}.error").write_text(error)

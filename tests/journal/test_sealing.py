@@ -114,7 +114,9 @@ def test_failures_can_be_forgotten_and_tried_again(kit, out):
     asyncio.run(kit.run(out, [[kit.done(0), kit.failed(1), kit.failed(2), kit.attempt(1)]], complete(3)))
     asyncio.run(kit.run(out, [], lambda journal: journal.seal()))
     journal = kit.open_journal(out)
-    assert journal.forget_failures() == 2
+    forgotten = journal.forget_failures()
+    assert forgotten.units == 2
+    assert [row for row in range(-1, 60) if row in forgotten] == [1, 2]
     assert [journal.finished.has(row) for row in range(3)] == [True, False, False]
     assert journal.counts.failed == 0
     assert not read_manifest(out).complete

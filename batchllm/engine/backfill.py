@@ -32,18 +32,11 @@ _LISTED_ROWS = 1 << 16
 class Changes:
     """Rows of the new input, and those that are gone. `kept`: changed ones that keep the outcome they had."""
 
-    unchanged: int
     new: int
     changed: int
+    kept: int
     removed: int
-    kept: int = 0
-
-    def text(self) -> str:
-        kept = f", {self.kept:,} changed ones keep their answers" if self.kept else ""
-        return (
-            f"{self.new:,} rows are new, {self.changed:,} changed, {self.removed:,} removed,"
-            f" {self.unchanged:,} as they were{kept}"
-        )
+    unchanged: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +78,7 @@ class Backfill:
         unchanged = matches.rows + found.unchanged
         kept = len(found.kept_rows)
         new = self.marked.rows - unchanged - found.changed - kept
-        return Changes(unchanged, new, found.changed, max(0, removed - found.changed), kept)
+        return Changes(new, found.changed, kept, max(0, removed - found.changed), unchanged)
 
     def _state(self, stale: "array[int]") -> InputState:
         """The marks of stale rows say nothing, so that the next comparison looks them up."""

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,7 @@ class _Run:
         self._changes: Changes | None = None
         self._again: Forgotten | None = None
         self._dedupe: Dedupe | None = None
+        self._copied = 0
         self._started_s = options.clock.monotonic_s()
 
     def execute(self) -> RunSummary:
@@ -145,16 +146,14 @@ class _Run:
             limit=self._options.limit,
             is_finished=self._is_finished(journal),
         )
-        if not len(found):
-            return None
-        self._options.say(f"{len(found):,} rows ask what others ask: they get the answers of those")
-        return found
+        return found if len(found) else None
 
     def _finish(self, journal: Journal) -> None:
         if self._dedupe is not None:
             copied = self._dedupe.fill(journal)
             self._stats.ok += copied.ok
             self._stats.failed += copied.failed
+            self._copied = copied.ok + copied.failed
 
     def _meet_old_record(self) -> None:
         """Another job's answers are never taken for this one's: refused, put aside or kept, as the options say."""
@@ -291,7 +290,6 @@ class _Run:
             self._checked.source, self._checked.task, journal, marked, stamps, self._options.only_missing
         )
         self._changes = backfill.take_up()
-        self._options.say(f"the input has changed: {self._changes.text()}")
         return InputTable(marked.rows, tuple(marked.file_rows))
 
     def _has_stale(self, journal: Journal) -> bool:
@@ -479,6 +477,8 @@ class _Run:
                 slots=self._slots,
                 seconds=self._options.clock.monotonic_s() - self._started_s,
                 notes=self._checked.notes,
+                changes={} if self._changes is None else asdict(self._changes),
+                copied=self._copied,
             ),
             ending,
             manifest,

@@ -1,5 +1,6 @@
 """Counters and manifest → the summary. Paths are shown as a person in this folder would type them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ class Figures:
     slots: int
     seconds: float
     notes: tuple[str, ...]
+    changes: Mapping[str, int]
+    copied: int
 
 
 def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunStats) -> RunSummary:
@@ -53,6 +56,8 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
         failures_by_class=dict(stats.failures_by_class),
         last_failures=tuple(stats.last_failures),
         notes=figures.notes,
+        changes=figures.changes,
+        copied=figures.copied,
     )
 
 

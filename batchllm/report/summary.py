@@ -60,17 +60,28 @@ class RunSummary:
     failures_by_class: Mapping[str, int] = field(default_factory=dict)
     last_failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    #: Of an input that had changed: rows by what became of them (unchanged, new, changed, kept, removed).
+    changes: Mapping[str, int] = field(default_factory=dict)
+    #: Rows that took over the answer of another one that asks the same.
+    copied: int = 0
 
 
 #: Where the page of the last start that did something is left, in the output folder.
 SUMMARY_FILE = "summary.txt"
+_CHANGES = {
+    "new": "new",
+    "changed": "changed",
+    "kept": "changed but left as answered",
+    "removed": "removed",
+    "unchanged": "as before",
+}
 #: How the end of a start is called that found everything answered.
 NOTHING_TO_DO = "nothing to do"
 
 
 def line(summary: RunSummary) -> str:
     """One line, for a log or a cron mail."""
-    parts = [_counts(summary)]
+    parts = [_counts(summary), _changes(summary)]
     if summary.lanes:
         cost = money(summary.cost_usd) + (" (simulated)" if summary.is_simulated else "")
         parts += [f"tokens {_tokens(summary)}", f"cost {cost}", _duration(summary.seconds)]
@@ -129,7 +140,9 @@ def as_mapping(summary: RunSummary) -> dict[str, object]:
             "reused": summary.reused,
             "failed_before": summary.failed_before,
             "pending": summary.pending,
+            "copied": summary.copied,
         },
+        "input_changes": dict(summary.changes),
         "tokens": {"prompt": summary.prompt_tokens, "completion": summary.completion_tokens},
         "cost_usd": summary.cost_usd,
         "spent_usd": summary.spent_usd,
@@ -196,6 +209,7 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
         rate = f", {finished / summary.seconds:,.1f} a second"
     return [
         ("answers", _counts(summary)),
+        ("input", _changes(summary)),
         ("tokens", _tokens(summary)),
         ("cost", _cost(summary)),
         ("time", f"{_duration(summary.seconds)}{rate}"),
@@ -211,7 +225,15 @@ def _counts(summary: RunSummary) -> str:
     parts.append(f"{failed:,} failed")
     if summary.pending:
         parts.append(f"{summary.pending:,} not asked yet")
+    if summary.copied:
+        parts.append(f"{summary.copied:,} of them like another row")
     return ", ".join(parts)
+
+
+def _changes(summary: RunSummary) -> str:
+    """What an input that changed has brought; empty when it did not."""
+    said = [f"{count:,} {_CHANGES[name]}" for name, count in summary.changes.items() if count]
+    return f"changed: {', '.join(said)}" if said else ""
 
 
 def _tokens(summary: RunSummary) -> str:

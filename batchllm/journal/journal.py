@@ -429,7 +429,7 @@ class Journal:
     def _complete(self, expected_units: int) -> Manifest:
         check_count(self._counts.ok, self._counts.failed, expected_units)
         self._drains.drain_all()
-        complete_parts(self._store)
+        complete_parts(self._store, self._clock.wall_s())
         manifest = save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
         pa.default_memory_pool().release_unused()

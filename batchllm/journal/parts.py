@@ -93,6 +93,7 @@ class Sizes:
     drain_rows: int = 65_536
     drain_bytes: int = 64 << 20
     merge_bytes: int = 4 << 20  # read ahead over all parts that are merged at a time
+    merge_parts: int = 16  # open at a time: each holds a page of each of its columns
 
 
 @dataclass(frozen=True, slots=True)

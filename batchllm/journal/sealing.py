@@ -4,16 +4,18 @@ Completion is one transaction (new parts in, old parts out, `complete`), then th
 old files. Cut off before the transaction, nothing has happened; after it, the next start finishes the rest.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import orjson
 
 from batchllm.errors import InvariantError, StorageError
 from batchllm.journal.database import Database, store_meta
-from batchllm.journal.files import KINDS, Layout
+from batchllm.journal.files import KINDS, Kind, Layout
 from batchllm.journal.manifest import Manifest, PartEntry, instant, read_manifest, write_manifest
-from batchllm.journal.merge import merged, plan_rewriting
+from batchllm.journal.merge import merged, plan_rewriting, widest_overlap
 from batchllm.journal.parts import PartInfo, Sealed, Store, abandon_all, publish
+from batchllm.journal.recovery import purge
 from batchllm.records import LaneInfo
 
 
@@ -99,8 +101,37 @@ def compose_manifest(store: Store, now_s: float) -> Manifest:
     )
 
 
-def complete_parts(store: Store) -> None:
+def narrow_overlap(store: Store, kind: Kind, now_s: float) -> None:
+    """Merge parts in groups until no more overlap than may be open at a time.
+
+    Parts of one run overlap with their neighbours; those of a record whose rows have moved may overlap with all.
+    """
+    most = store.sizes.merge_parts
+    while widest_overlap(parts := plan_rewriting(store.parts(kind), store.sizes).merged) > most:
+        ordered = sorted((part for part in parts if part.rows), key=lambda part: part.min_row or 0)
+        for start in range(0, len(ordered), most):
+            group = ordered[start : start + most]
+            if len(group) > 1:
+                _exchange(store, kind, group)
+                save_manifest(store, now_s)
+                purge(store)
+
+
+def _exchange(store: Store, kind: Kind, group: Sequence[PartInfo]) -> None:
+    """In the place of these parts others with the same rows, in order."""
+    sealed = merged(store, kind, group)
+    try:
+        publish(store, sealed)
+    except BaseException:
+        abandon_all(store, [part.intent for part in sealed])
+        raise
+    store.commit(sealed, retired=group)
+
+
+def complete_parts(store: Store, now_s: float) -> None:
     """Put all tables in input order and mark the record as complete. Everything is drained already."""
+    for kind in KINDS:
+        narrow_overlap(store, kind, now_s)
     sealed: list[Sealed] = []
     retired: list[PartInfo] = []
     try:

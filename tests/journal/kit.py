@@ -45,6 +45,7 @@ SMALL = Sizes(
     part_rows=16,
     drain_rows=10,
     merge_bytes=1,
+    merge_parts=3,
 )
 
 

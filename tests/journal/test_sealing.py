@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import InvariantError
+from batchllm.journal import merge
 from batchllm.journal.inputs import InputState
 from batchllm.journal.journal import Tuning
 from batchllm.journal.manifest import read_manifest
@@ -194,3 +195,36 @@ def test_parts_of_many_sizes_are_listed_as_they_are(kit, out):
     assert sorted(path.name for path in (out / "output").iterdir()) == [
         part.path.removeprefix("output/") for part in manifest.parts["output"]
     ]
+
+
+def test_parts_that_all_overlap_are_merged_a_few_at_a_time(kit, out, monkeypatch):
+    """Rows that moved all over the place, as after a shuffled input: each part reaches from the first to the last."""
+    parts = 11
+    open_now: set[int] = set()
+    most_open = 0
+
+    class Counted(merge._Cursor):
+        def __init__(self, *values):
+            nonlocal most_open
+            super().__init__(*values)
+            open_now.add(id(self))
+            most_open = max(most_open, len(open_now))
+
+        def refill(self):
+            is_open = super().refill()
+            if not is_open:
+                open_now.discard(id(self))
+            return is_open
+
+    for first in range(parts):
+        asyncio.run(
+            kit.run(out, [[kit.done(first + parts * step) for step in range(8)]], lambda one: one.seal())
+        )
+    assert len(kit.names(out / "output")) == parts
+    monkeypatch.setattr(merge, "_Cursor", Counted)
+    manifest = asyncio.run(kit.run(out, [], complete(parts * 8)))
+    assert manifest.complete
+    assert most_open <= kit.SMALL.merge_parts
+    table = kit.read(out, "output")
+    assert table["row"].to_pylist() == list(range(parts * 8))
+    assert table["content"].to_pylist() == [kit.answer(row) for row in range(parts * 8)]

@@ -18,7 +18,6 @@ from batchllm.errors import BatchllmError, ExitCode
 from batchllm.events import RunStats
 from batchllm.journal import Journal, Manifest
 from batchllm.plan import Planner
-from batchllm.ports import Source
 from batchllm.records import BadRow, Row
 
 
@@ -49,12 +48,13 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class RunParts:
-    """What a run is made of; `units` is how many answers are wanted in all, `is_whole` whether that is all rows.
+    """What a run is made of. `batches` gives the rows that may have to be asked, in input order.
 
-    `finish` is called in a thread when everything is committed, before the parts are sealed.
+    `units` is how many answers are wanted in all, `is_whole` whether that is all rows. `finish` is called in a thread
+    when everything is committed, before the parts are sealed.
     """
 
-    source: Source
+    batches: Callable[[], Iterator[Sequence[Row | BadRow]]]
     planner: Planner
     journal: Journal
     dispatcher: Dispatcher
@@ -62,7 +62,6 @@ class RunParts:
     clock: Clock
     units: int
     is_whole: bool
-    limit: int | None
     drain_timeout_s: float
     finish: Callable[[], None] = lambda: None
 
@@ -129,7 +128,7 @@ async def _drain(parts: RunParts, stop: Stop) -> int:
 async def _feed(parts: RunParts, reader: ThreadPoolExecutor) -> AsyncIterator[FeedBatch]:
     """Read, render and count in a thread, a batch at a time, so that the loop never waits for it."""
     loop = asyncio.get_running_loop()
-    batches = limited(parts.source.batches(), parts.limit)
+    batches = parts.batches()
 
     def work() -> FeedBatch | None:
         batch = next(batches, None)

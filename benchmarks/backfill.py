@@ -45,6 +45,7 @@ _COLUMNS = (
     Column("change", "the input has"),
     Column("rows", "rows", ",.0f"),
     Column("plan_s", "s to the first request", ".1f"),
+    Column("plan_cpu_s", "CPU s", ".1f"),
     Column("plan_mb", "peak MB until then", ".0f"),
     Column("wall_s", "s to the end", ".1f"),
     Column("peak_mb", "peak MB", ".0f"),
@@ -174,6 +175,7 @@ class Backfilled:
     """Times from the start of the command; memory is the largest resident set."""
 
     plan_s: float
+    plan_cpu_s: float | None
     plan_mb: float
     wall_s: float
     peak_mb: float
@@ -203,7 +205,7 @@ def backfill(folder: Path, arrivals: Arrivals) -> Backfilled:
     if process.returncode or arrivals.first_s is None:
         raise harness.CommandError(f"batchllm run ended with {process.returncode}: {stderr.decode().strip()}")
     sent = int(json.loads(stdout)["rows"]["ok"])
-    return Backfilled(arrivals.first_s - start_s, plan_mb, wall_s, peak_mb, sent)
+    return Backfilled(arrivals.first_s - start_s, arrivals.cpu_s, plan_mb, wall_s, peak_mb, sent)
 
 
 def _peak_mb(process: int) -> float:
@@ -236,6 +238,7 @@ def main(argv: Sequence[str]) -> None:
             shutil.copytree(folder / "before", folder / "out")
             write_input(path, make(list(lines(rows))))
             found.append(_line(change, rows, backfill(folder, arrivals)))
+            print(json.dumps(found[-1]), file=sys.stderr)  # the table comes after half an hour
     harness.publish(_report(parsed.kind, found), chosen)
 
 
@@ -245,6 +248,7 @@ def _line(change: str, rows: int, used: Backfilled) -> dict[str, object]:
         "change": change,
         "rows": rows,
         "plan_s": used.plan_s,
+        "plan_cpu_s": used.plan_cpu_s,
         "plan_mb": used.plan_mb,
         "wall_s": used.wall_s,
         "peak_mb": used.peak_mb,

@@ -38,7 +38,7 @@ async def test_a_run_that_is_cancelled_sends_nothing_more_and_waits_for_what_is_
 
     rig = Rig(ScriptedProvider(script, latency_s=0.01), size=4)
     parts: Any = RunParts(
-        source=Rows(),  # type: ignore[arg-type] # only what is read of it
+        batches=Rows().batches,
         planner=Plain(),  # type: ignore[arg-type]
         journal=None,  # type: ignore[arg-type]
         dispatcher=rig.dispatcher,
@@ -46,7 +46,6 @@ async def test_a_run_that_is_cancelled_sends_nothing_more_and_waits_for_what_is_
         clock=rig.clock,
         units=10_000,
         is_whole=True,
-        limit=None,
         drain_timeout_s=5.0,
     )
     with ThreadPoolExecutor(1) as reader:

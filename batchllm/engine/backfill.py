@@ -231,3 +231,20 @@ def _set(wanted: bytearray, rows: pa.Array) -> None:
     for start in range(0, len(rows), _LISTED_ROWS):
         for row in rows.slice(start, _LISTED_ROWS).to_pylist():
             wanted[row] = 1
+
+
+def open_rows(finished: bytearray, rows: int, limit: int | None) -> bytearray:
+    """A byte for each of `rows` rows: 1 where the bit in `finished` is not set, among the first `limit`."""
+    flags = pc.invert(_flags(finished, rows)).cast(pa.uint8())
+    wanted = bytearray(flags.buffers()[1] or b"")[:rows]
+    if limit is not None and limit < rows:
+        wanted[limit:] = bytes(rows - limit)
+    return wanted
+
+
+def ones(wanted: bytearray) -> Iterator[int]:
+    """Where it is 1, lowest first; what was passed may be changed meanwhile."""
+    at = wanted.find(1)
+    while at >= 0:
+        yield at
+        at = wanted.find(1, at + 1)

@@ -21,7 +21,7 @@ from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
 from batchllm.engine.again import price_again
-from batchllm.engine.backfill import Backfill, Changes
+from batchllm.engine.backfill import Backfill, Changes, ones, open_rows
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
@@ -47,10 +47,10 @@ from batchllm.limit.shared_limits import SharedLimits
 from batchllm.limit.sharing import Membership, NoSharing, Sharing
 from batchllm.plan import Planner, narrow
 from batchllm.provider.catalogue import load_catalogue
-from batchllm.records import Request
+from batchllm.records import BadRow, Request, Row
 from batchllm.report.summary import RunSummary
 from batchllm.retry import RetryPolicy
-from batchllm.running import RunParts, Stop, carry_out
+from batchllm.running import RunParts, Stop, carry_out, limited
 from batchllm.spec.fingerprint import differences, fingerprint, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import Simulation
@@ -110,6 +110,7 @@ class _Run:
         self._again: Forgotten | None = None
         self._dedupe: Dedupe | None = None
         self._copied = 0
+        self._table = InputTable(0)
         self._started_s = options.clock.monotonic_s()
 
     def execute(self) -> RunSummary:
@@ -120,7 +121,7 @@ class _Run:
             manifest = read_manifest(self._out)
             if manifest is not None and manifest.complete and self._is_settled(journal):
                 return self._summary(Ending(_settled_code(manifest)), manifest)
-            table = self._taken_in(journal)
+            self._table = table = self._taken_in(journal)
             if self._options.retries_failed:
                 self._again = journal.forget_failures()
             self._dedupe = self._repeats(journal, table)
@@ -407,7 +408,7 @@ class _Run:
             is_finished=self._is_finished(journal),
         )
         return RunParts(
-            source=checked.source,
+            batches=self._batches(journal),
             planner=planner,
             journal=journal,
             dispatcher=dispatcher,
@@ -415,10 +416,21 @@ class _Run:
             clock=self._options.clock,
             units=input_rows * self._slots,
             is_whole=rows == input_rows and self._is_all(journal, input_rows),
-            limit=self._options.limit,
             drain_timeout_s=job.drain_timeout_s,
             finish=lambda: self._finish(journal),
         )
+
+    def _batches(self, journal: Journal) -> Callable[[], Iterator[Sequence[Row | BadRow]]]:
+        """What the run reads: after an earlier one only what is left, without a look at the other rows."""
+        source, limit, table = self._checked.source, self._options.limit, self._table
+        if not journal.counts.ok + journal.counts.failed and self._dedupe is None and self._again is None:
+            return lambda: limited(source.batches(), limit)
+        wanted = open_rows(journal.finished.rows(table.rows), table.rows, limit)
+        is_finished = self._is_finished(journal)
+        if self._dedupe is not None or self._again is not None:
+            for row in ones(wanted):
+                wanted[row] = not is_finished(row)
+        return lambda: source.chosen(wanted, table.file_rows)
 
     def _is_finished(self, journal: Journal) -> Callable[[int], bool]:
         """What need not be asked. With --retry-failed that is all that had not failed."""

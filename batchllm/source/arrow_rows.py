@@ -74,9 +74,13 @@ class ArrowRows:
         self._codec = CarryCodec(shape.carry)
         self._shown = [name for name in shown if shape.key is None or name != shape.key.name]
 
-    def batches(self, batch: pa.RecordBatch, first: int, place: Place) -> Iterator[list[Row | BadRow]]:
-        """`place` tells where the n-th row of `batch` stands."""
+    def batches(
+        self, batch: pa.RecordBatch, first: int, place: Place, wanted: bytearray | None = None
+    ) -> Iterator[list[Row | BadRow]]:
+        """`place` tells where the n-th row of `batch` stands. Pieces without a row that is `wanted` are left out."""
         for start, part in cut(batch):
+            if wanted is not None and wanted.find(1, first + start, first + start + part.num_rows) < 0:
+                continue
             yield self._rows(part, first + start, lambda at, start=start: place(start + at))  # type: ignore[misc]
 
     def _rows(self, batch: pa.RecordBatch, first: int, place: Place) -> list[Row | BadRow]:

@@ -39,10 +39,20 @@ class ParquetReader:
         """All rows of the file; the first one's ordinal is `first`."""
         if tap is not None:
             file.feed(tap)
+        yield from self._read(file, first, None)
+
+    def _read(
+        self, file: InputFile, first: int, wanted: bytearray | None
+    ) -> Iterator[Sequence[Row | BadRow]]:
+        """Where none of the rows is wanted nothing is made of them, and of a whole row group nothing is read."""
         rows = ArrowRows(file.path, self._shape, self._shown)
         ordinal = first
         with opened(file) as (parquet, source):
             for group in range(parquet.num_row_groups):
+                end = ordinal + parquet.metadata.row_group(group).num_rows
+                if wanted is not None and wanted.find(1, ordinal, end) < 0:
+                    ordinal = end
+                    continue
                 size = rows_at_once(file.path, parquet, source, group, self._columns)
                 # Threads would decode little faster, and Arrow keeps memory for each of them: 40 MB with texts of 2 KB.
                 batches = parquet.iter_batches(
@@ -50,7 +60,12 @@ class ParquetReader:
                 )
                 for batch in batches:
                     start = ordinal - first
-                    yield from rows.batches(batch, ordinal, lambda at, start=start: place(file, start + at))  # type: ignore[misc]
+                    yield from rows.batches(
+                        batch,
+                        ordinal,
+                        lambda at, start=start: place(file, start + at),  # type: ignore[misc]
+                        wanted,
+                    )
                     ordinal += batch.num_rows
 
     @property
@@ -63,7 +78,7 @@ class ParquetReader:
 
     def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
         """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1."""
-        return chosen_of(self.read(file, first, None), wanted)
+        return chosen_of(self._read(file, first, wanted), wanted)
 
     def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
         """Where the rows stand that have these ordinals, counted from 0 in this file."""

@@ -64,10 +64,10 @@ class Backfill:
             found = _Found(
                 self.journal, places_of(matches, old_rows), carries, self.keeps_changed or is_blind
             )
-            self._check_keys(found, wanted)
-            for chunk in self._chunks(wanted):
+            keys = KeyIndex()
+            for chunk in self._chunks(wanted, keys):
                 found.look_up(chunk)
-            if found.is_twice:
+            if found.is_twice or next(keys.suspects(), None) is not None:
                 self._refuse_repeats()
             places = found.all_places()
             removed = pc.sum(was_finished.take(places.gone())).as_py() or 0
@@ -89,30 +89,21 @@ class Backfill:
             self.marked.digest, self.marked.rows, self.stamps_json, marks, self.marked.basis, len(stale)
         )
 
-    def _check_keys(self, found: "_Found", wanted: bytearray) -> None:
-        """Of the rows that are looked up: the others had keys of their own before. `_Found` sees to both together."""
-        index = KeyIndex()
-        for batch in self.source.chosen(wanted, self.marked.file_rows):
-            index.add([row.key for row in batch if isinstance(row, Row)])
-            if any(isinstance(row, KeylessRow) for row in batch):
-                found.is_twice = True
-        if next(index.suspects(), None) is not None:
-            found.is_twice = True
-        if found.is_twice:
-            self._refuse_repeats()
-            found.is_twice = False  # two keys only had the same hash
-
     def _refuse_repeats(self) -> None:
         """The scan of the whole input names the rows; it ends here when there are none."""
         self.source.scan()
 
-    def _chunks(self, wanted: bytearray) -> Iterator["_Chunk"]:
+    def _chunks(self, wanted: bytearray, keys: KeyIndex) -> Iterator["_Chunk"]:
+        """What is to be looked up; `keys` gets its keys. The other rows had keys of their own before."""
         chunk = _Chunk()
         for batch in self.source.chosen(wanted, self.marked.file_rows):
             for row in batch:
+                if isinstance(row, KeylessRow):
+                    self._refuse_repeats()
                 if row.key is not None:
                     carry = row.carry if isinstance(row, Row) else b"[]"
                     chunk.add(row.ordinal, row.key, asked_digest(self.task, row), carry)
+            keys.add([row.key for row in batch if isinstance(row, Row)])
             if chunk.is_full:
                 yield chunk
                 chunk = _Chunk()

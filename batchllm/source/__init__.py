@@ -101,8 +101,8 @@ def _open_parquet(
     shown = [name for name in schema.names if needed is None or name in needed]
     check_zones(_where(files), schema, shown)
     travels = {spec.key, *(field.name for field in shape.carry)}
-    columns = [name for name in schema.names if name in shown or name in travels]
-    return FileSource(files, ParquetReader(shape, shown, columns), shape, tuple(schema.names))
+    fields = [field for field in schema if field.name in shown or field.name in travels]
+    return FileSource(files, ParquetReader(shape, shown, fields), shape, tuple(schema.names))
 
 
 def _where(files: Sequence[InputFile]) -> str:

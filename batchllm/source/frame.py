@@ -21,7 +21,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows, check_zones, cut, find_faults, pin_arrow, take
 from batchllm.source.columns import RowFault, Shape, pin_seen
 from batchllm.source.jsonl import repaired
-from batchllm.source.marks import Marked, chosen_of, columns_basis, marks_of
+from batchllm.source.marks import Marked, chosen_of, fields_basis, marks_of
 from batchllm.source.rows import MAX_BATCH_ROWS, BatchMaker, ValueRows, Values
 from batchllm.source.scan import Scan, Tally, first_rows
 from batchllm.source.settling import settled_type
@@ -91,7 +91,7 @@ class ArrowTable:
 
     @property
     def mark_basis(self) -> str:
-        return columns_basis(self.read.column_names)
+        return fields_basis(self.read.schema)
 
     def digest(self) -> str:
         """Of all columns, used or not: what a job reads of a frame may change while the frame stays the same.

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 
 import orjson
 
@@ -34,6 +35,8 @@ _UNPACK_ARRAY = (
 )
 _SAMPLE_BYTES = 8 << 20
 _SHOWN_BYTES = 40
+_BRACE = frozenset(b"{")
+_first_byte = itemgetter(0)
 _DIGITS_AS_ZERO = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _NINETEEN = b"0" * 19  # 2**63 has nineteen digits
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -68,7 +71,8 @@ class JsonlReader:
                 if isinstance(piece, LongLine):
                     yield UNKNOWN
                 else:
-                    yield b"".join([digest8(line).digest() for line in piece.lines if not _is_blank(line)])
+                    lines = piece.lines
+                    yield b"".join([digest8(lines[at]).digest() for at in _filled(lines)])
 
     def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
         """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1; other lines are not parsed."""
@@ -79,12 +83,20 @@ class JsonlReader:
                         yield [BadRow(first, _place(file, piece.line, piece.offset), _too_long(piece))]
                     first += 1
                     continue
-                filled = [at for at, line in enumerate(piece.lines) if not _is_blank(line)]
-                for start, end in _runs(wanted, first, first + len(filled)):
-                    for run in range(start, end, MAX_BATCH_ROWS):
-                        places = filled[run - first : min(end, run + MAX_BATCH_ROWS) - first]
-                        yield self._lines(file, run, piece, places)
-                first += len(filled)
+                filled = _filled(piece.lines)
+                end = first + len(filled)
+                if wanted.find(1, first, end) >= 0:
+                    yield from self._chosen_lines(file, first, piece, filled, wanted)
+                first = end
+
+    def _chosen_lines(
+        self, file: InputFile, first: int, block: LineBlock, filled: Sequence[int], wanted: bytearray
+    ) -> Iterator[list[Row | BadRow]]:
+        lines = block.lines
+        for start, end in _runs(wanted, first, first + len(filled)):
+            for run in range(start, end, MAX_BATCH_ROWS):
+                indices = filled[run - first : min(end, run + MAX_BATCH_ROWS) - first]
+                yield self._lines(run, lines, indices, _Places(file, block, 0))
 
     def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
         """Where the rows stand that have these ordinals, counted from 0 in this file."""
@@ -104,12 +116,13 @@ class JsonlReader:
 
     def _batches(self, file: InputFile, first: int, block: LineBlock) -> Iterator[list[Row | BadRow]]:
         is_suspect = _NINETEEN in block.body.translate(_DIGITS_AS_ZERO)
-        for start in range(0, len(block.lines), MAX_BATCH_ROWS):
-            lines = block.lines[start : start + MAX_BATCH_ROWS]
+        all_lines = block.lines
+        for start in range(0, len(all_lines), MAX_BATCH_ROWS):
+            lines = all_lines[start : start + MAX_BATCH_ROWS]
             parsed = None if is_suspect else _parse_all(lines)
             if parsed is None:
                 filled = [at for at, line in enumerate(lines, start) if not _is_blank(line)]
-                batch = self._lines(file, first, block, filled)
+                batch = self._lines(first, all_lines, filled, _Places(file, block, 0))
             else:
                 places = _Places(file, block, start)
                 batch = self._rows.make(first, parsed, places)
@@ -118,12 +131,12 @@ class JsonlReader:
                 first += len(batch)
 
     def _lines(
-        self, file: InputFile, first: int, block: LineBlock, indices: Sequence[int]
+        self, first: int, lines: Sequence[bytes], indices: Sequence[int], places: "_Places"
     ) -> list[Row | BadRow]:
         """One line after the other, those of `indices`, none of which is blank."""
-        batch = BatchMaker(self._rows, first, _Places(file, block, 0))
+        batch = BatchMaker(self._rows, first, places)
         for at in indices:
-            line = block.lines[at]
+            line = lines[at]
             try:
                 values: Values | RowFault = parse_line(line)
             except NumberFault as fault:
@@ -167,6 +180,16 @@ def _too_long(line: LongLine) -> str:
 
 def _is_blank(line: bytes) -> bool:
     return not line.strip() or line.strip() == b"\xef\xbb\xbf"
+
+
+def _filled(lines: Sequence[bytes]) -> Sequence[int]:
+    """The lines that are not blank, by index. Where all begin with a brace none has to be looked at in full."""
+    try:
+        if _BRACE.issuperset(map(_first_byte, lines)):
+            return range(len(lines))
+    except IndexError:  # an empty line
+        pass
+    return [at for at, line in enumerate(lines) if not _is_blank(line)]
 
 
 def _parse_all(lines: list[bytes]) -> list[Values] | None:

@@ -16,7 +16,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows
 from batchllm.source.columns import Shape
 from batchllm.source.files import Format, InputFile, LocalStore, named_faults
-from batchllm.source.marks import chosen_of, columns_basis, marks_of
+from batchllm.source.marks import chosen_of, fields_basis, is_plain, marks_of, marks_of_arrow
 from batchllm.source.parquet_sizes import rows_at_once
 from batchllm.source.settling import settled_type
 
@@ -27,11 +27,12 @@ _REMOTE_BUFFER_BYTES = 8 << 20
 class ParquetReader:
     format: Format = "parquet"
 
-    def __init__(self, shape: Shape, shown: Sequence[str], columns: Sequence[str]) -> None:
-        """`shown`: the columns that templates see; `columns`: these, the key and what is carried."""
+    def __init__(self, shape: Shape, shown: Sequence[str], fields: Sequence[pa.Field]) -> None:
+        """`shown`: the columns that templates see; `fields`: these, the key and what is carried."""
         self._shape = shape
         self._shown = shown
-        self._columns = list(columns)
+        self._fields = list(fields)
+        self._columns = [field.name for field in fields]
 
     def read(
         self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
@@ -70,11 +71,23 @@ class ParquetReader:
 
     @property
     def mark_basis(self) -> str:
-        return columns_basis(self._columns)
+        return fields_basis(self._fields)
 
     def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
-        """The mark of each row."""
-        return marks_of(self.read(file, 0, tap))
+        """The mark of each row. Where Arrow can tell all values as text no row is made."""
+        if not self._fields or not all(is_plain(field.type) for field in self._fields):
+            return marks_of(self.read(file, 0, tap))
+        return marks_of_arrow(self._arrow(file, tap))
+
+    def _arrow(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[pa.RecordBatch]:
+        file.feed(tap)
+        with opened(file) as (parquet, source):
+            for group in range(parquet.num_row_groups):
+                size = rows_at_once(file.path, parquet, source, group, self._columns)
+                for batch in parquet.iter_batches(
+                    size, row_groups=[group], columns=self._columns, use_threads=False
+                ):
+                    yield batch.select(self._columns)
 
     def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
         """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1."""

@@ -106,6 +106,7 @@ class Reading(NamedTuple):
     usage: Usage
     model: str | None = None
     request_id: str | None = None
+    body: str | None = None  # the whole reply, where the job keeps it
 
 
 class Action(StrEnum):
@@ -171,6 +172,7 @@ class Failure(NamedTuple):
     usage: Usage | None = None
     model: str | None = None
     request_id: str | None = None
+    body: str | None = None
 
 
 class AttemptRecord(NamedTuple):
@@ -194,7 +196,7 @@ class AttemptRecord(NamedTuple):
 
 
 class RowDone(NamedTuple):
-    """A line of output/. `lane` is the lane's number in the journal."""
+    """A line of output/. `lane` is the lane's number in the journal; of a packed request the first row has the body."""
 
     row: RowRef
     lane: int
@@ -208,6 +210,7 @@ class RowDone(NamedTuple):
     attempts: int
     request_id: str | None
     digest: bytes
+    body: str | None = None
 
 
 class RowFailed(NamedTuple):
@@ -221,6 +224,7 @@ class RowFailed(NamedTuple):
     attempts: int
     digest: bytes
     content: str | None = None
+    body: str | None = None
 
 
 JournalRecord: TypeAlias = AttemptRecord | RowDone | RowFailed

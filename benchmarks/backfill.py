@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchllm.clock import SystemClock
-from batchllm.engine.local import package_version
+from batchllm.engine.identity import package_version
 from batchllm.journal import Identity, InputState, Journal, OutputLock
 from batchllm.plan import asked_digest
 from batchllm.provider.catalogue import load_catalogue

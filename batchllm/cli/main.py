@@ -18,12 +18,18 @@ from batchllm.errors import BatchllmError, ExitCode
 _CONTAINERS = 100_000
 _COMMANDS = {
     "run": "batchllm.cli.run:run_command",
+    "verify": "batchllm.cli.verify:verify_command",
+    "rebuild": "batchllm.cli.rebuild:rebuild_command",
+    "reparse": "batchllm.cli.reparse:reparse_command",
     "providers": "batchllm.cli.providers:providers_command",
     "schema": "batchllm.cli.schema:schema_command",
     "simulate": "batchllm.cli.simulate:simulate_command",
 }
 _ABOUT = {
     "run": "Run a job: rows in, answers out as Parquet.",
+    "verify": "Check an output: parts, checksums, counts, journal.",
+    "rebuild": "Make a lost or damaged journal anew from the parts.",
+    "reparse": "Read kept answers again, by a changed schema, for nothing.",
     "providers": "Show the providers that are known, or one in detail.",
     "schema": "Print the JSON Schema of job files.",
     "simulate": "Serve a simulated provider for rehearsals and tests.",

@@ -75,13 +75,9 @@ def run_command(
         watch=screen.watch,
         say=screen.say,
     )
-    try:
+    with told_to_machines(as_json):
         loaded = load_job(job, overrides=overrides, environ=dict(os.environ))
         summary = execute(loaded, options)
-    except BatchllmError as error:
-        if as_json:
-            _print_error(error)
-        raise
     with _outliving_its_reader():
         _print(summary, as_json=as_json, whole=verbose or sys.stdout.isatty(), quiet=quiet)
     return summary.exit_code
@@ -109,8 +105,18 @@ def _outliving_its_reader() -> Iterator[None]:
             _say(f"the summary could not be printed: {error.strerror or error}")
 
 
+@contextmanager
+def told_to_machines(as_json: bool) -> Iterator[None]:
+    """With `--json`, the same last object where a command could not start or go on."""
+    try:
+        yield
+    except BatchllmError as error:
+        if as_json:
+            _print_error(error)
+        raise
+
+
 def _print_error(error: BatchllmError) -> None:
-    """The same last object for machines where the run could not start or go on."""
     import json
 
     said = {"type": "exit", "code": int(error.exit_code), "reason": error.message, "remedy": error.remedy}

@@ -70,7 +70,10 @@ def attempt_record(
 def done_records(
     lane: Lane, request: Request, reading: Reading, facts: CallFacts, attempts: int
 ) -> list[JournalRecord]:
-    """The attempt and one line for each row; tokens and cost of a packed request are shared out by size."""
+    """The attempt and one line for each row; tokens and cost of a packed request are shared out by size.
+
+    Its body, where it is kept, goes to the first row: once for each row it would be squared in size.
+    """
     usage, weights = reading.usage, request.tokens
     told: Iterable[_Told] = (
         [(usage.prompt_tokens, usage.completion_tokens, facts.cost_usd)]
@@ -83,6 +86,7 @@ def done_records(
         )
     )
     latency_ms = facts.latency_s * 1000.0
+    body = reading.body
     records: list[JournalRecord] = [attempt_record(lane, request, reading, facts)]
     for row, (value, finish_reason), digest, (prompt_tokens, completion_tokens, cost) in zip(
         request.rows, reading.answers, request.digests, told, strict=True
@@ -101,8 +105,10 @@ def done_records(
                 attempts,
                 reading.request_id,
                 digest,
+                body,
             )
         )
+        body = None
     return records
 
 
@@ -121,8 +127,9 @@ def failed_records(
             attempts,
             digest,
             failure.content,
+            failure.body if at == 0 else None,
         )
-        for row, digest in zip(request.rows, request.digests, strict=True)
+        for at, (row, digest) in enumerate(zip(request.rows, request.digests, strict=True))
     ]
 
 

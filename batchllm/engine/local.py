@@ -25,13 +25,13 @@ from batchllm.engine.backfill import Backfill, Changes, ones, open_rows
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
+from batchllm.engine.identity import identity_of, way_of_reading
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
 from batchllm.journal import (
     Forgotten,
-    Identity,
     InputState,
     Journal,
     Manifest,
@@ -51,7 +51,7 @@ from batchllm.records import BadRow, Request, Row
 from batchllm.report.summary import RunSummary
 from batchllm.retry import RetryPolicy
 from batchllm.running import RunParts, Stop, carry_out, limited
-from batchllm.spec.fingerprint import differences, fingerprint, semantic_sections
+from batchllm.spec.fingerprint import differences, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import Simulation
 from batchllm.wiring import CheckedJob, Frame, build_lanes, check, mark_simulated
@@ -184,9 +184,11 @@ class _Run:
     def _ways_on(self, before: StoredJob) -> str:
         counts = before.counts
         again = price_again(counts, self._checked.lanes)
+        reparse = way_of_reading(before.sections, self._sections)
         return (
-            f"undo the change; or start with --new-run: all rows again, {again}, and the old record is put aside; or"
-            f" with --keep-old: the {counts.ok:,} answers stay as they are, and only rows without an outcome are asked"
+            f"{reparse}undo the change; or start with --new-run: all rows again, {again}, and the old record is put"
+            f" aside; or with --keep-old: the {counts.ok:,} answers stay as they are, and only rows without an outcome"
+            " are asked"
         )
 
     def _note_unknown_files(self, journal: Journal) -> None:
@@ -212,9 +214,7 @@ class _Run:
         checked = self._checked
         journal = Journal.open(
             self._out,
-            identity=Identity(
-                checked.job.name, self._sections, fingerprint(self._sections), package_version()
-            ),
+            identity=identity_of(checked.job),
             lanes=[lane.info for lane in checked.lanes],
             slots=self._slots,
             task=checked.task,
@@ -346,6 +346,7 @@ class _Run:
                 prompt_margin=checked.prompt_margin,
                 most_in_flight=max(1, most_connections() // len(checked.lanes)),
                 say=self._options.say,
+                keeps_bodies=checked.keeps_bodies,
             ),
             base_urls=base_urls,
             members=members,
@@ -516,12 +517,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def package_version() -> str:
-    from importlib.metadata import version
-
-    return version("batchllm")
 
 
 def in_own_thread(call: Callable[[], Any], remote: RemoteStop) -> Any:

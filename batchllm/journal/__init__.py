@@ -8,10 +8,14 @@
     parts      the protocol of one Parquet part         drain      journal → parts, in slices
     merge      parts → input order                      sealing    completion
     recovery   what a killed run left half done         manifest   manifest.json
-    space      whether the disk is almost full        inputs     which input the outcomes belong to
-    copies     rows that ask the same twice
-    aside      an old record, out of the way
-    renewal    the record for another input           carries    carried values that replace others
+    space      whether the disk is almost full          inputs     which input the outcomes belong to
+    copies     rows that ask the same twice             aside      an old record, out of the way
+    renewal    the record for another input             carries    carried values that replace others
+    migrations older formats → this one                 snapshot   the journal, only looked at
+    audit      is all of it what was put there?         inspection one part against what is known of it
+    rebuilding a lost journal, from the parts           gathering  which parts make up a record
+    rereading  kept answers by another schema           salvage    lines of a journal that does not fit
+    findings   what an audit says
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
 """

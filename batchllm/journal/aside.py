@@ -33,7 +33,12 @@ def put_aside(layout: Layout, now_s: float, fault: Fault = no_fault) -> Path:
 
 def finish_putting_aside(layout: Layout) -> Path | None:
     """What a killed run began; None when there is nothing to finish."""
-    return _finish(layout, no_fault) if (layout.state / _NOTE).is_file() else None
+    return _finish(layout, no_fault) if is_putting_aside(layout) else None
+
+
+def is_putting_aside(layout: Layout) -> bool:
+    """Whether a killed run left a move half done."""
+    return (layout.state / _NOTE).is_file()
 
 
 def _unused(path: Path) -> Path:

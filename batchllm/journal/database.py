@@ -10,7 +10,7 @@ to begin with and is refused instead of being started afresh.
 
 import os
 import sqlite3
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +26,10 @@ from batchllm.journal.files import (
     open_new,
     remove_files,
 )
+from batchllm.journal.migrations import MIGRATIONS, migrate, newest
 
 APPLICATION_ID = 0x626C6C6D
-FORMAT = 1
+FORMAT = newest(MIGRATIONS)
 _PAGE_BYTES = 8192  # half the overflow pages of 4096 for answers of about 1 KB, measured 10 % less CPU a row
 _WAL_PAGES = 1000
 _CACHE_KIB = 8192
@@ -59,12 +60,12 @@ CREATE TABLE results (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, lane INTEGER NOT NULL, key,
     carry BLOB NOT NULL, answer NOT NULL, finish_reason TEXT, model TEXT, prompt_tokens INTEGER,
     completion_tokens INTEGER, cost_usd REAL, latency_ms REAL, attempts INTEGER NOT NULL, request_id TEXT,
-    digest BLOB NOT NULL, crc INTEGER NOT NULL, UNIQUE (row, slot)
+    digest BLOB NOT NULL, body TEXT, crc INTEGER NOT NULL, UNIQUE (row, slot)
 );
 CREATE TABLE failures (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, lane INTEGER, key,
     class TEXT NOT NULL, message TEXT NOT NULL, status INTEGER, attempts INTEGER NOT NULL, digest BLOB NOT NULL,
-    content TEXT, UNIQUE (row, slot)
+    content TEXT, body TEXT, UNIQUE (row, slot)
 );
 CREATE TABLE attempts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, rows INTEGER NOT NULL, lane INTEGER NOT NULL,
@@ -208,14 +209,32 @@ def store_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
-def open_database(layout: Layout, *, is_network: bool, max_page_count: int | None = None) -> Database:
-    """Open the journal that is there. Raises StorageError when it is damaged or not ours.
+def open_database(
+    layout: Layout,
+    *,
+    is_network: bool,
+    max_page_count: int | None = None,
+    migrations: Mapping[int, Sequence[str]] = MIGRATIONS,
+) -> Database:
+    """Open the journal that is there, in the present format. Raises StorageError when it is damaged or not ours.
 
     On a network disk WAL works without shared memory, as the lock lets one process in; nobody can look on then.
     """
     with mapped_faults("open", layout.database):
         _check_file(layout.database)
-    return _connect(layout.database, is_network=is_network, max_page_count=max_page_count)
+        connection = _connect(layout.database, is_network=is_network)
+        try:
+            version = _check_origin(connection, layout.database, newest(migrations))
+            _check_pages(connection, layout.database)
+            _configure(connection, max_page_count)
+            migrate(connection, layout.database, version, migrations)
+        except sqlite3.Error as error:
+            connection.close()
+            raise database_fault(error, layout.database) from error
+        except BaseException:
+            connection.close()
+            raise
+    return Database(connection, layout.database)
 
 
 def _check_file(path: Path) -> None:
@@ -224,10 +243,10 @@ def _check_file(path: Path) -> None:
     _clear_drafts(path)
     size = path.stat().st_size
     if size < _LEAST_BYTES:  # SQLite would take it for a new database
-        raise _damaged(path, f"it has {size} bytes only")
+        raise damaged(path, f"it has {size} bytes only")
 
 
-def _connect(path: Path, *, is_network: bool, max_page_count: int | None) -> Database:
+def _connect(path: Path, *, is_network: bool) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(
             f"file:{quote(str(path.absolute()))}?mode=rw",
@@ -238,36 +257,40 @@ def _connect(path: Path, *, is_network: bool, max_page_count: int | None) -> Dat
         )
     except sqlite3.Error as error:
         raise database_fault(error, path) from error
-    try:
-        if is_network:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
-        _check_origin(connection, path)
-        _check_pages(connection, path)
-        _configure(connection, max_page_count)
-    except sqlite3.Error as error:
-        connection.close()
-        raise database_fault(error, path) from error
-    except BaseException:
-        connection.close()
-        raise
-    return Database(connection, path)
+    if is_network:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+    return connection
 
 
 def create_database(layout: Layout) -> None:
     """A new journal. Raises OutputError when there are results already that it would not know of."""
     with mapped_faults("create", layout.database):
-        _refuse_leftovers(layout)
+        refuse_leftovers(layout)
+    make_database(layout)
+
+
+def make_database(
+    layout: Layout,
+    fill: Callable[[sqlite3.Connection], None] | None = None,
+    make_way: Callable[[], None] | None = None,
+) -> None:
+    """A journal with what `fill` puts into it, all of it at once; nothing that is there is replaced.
+
+    `make_way` is called once the file is whole, before it gets its name.
+    """
     path = layout.database
     _clear_drafts(path)
     draft = path.with_name(_DRAFT)
     try:
         os.close(open_new(draft, 0o600))
         with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-            _make_tables(connection)
+            _make_tables(connection, fill)
     except sqlite3.Error as error:
         raise database_fault(error, path) from error
     except OSError as error:
         raise cannot_create(path, error) from error
+    if make_way is not None:
+        make_way()
     try:
         os.link(draft, path)
     except OSError as error:
@@ -275,16 +298,18 @@ def create_database(layout: Layout) -> None:
     remove_files([draft])
 
 
-def _refuse_leftovers(layout: Layout) -> None:
+def refuse_leftovers(layout: Layout) -> None:
+    """Raise OutputError where results are there whose journal is not."""
     path = layout.database
     if layout.has_results():
         raise OutputError(
             f"{layout.out} holds results, but their journal {path} is missing",
-            remedy="put the journal back, or move the results away: starting afresh would pay for them again",
+            remedy="run `batchllm rebuild JOB`, which makes it anew from the results, or put it back, or move the"
+            " results away: starting afresh would pay for them again",
         )
     leftovers = [path.with_name(path.name + tail) for tail in ("-wal", "-journal")]
     if any(leftover.exists() for leftover in leftovers):
-        raise _damaged(path, f"it is missing, but {leftovers[0].name} is there")
+        raise damaged(path, f"it is missing, but {leftovers[0].name} is there")
 
 
 def _clear_drafts(path: Path) -> None:
@@ -293,7 +318,7 @@ def _clear_drafts(path: Path) -> None:
     remove_files([draft for draft in drafts if draft.exists()])
 
 
-def _make_tables(connection: sqlite3.Connection) -> None:
+def _make_tables(connection: sqlite3.Connection, fill: Callable[[sqlite3.Connection], None] | None) -> None:
     for pragma in (f"page_size = {_PAGE_BYTES}", "synchronous = FULL", "fullfsync = ON"):
         connection.execute(f"PRAGMA {pragma}")
     connection.execute("BEGIN")
@@ -301,21 +326,25 @@ def _make_tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
+    if fill is not None:
+        fill(connection)
     connection.execute("COMMIT")
 
 
-def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
+def _check_origin(connection: sqlite3.Connection, path: Path, newest_format: int) -> int:
+    """The journal's format, at most `newest_format`."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StorageError(
             f"{path} is not a journal of batchllm; it was left as it is",
             remedy="move it away, or choose another output path",
         )
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != FORMAT:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if not 1 <= version <= newest_format:
         raise ChangedJobError(
-            f"{path} has journal format {version}; this version of batchllm reads format {FORMAT}",
+            f"{path} has journal format {version}; this version of batchllm reads formats up to {newest_format}",
             remedy="use the version of batchllm that made it, or choose another output path",
         )
+    return version
 
 
 def _configure(connection: sqlite3.Connection, max_page_count: int | None) -> None:
@@ -336,14 +365,14 @@ def _configure(connection: sqlite3.Connection, max_page_count: int | None) -> No
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     said = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
     if said != ["ok"]:
-        raise _damaged(path, "; ".join(said))
+        raise damaged(path, "; ".join(said))
 
 
-def _damaged(path: Path, how: str) -> StorageError:
+def damaged(path: Path, how: str) -> StorageError:
     return StorageError(
         f"the journal {path} is damaged: {how}",
-        remedy="put back a copy of the whole .batchllm folder, or move the output folder away and start afresh;"
-        " nothing was changed, and the parts in output/ stay readable",
+        remedy="put back a copy of the whole .batchllm folder, or run `batchllm rebuild JOB`: it makes a new one from"
+        " the parts, which stay readable; nothing was changed",
     )
 
 
@@ -353,7 +382,7 @@ def database_fault(error: sqlite3.Error, path: Path) -> StorageError:
     if code == sqlite3.SQLITE_FULL:
         return full_disk(path, f"cannot write {path}: {error}")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _damaged(path, str(error))
+        return damaged(path, str(error))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(
             f"{path} is locked by another program: {error}",

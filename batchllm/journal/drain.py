@@ -17,12 +17,12 @@ from batchllm.journal.parts import SOURCE_TABLE, Draft, Intent, Store, abandon_a
 from batchllm.journal.tables import SELECTED, Line
 
 _BYTES_OF: dict[Kind, str] = {
-    "output": "length(answer) + length(carry)",
-    "failures": "length(message) + coalesce(length(content), 0)",
+    "output": "length(answer) + length(carry) + coalesce(length(body), 0)",
+    "failures": "length(message) + coalesce(length(content), 0) + coalesce(length(body), 0)",
     "usage": "0",
 }
 #: Positions in `SELECTED` of what may be large.
-_WEIGHED: dict[Kind, tuple[int, ...]] = {"output": (5, 6), "failures": (6, 10), "usage": ()}
+_WEIGHED: dict[Kind, tuple[int, ...]] = {"output": (5, 6, 16), "failures": (6, 10, 11), "usage": ()}
 
 
 class Drains:
@@ -41,6 +41,10 @@ class Drains:
     @property
     def is_due(self) -> bool:
         return self._running is not None or self._due() is not None
+
+    @property
+    def has_lines(self) -> bool:
+        return any(self._rows.values())
 
     def note(self, kind: Kind, rows: int, size: int = 0) -> None:
         """So much more is in the journal."""

@@ -76,6 +76,14 @@ class Finished:
         """How many units are marked."""
         return int.from_bytes(self._bits, "little").bit_count()
 
+    def marked_in(self, first: int, end: int) -> int:
+        """How many units from `first` up to, not including, `end` are marked."""
+        if end - first < 64:
+            return sum(1 for unit in range(first, end) if self.has_unit(unit))
+        low = first >> 3
+        bits = int.from_bytes(self._bits[low : -(-end // 8)], "little") >> (first & 7)
+        return (bits & ((1 << (end - first)) - 1)).bit_count()
+
     def _reserve(self, size: int) -> None:
         if size > len(self._bits):
             # Growing by halves keeps appending cheap; bytearray grows in place, so readers never see a gap.

@@ -22,12 +22,16 @@ from batchllm.records import LaneInfo
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`sections` maps the name of each section that changes answers to its canonical text or digest."""
+    """`sections` maps the name of each section that changes answers to its canonical text or digest.
+
+    `keeps_bodies` changes no answer, but the columns beside it.
+    """
 
     job_name: str
     sections: Mapping[str, str]
     fingerprint: str
     version: str
+    keeps_bodies: bool = False
 
 
 class StoredJob(NamedTuple):
@@ -82,23 +86,12 @@ def adopt(
 
     `keeps_old`: answers of another job may stay, if slots and columns are the same; the record is then `mixed`.
     """
-    _check_slots(lanes, slots)
-    slot_lanes = orjson.dumps([lane.name for lane in lanes] if slots > 1 else []).decode()
-    changed = _change(database, identity, (str(slots), slot_lanes), schemas, keeps_old)
+    values = meta_values(identity, lanes=lanes, slots=slots, schemas=schemas)
+    changed = _change(database, identity, (values["slots"], values["slot_lanes"]), schemas, keeps_old)
     if changed is not None and holds_value(database):
         raise changed
     is_mixed = keeps_old and database.meta("fingerprint") not in (None, identity.fingerprint)
-    values = {
-        "job_name": identity.job_name,
-        "sections": orjson.dumps(dict(identity.sections), option=orjson.OPT_SORT_KEYS).decode(),
-        "fingerprint": identity.fingerprint,
-        "version": identity.version,
-        "slots": str(slots),
-        "slot_lanes": slot_lanes,
-        "created": database.meta("created") or repr(created_s),
-    }
-    for kind, schema in schemas.items():
-        values[f"columns_{kind}"] = base64.b64encode(schema.serialize()).decode()
+    values["created"] = database.meta("created") or repr(created_s)
     with database.transaction() as connection:
         if changed is not None:
             _start_afresh(connection)
@@ -106,6 +99,24 @@ def adopt(
             store_meta(connection, name, value)
         if is_mixed and holds_value(database):
             store_meta(connection, "mixed", "1")
+
+
+def meta_values(
+    identity: Identity, *, lanes: Sequence[LaneInfo], slots: int, schemas: Mapping[Kind, pa.Schema]
+) -> dict[str, str]:
+    """What the record says of whose it is. Raises InvariantError where slots and lanes do not fit."""
+    _check_slots(lanes, slots)
+    values = {
+        "job_name": identity.job_name,
+        "sections": orjson.dumps(dict(identity.sections), option=orjson.OPT_SORT_KEYS).decode(),
+        "fingerprint": identity.fingerprint,
+        "version": identity.version,
+        "slots": str(slots),
+        "slot_lanes": orjson.dumps([lane.name for lane in lanes] if slots > 1 else []).decode(),
+    }
+    for kind, schema in schemas.items():
+        values[f"columns_{kind}"] = base64.b64encode(schema.serialize()).decode()
+    return values
 
 
 def _start_afresh(connection: sqlite3.Connection) -> None:
@@ -195,7 +206,7 @@ def _column_change(database: Database, schemas: Mapping[Kind, pa.Schema]) -> Cha
         if changes:
             return ChangedJobError(
                 f"the columns of {_out(database) / kind} would change: {'; '.join(changes)}",
-                remedy="undo the change of key, carry, schema or input columns; or start with --new-run: all rows"
+                remedy="undo the change of key, carry, keep, schema or input columns; or start with --new-run: all rows"
                 " again, and the old record is put aside",
             )
     return None

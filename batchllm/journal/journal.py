@@ -144,12 +144,13 @@ class Journal:
                 identity,
                 lanes=lanes,
                 slots=slots,
-                schemas=table_schemas(task, shape),
+                schemas=table_schemas(task, shape, keeps_bodies=identity.keeps_bodies),
                 created_s=clock.wall_s(),
                 keeps_old=keeps_old,
             )
             numbers, known = register_lanes(database, lanes)
-            tables = Tables(task, shape, known, [lane.name for lane in lanes] if slots > 1 else ())
+            slot_lanes = [lane.name for lane in lanes] if slots > 1 else ()
+            tables = Tables(task, shape, known, slot_lanes, keeps_bodies=identity.keeps_bodies)
             store = Store(database, layout, tables, tuning.sizes, tuning.fault)
             journal = cls(store, numbers=numbers, clock=clock, tuning=tuning)
             journal._begin(identity.version)
@@ -294,6 +295,15 @@ class Journal:
         Raises InvariantError unless each of `expected_units` has its outcome.
         """
         return self._called(lambda: self._complete(expected_units))
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether something is in no part yet."""
+        return self._drains.has_lines
+
+    def rewrite(self, work: Callable[[Store], T]) -> T:
+        """Let `work` change the sealed parts; before `start`, and nothing but `close` comes after it."""
+        return self._called(lambda: work(self._store))
 
     async def close(self, clean: bool, exit_code: int) -> None:
         """Commit what is queued, end the writer and this run's line. `clean`: no call was left in flight.

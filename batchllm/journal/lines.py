@@ -18,17 +18,17 @@ from batchllm.journal.finished import Finished
 from batchllm.journal.tables import Line, checksum
 from batchllm.records import AttemptRecord, JournalRecord, RowDone, RowFailed
 
-_INSERTED = {
+INSERTED = {
     "results": "row, slot, lane, key, carry, answer, finish_reason, model, prompt_tokens, completion_tokens,"
-    " cost_usd, latency_ms, attempts, request_id, digest, crc",
-    "failures": "row, slot, lane, key, class, message, status, attempts, digest, content",
+    " cost_usd, latency_ms, attempts, request_id, digest, body, crc",
+    "failures": "row, slot, lane, key, class, message, status, attempts, digest, content, body",
     "attempts": "row, rows, lane, model, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
     " cost_usd, billed, status, class, latency_ms, started_at, request_id",
 }
 #: Lines in one INSERT. Each statement gives up the interpreter lock once: with one line a statement, a busy event
-#: loop holds the writer off for up to 5 ms a line (measured: 251 µs a line, with 64 together 21 µs). Sixty lines stay
-#: below the 999 variables that SQLite takes before 3.32; by halves, 31 lines are two statements and not ten.
-_TOGETHER = (60, 30, 15, 8, 4, 2, 1)
+#: loop holds the writer off for up to 5 ms a line (measured: 251 µs a line, with 64 together 21 µs). So many lines
+#: stay below the 999 variables that SQLite takes before 3.32; by halves, 29 lines are two statements and not ten.
+_TOGETHER = (56, 28, 14, 7, 4, 2, 1)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
 #: A failure without a lane, where each lane has its own unit, stands for the whole row.
@@ -38,7 +38,7 @@ WHOLE_ROW = -1
 @cache
 def statements(table: str) -> Sequence[tuple[int, str]]:
     """How many lines, and the INSERT for so many; largest first."""
-    columns = _INSERTED[table]
+    columns = INSERTED[table]
     holes = f"({', '.join('?' * len(columns.split(',')))})"
     return [
         (count, f"INSERT INTO {table} ({columns}) VALUES {', '.join([holes] * count)}")  # noqa: S608 - our names
@@ -97,11 +97,11 @@ class Harvester:
         harvest.units.add(unit)
         crc = checksum(carry, answer)
         harvest.results.append((ordinal, slot, self._number(lane), key, carry, answer, *rest, crc))
-        harvest.answer_bytes += len(answer) + len(carry)
+        harvest.answer_bytes += len(answer) + len(carry) + len(record.body or "")
         return 1
 
     def _add_failed(self, harvest: Harvest, record: RowFailed) -> int:
-        row, lane, code, message, status, attempts, digest, content = record
+        row, lane, code, message, status, attempts, digest, content, body = record
         ordinal, key, _ = row
         if self._slots == 1:
             slot, units = 0, [ordinal]
@@ -116,9 +116,9 @@ class Harvester:
         harvest.units.update(fresh)
         number = None if lane is None else self._number(lane)
         harvest.failures.append(
-            (ordinal, slot, number, key, str(code), message, _status(status), attempts, digest, content)
+            (ordinal, slot, number, key, str(code), message, _status(status), attempts, digest, content, body)
         )
-        harvest.failure_bytes += len(message) + len(content or "")
+        harvest.failure_bytes += len(message) + len(content or "") + len(body or "")
         return len(fresh)
 
     def _add_attempts(self, harvest: Harvest, attempts: Sequence[AttemptRecord]) -> Counts:

@@ -9,7 +9,8 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +18,7 @@ from typing import Self
 import orjson
 
 from batchllm.errors import LockedError, OutputError
-from batchllm.journal.files import Layout, cannot_create, make_folders, probe
+from batchllm.journal.files import Layout, cannot_create, make_folders, probe, storage_fault
 from batchllm.journal.manifest import instant
 
 _TRIES = 10
@@ -76,12 +77,9 @@ def _lock(path: Path) -> int:
                 os.fchmod(descriptor, 0o600)
                 return descriptor
         except BlockingIOError as error:
-            holder = _holder(descriptor)
+            fault = _in_use(descriptor, path)
             os.close(descriptor)
-            raise LockedError(
-                f"{path.parent.parent} is in use: held by {holder}",
-                remedy="wait for that run to end, or choose another output path",
-            ) from error
+            raise fault from error
         except OSError as error:
             os.close(descriptor)
             raise cannot_create(path, error) from error
@@ -90,6 +88,46 @@ def _lock(path: Path) -> int:
         f"{path} is replaced again and again by somebody else",
         remedy="find the program that removes files in this folder",
     )
+
+
+def _in_use(descriptor: int, path: Path) -> LockedError:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return LockedError(
+            f"{path.parent.parent} is in use: held by {_holder(descriptor)}",
+            remedy="wait for that run to end, or choose another output path",
+        )
+    return LockedError(
+        f"{path.parent.parent} is being verified: nothing may change meanwhile",
+        remedy="start again when `batchllm verify` has ended",
+    )
+
+
+@contextmanager
+def shared_lock(out: Path) -> Iterator[None]:
+    """Nobody changes `out` meanwhile; nothing is written for it. Raises LockedError while a run holds it.
+
+    Where there is no lock file (a copy, an archive) nobody is kept out, and nobody is there.
+    """
+    path = Layout(out).lock
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield
+        return
+    except OSError as error:
+        raise storage_fault("read", path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise LockedError(
+            f"{out} is in use: held by {_holder(descriptor)}",
+            remedy="verify it when that run has ended: its parts change as it goes on",
+        ) from error
+    finally:
+        os.close(descriptor)
 
 
 def _open(path: Path) -> int:

@@ -385,6 +385,6 @@ def rows_within(metadata: pq.FileMetaData, budget_bytes: int, most: int) -> int:
 def damaged_part(path: Path, error: Exception) -> StorageError:
     return StorageError(
         f"{path} cannot be read: {str(error) or 'it ends too early'}",
-        remedy="put the file back from a copy; or move the whole output folder away and start afresh,"
-        " which pays for its rows again",
+        remedy="put the file back from a copy; or run `batchllm rebuild JOB --drop-missing`, after which its rows are"
+        " asked, and paid for, again",
     )

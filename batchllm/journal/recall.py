@@ -31,7 +31,8 @@ def recall(store: Store, counts: Counts) -> Finished:
             f"the journal {store.database.path} and the parts beside it do not belong together: it counts"
             f" {counts.ok} answers and {counts.failed} failures; {finished.ok} and {finished.failed} are there,"
             f" for {finished.marked()} different units of work",
-            remedy="put back the whole output folder, .batchllm included, as one run left it",
+            remedy="put back the whole output folder, .batchllm included, as one run left it; or run"
+            " `batchllm rebuild JOB`, which makes the journal anew from the parts",
         )
     return finished
 

@@ -49,8 +49,8 @@ def _check_present(path: Path, part: PartInfo) -> None:
         how = "is missing" if size is None else f"has {size} bytes instead of {part.bytes}"
         raise StorageError(
             f"{path} {how}: {part.rows} finished rows ({part.min_row} to {part.max_row}) were in it",
-            remedy="put the file back from a copy; or move the whole output folder away and start afresh,"
-            " which pays for its rows again",
+            remedy="put the file back from a copy; or run `batchllm rebuild JOB --drop-missing`, after which its rows"
+            " are asked, and paid for, again",
         )
 
 

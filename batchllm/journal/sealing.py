@@ -26,18 +26,20 @@ def check_manifest(database: Database, layout: Layout) -> None:
         return
     known = {f"{kind}/{name}" for kind, name in database.rows("SELECT kind, name FROM parts")}
     unknown = [part.path for parts in manifest.parts.values() for part in parts if part.path not in known]
-    # Answers leave with their rows when another input is taken up; only then the journal may hold less.
+    # Answers leave with their rows when another input is taken up, or when they are given up: only then the journal
+    # may hold less.
     is_ahead = (manifest.renewals, manifest.ok) > (renewals(database), database.counts().ok)
     if unknown or is_ahead:
         what = f"does not know {unknown[0]}" if unknown else f"lacks answers ({manifest.ok} are listed)"
         raise StorageError(
             f"{database.path} is older than {layout.manifest}: it {what}",
-            remedy="put back the whole .batchllm folder as the last run left it (journal.db-wal belongs to it)",
+            remedy="put back the whole .batchllm folder as the last run left it (journal.db-wal belongs to it), or run"
+            " `batchllm rebuild JOB`, which makes the journal anew from the parts",
         )
 
 
 def renewals(database: Database) -> int:
-    """How often the record became that of another input."""
+    """How often answers may have left the record: for another input, with a lost part, by another schema."""
     return int(database.meta("renewals") or 0)
 
 
@@ -88,9 +90,7 @@ def compose_manifest(store: Store, now_s: float) -> Manifest:
         completion_tokens=counts.completion_tokens,
         cost_usd=None if counts.unpriced else counts.cost_usd,
         fingerprint=database.meta("fingerprint") or "",
-        sections={
-            name: blake2b(text.encode(), digest_size=16).hexdigest() for name, text in sections.items()
-        },
+        sections={name: section_digest(text) for name, text in sections.items()},
         input_digest=database.meta("input_digest"),
         lanes=lanes,
         parts={kind: tuple(_entry(part) for part in store.parts(kind)) for kind in KINDS},
@@ -99,6 +99,10 @@ def compose_manifest(store: Store, now_s: float) -> Manifest:
         mixed=database.meta("mixed") == "1",
         renewals=renewals(database),
     )
+
+
+def section_digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def narrow_overlap(store: Store, kind: Kind, now_s: float) -> None:

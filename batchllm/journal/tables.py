@@ -44,6 +44,8 @@ _FAILURES_TAIL = (
     pa.field("content", pa.string()),
 )
 _ROW = pa.field("row", pa.int64())
+#: Last in output/ and failures/, where the job keeps it.
+_BODY = pa.field("body", pa.string())
 _USAGE = pa.schema(
     [
         _ROW,
@@ -67,7 +69,7 @@ _USAGE = pa.schema(
     ]
 )
 #: Text that differs on each line: a dictionary of it is only hashed, filled and thrown away.
-_UNIQUE_TEXT = frozenset({"content", "tool_calls", "message", "request_id", "request_hash"})
+_UNIQUE_TEXT = frozenset({"body", "content", "tool_calls", "message", "request_id", "request_hash"})
 
 #: What a line of output/ says of its call, and of no copy.
 _NOT_COPIED = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_ms")
@@ -75,20 +77,23 @@ _NOT_COPIED = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_ms")
 #: What each table reads of its journal table, in the order that `Tables` takes it. Seq, row and slot lead.
 SELECTED: Mapping[Kind, str] = {
     "output": "seq, row, slot, lane, key, carry, answer, finish_reason, model, prompt_tokens, completion_tokens,"
-    " cost_usd, latency_ms, attempts, request_id, digest, crc",
-    "failures": "seq, row, slot, lane, key, class, message, status, attempts, digest, content",
+    " cost_usd, latency_ms, attempts, request_id, digest, body, crc",
+    "failures": "seq, row, slot, lane, key, class, message, status, attempts, digest, content, body",
     "usage": "seq, row, rows, lane, model, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
     " cost_usd, billed, status, class, latency_ms, started_at, request_id",
 }
 
 
-def check_names(key: str | None, carry: Sequence[str], answers: Sequence[str]) -> list[str]:
+def check_names(
+    key: str | None, carry: Sequence[str], answers: Sequence[str], *, keeps_bodies: bool = False
+) -> list[str]:
     """What is wrong with the names of the columns of output/ and failures/; empty when all differ.
 
     Case does not count: Spark and DuckDB take `Model` and `model` for the same column.
     """
     faults: list[str] = []
-    ours = {field.name: "a column of batchllm's own" for field in (_ROW, *_OUTPUT_TAIL)}
+    kept = (_BODY,) if keeps_bodies else ()
+    ours = {field.name: "a column of batchllm's own" for field in (_ROW, *_OUTPUT_TAIL, *kept)}
     if key is not None:
         failures = {field.name: "a column of failures/" for field in _FAILURES_TAIL}
         if key.casefold() in {**failures, **ours}:
@@ -117,12 +122,19 @@ class Tables:
     """
 
     def __init__(
-        self, task: Task, shape: Shape, lanes: Sequence[LaneInfo], slot_lanes: Sequence[str] = ()
+        self,
+        task: Task,
+        shape: Shape,
+        lanes: Sequence[LaneInfo],
+        slot_lanes: Sequence[str] = (),
+        *,
+        keeps_bodies: bool = False,
     ) -> None:
         self._task = task
         self._key = _key_field(shape)
         self._codec = CarryCodec(shape.carry)
-        self.schemas = table_schemas(task, shape)
+        self._keeps_bodies = keeps_bodies
+        self.schemas = table_schemas(task, shape, keeps_bodies=keeps_bodies)
         self.slots = len(slot_lanes) or 1
         self._slot_lanes = pa.array(slot_lanes, pa.string())
         self._names = pa.array([lane.name for lane in lanes], pa.string())
@@ -177,6 +189,8 @@ class Tables:
             new.update(zip(self.carried, self._codec.decode(carries), strict=True))
             new.update({name: pa.array([0] * len(rows), pa.int64()) for name in _NOT_COPIED})
         new["attempts"] = pa.array([0] * len(rows), pa.int32())
+        if self._keeps_bodies:  # it stands at the row that was asked
+            new[_BODY.name] = pa.nulls(len(rows), _BODY.type)
         arrays = [
             new[field.name].cast(field.type) if field.name in new else batch.column(at)
             for at, field in enumerate(batch.schema)
@@ -186,6 +200,10 @@ class Tables:
     def keys(self, keys: Sequence[Any]) -> pa.Array:
         """Keys of rows in the type of their column."""
         return self._key_column(keys)[0]
+
+    @property
+    def answer_names(self) -> list[str]:
+        return [field.name for field in self._task.answer_fields]
 
     def batch(self, kind: Kind, lines: Sequence[Line]) -> pa.RecordBatch:
         """`lines` as selected by `SELECTED[kind]`. Raises StorageError, InvariantError."""
@@ -212,11 +230,7 @@ class Tables:
 
     def units(self, table: pa.Table | pa.RecordBatch) -> pa.Array:
         """Row × slot of each line of output/ or failures/; null where a failure speaks for the whole row."""
-        rows = table.column("row")
-        if self.slots == 1:
-            return _flat(rows)
-        slots = pc.index_in(table.column("lane"), self._slot_lanes).cast(pa.int64())
-        return _flat(pc.add(pc.multiply(rows, self.slots), slots))
+        return units_of(table, self._slot_lanes)
 
     def ranks(self, kind: Kind, table: pa.Table | pa.RecordBatch) -> pa.Array:
         """What a part is sorted by: the unit in output/, the row elsewhere."""
@@ -234,7 +248,7 @@ class Tables:
         ]
 
     def _output(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
-        _, row, _, lane, key, carry, answer, finish, model, *numbers, request_id, digest, crc = columns
+        _, row, _, lane, key, carry, answer, finish, model, *numbers, request_id, digest, body, crc = columns
         for number, kept, value, expected in zip(row, carry, answer, crc, strict=True):
             if checksum(kept, value) != expected:
                 raise _rotten(number)
@@ -258,10 +272,11 @@ class Tables:
             pa.array(request_id, pa.string()),
             pa.array([value.hex() for value in digest], pa.string()),
             self._simulated.take(lanes),
+            *self._body_column(body),
         ]
 
     def _failures(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
-        _, row, _, lane, key, code, message, status, attempts, digest, content = columns
+        _, row, _, lane, key, code, message, status, attempts, digest, content, body = columns
         return [
             *self._key_column(key),
             pa.array(row, pa.int64()),
@@ -272,6 +287,7 @@ class Tables:
             pa.array(attempts, pa.int32()),
             pa.array([value.hex() for value in digest], pa.string()),
             pa.array(content, pa.string()),
+            *self._body_column(body),
         ]
 
     def _usage(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
@@ -295,6 +311,9 @@ class Tables:
             pa.array(request_id, pa.string()),
         ]
 
+    def _body_column(self, bodies: Sequence[Any]) -> list[pa.Array]:
+        return [pa.array(bodies, pa.string())] if self._keeps_bodies else []
+
     def _key_column(self, keys: Sequence[Any]) -> list[pa.Array]:
         if self._key is None:
             return []
@@ -306,13 +325,23 @@ class Tables:
             return [pa.array([None if key is None else turn(key) for key in keys], self._key.type)]
 
 
-def table_schemas(task: Task, shape: Shape) -> dict[Kind, pa.Schema]:
+def units_of(table: pa.Table | pa.RecordBatch, slot_lanes: pa.Array) -> pa.Array:
+    """Row × slot of each line; `slot_lanes` is empty with one answer a row."""
+    rows = table.column("row")
+    if not len(slot_lanes):
+        return _flat(rows)
+    slots = pc.index_in(table.column("lane"), slot_lanes).cast(pa.int64())
+    return _flat(pc.add(pc.multiply(rows, len(slot_lanes)), slots))
+
+
+def table_schemas(task: Task, shape: Shape, *, keeps_bodies: bool = False) -> dict[Kind, pa.Schema]:
     key_field = _key_field(shape)
     key = () if key_field is None else (key_field,)
     carry = CarryCodec(shape.carry).fields
+    body = (_BODY,) if keeps_bodies else ()
     return {
-        "output": pa.schema([*key, _ROW, *carry, *task.answer_fields, *_OUTPUT_TAIL]),
-        "failures": pa.schema([*key, _ROW, *_FAILURES_TAIL]),
+        "output": pa.schema([*key, _ROW, *carry, *task.answer_fields, *_OUTPUT_TAIL, *body]),
+        "failures": pa.schema([*key, _ROW, *_FAILURES_TAIL, *body]),
         "usage": _USAGE,
     }
 

@@ -275,7 +275,7 @@ def _size(records: Sequence[JournalRecord]) -> int:
     size = 0
     for record in records:
         if type(record) is RowDone:
-            size += len(record.answer) + len(record.row.carry)
+            size += len(record.answer) + len(record.row.carry) + len(record.body or "")
         elif type(record) is RowFailed:
-            size += len(record.content or "") + len(record.message)
+            size += len(record.content or "") + len(record.message) + len(record.body or "")
     return size

@@ -48,7 +48,13 @@ _ESCAPE = re.compile(
 
 
 def judge(
-    response: Response, request: Request, task: Task, *, dialect: str, secrets: Sequence[str]
+    response: Response,
+    request: Request,
+    task: Task,
+    *,
+    dialect: str,
+    secrets: Sequence[str],
+    keeps_body: bool = False,
 ) -> Reading | Failure:
     """Accept or classify one reply."""
     if 200 <= response.status < 300:
@@ -67,6 +73,8 @@ def judge(
         )
     if verdict.request_id is None:
         verdict = verdict._replace(request_id=_request_id(response.headers, None))
+    if keeps_body:
+        verdict = verdict._replace(body=hide(response.body.decode("utf-8", "replace"), secrets))
     return verdict
 
 

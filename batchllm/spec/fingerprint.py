@@ -15,6 +15,8 @@ from batchllm.spec.models import Job, LaneSpec, Simulation
 
 _SHOWN_CHARACTERS = 80
 _ABSENT = object()
+#: Keys of a task that say which texts are answers. A schema is sent along, too; what was kept can be read by another.
+_READING = frozenset({"schema", "truncated"})
 #: Fields of a body that say how an answer travels, not which one it is: vectors are the same float32 either way.
 _FORM_ONLY = frozenset({("embedding", "encoding_format")})
 
@@ -48,6 +50,19 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
         before, after = _value(old, section), _value(new, section)
         lines += _compare((section,), before, after)
     return lines
+
+
+def differs_in_reading_only(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Whether the same was asked, and only what counts as an answer to it is different."""
+    return old != new and not differences(_without_reading(old), _without_reading(new))
+
+
+def _without_reading(sections: Mapping[str, str]) -> dict[str, str]:
+    task = _value(sections, "task")
+    if not isinstance(task, dict):
+        return dict(sections)
+    asked = {name: value for name, value in task.items() if name not in _READING}
+    return {**sections, "task": _canonical(asked)}
 
 
 def _lane(lane: LaneSpec, kind: str) -> dict[str, object]:

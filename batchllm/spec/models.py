@@ -6,7 +6,7 @@ Strict and closed: no coercion (a port is not a string), no unknown key, nothing
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
 Text = Annotated[str, Field(min_length=1)]
@@ -58,6 +58,15 @@ class Message(Strict):
     content: str = Field(description="A template: {{ column }}")
 
 
+OnTruncated = Annotated[
+    Literal["fail", "keep"] | None,
+    Field(
+        description="What becomes of an answer that the token limit cut. fail: its row goes to failures/ with the text;"
+        " keep: it is an answer if it fits the schema; finish_reason tells (default: fail with a schema, else keep)."
+    ),
+]
+
+
 class ChatTask(Strict):
     type: Literal["chat"]
     system: Text | None = Field(None, description="A template, sent as the system message.")
@@ -74,6 +83,7 @@ class ChatTask(Strict):
         alias="schema",
         description="JSON Schema (an object) of the answer; each property becomes a column.",
     )
+    truncated: OnTruncated = None
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> "ChatTask":
@@ -92,6 +102,7 @@ class CompletionTask(Strict):
     type: Literal["completion"]
     prompt: Text = Field(description="A template.")
     params: Params = Params()
+    truncated: OnTruncated = None
 
 
 class EmbeddingTask(Strict):
@@ -116,6 +127,12 @@ class ModerationTask(Strict):
 
 
 TaskSpec = Annotated[ChatTask | CompletionTask | EmbeddingTask | ModerationTask, Field(discriminator="type")]
+
+
+def parse_task(text: str) -> TaskSpec:
+    """A task as the fingerprint keeps it, which is JSON. Raises pydantic's ValidationError."""
+    task: TaskSpec = TypeAdapter(TaskSpec).validate_json(text)
+    return task
 
 
 class Limits(Strict):
@@ -268,6 +285,11 @@ class Output(Strict):
     path: Text | None = Field(None, description="Folder (default: out/<name> beside the job file).")
     carry: Literal["all"] | list[Text] = Field(
         default_factory=list, description="Input columns that travel to the output; the key always does."
+    )
+    keep: Literal["content", "bodies"] = Field(
+        "content",
+        description="bodies: each whole reply as it was received, in a column `body` beside the answer or failure;"
+        " of a packed request it stands at its first row.",
     )
 
 

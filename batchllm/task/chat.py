@@ -7,15 +7,17 @@ import pyarrow as pa
 
 from batchllm.errors import RowError
 from batchllm.prompt import Template, missing_column, well_formed
-from batchllm.records import AnswerValue, Failure, Reading, Request, Row
+from batchllm.records import AnswerValue, Failure, FailureCode, Reading, Request, Row
 from batchllm.spec import models
 from batchllm.task.answer_schema import AnswerSchema
 from batchllm.task.reply import (
+    Acceptance,
     Envelope,
     Generated,
     finish_reason,
     first_choice,
     judge,
+    judge_kept,
     kept_texts,
     open_envelope,
     snippet,
@@ -39,6 +41,7 @@ class ChatTask:
         self._column = spec.messages_column
         self._templates = _templates(spec)
         self._schema = None if spec.answer_schema is None else AnswerSchema(spec.answer_schema)
+        self._acceptance = Acceptance.by(self._schema, spec.truncated)
         columns = frozenset[str]().union(*(template.columns for _, template in self._templates))
         self.template_columns = columns if self._column is None else columns | {self._column}
         typed = () if self._schema is None else self._schema.fields
@@ -69,7 +72,10 @@ class ChatTask:
         if isinstance(choice, Failure):
             return choice
         generated = _generated(choice, envelope)
-        return generated if isinstance(generated, Failure) else judge(generated, envelope, self._schema)
+        return generated if isinstance(generated, Failure) else judge(generated, envelope, self._acceptance)
+
+    def reread(self, text: str, finish_reason: str | None) -> tuple[FailureCode, str] | None:
+        return judge_kept(text, finish_reason, self._acceptance)
 
     def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
         texts = kept_texts(values)

@@ -6,9 +6,18 @@ import pyarrow as pa
 
 from batchllm.errors import RowError
 from batchllm.prompt import Template
-from batchllm.records import AnswerValue, Failure, Reading, Request, Row
+from batchllm.records import AnswerValue, Failure, FailureCode, Reading, Request, Row
 from batchllm.spec import models
-from batchllm.task.reply import Generated, finish_reason, first_choice, judge, kept_texts, open_envelope
+from batchllm.task.reply import (
+    Acceptance,
+    Generated,
+    finish_reason,
+    first_choice,
+    judge,
+    judge_kept,
+    kept_texts,
+    open_envelope,
+)
 
 
 class CompletionTask:
@@ -21,6 +30,7 @@ class CompletionTask:
 
     def __init__(self, spec: models.CompletionTask) -> None:
         self._prompt = Template(spec.prompt, where="task.prompt")
+        self._acceptance = Acceptance.by(None, spec.truncated)
         self.template_columns = self._prompt.columns
         self.answer_fields: tuple[pa.Field, ...] = (pa.field("content", pa.string()),)
 
@@ -43,7 +53,10 @@ class CompletionTask:
         text = choice.get("text")
         if not isinstance(text, str | None):
             return envelope.malformed("the first choice's text is no text")
-        return judge(Generated(text or "", finish_reason(choice)), envelope, None)
+        return judge(Generated(text or "", finish_reason(choice)), envelope, self._acceptance)
+
+    def reread(self, text: str, finish_reason: str | None) -> tuple[FailureCode, str] | None:
+        return judge_kept(text, finish_reason, self._acceptance)
 
     def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
         return [pa.array(kept_texts(values), pa.string())]

@@ -103,29 +103,56 @@ def finish_reason(choice: Mapping[str, object]) -> str | None:
     return reason if isinstance(reason, str) and reason else None
 
 
-def judge(generated: Generated, envelope: Envelope, schema: AnswerSchema | None) -> Reading | Failure:
+class Acceptance(NamedTuple):
+    """When a text counts: it fits the schema, and what the token limit cut counts or does not."""
+
+    schema: AnswerSchema | None
+    fails_cut: bool
+
+    @classmethod
+    def by(cls, schema: AnswerSchema | None, truncated: str | None) -> "Acceptance":
+        """JSON that is cut is no JSON, so a schema wants whole answers unless the job says otherwise."""
+        return cls(schema, schema is not None if truncated is None else truncated == "fail")
+
+
+def judge(generated: Generated, envelope: Envelope, acceptance: Acceptance) -> Reading | Failure:
+    schema = acceptance.schema
     text = well_formed(generated.text)
     if generated.finish_reason != _PLAIN_END or generated.refusal or not text.strip():
         failure = _turned_down(
             Generated(text, generated.finish_reason, well_formed(generated.refusal), generated.calls_tools),
             envelope,
-            must_be_whole=schema is not None,
+            acceptance,
         )
         if failure is not None:
             return failure
     fault = None if schema is None else schema.fault(text)
     if fault is not None:
-        return envelope.turn_down(
-            Action.AGAIN, FailureCode.SCHEMA_MISMATCH, f"not by the schema: {fault}", text
-        )
+        return envelope.turn_down(Action.AGAIN, FailureCode.SCHEMA_MISMATCH, _mismatch(fault), text)
     return envelope.accept((Answer(text, generated.finish_reason),))
 
 
-def _turned_down(generated: Generated, envelope: Envelope, *, must_be_whole: bool) -> Failure | None:
+def judge_kept(
+    text: str, finish_reason: str | None, acceptance: Acceptance
+) -> tuple[FailureCode, str] | None:
+    """The same for a text that was kept, of which no more than this is known; None when it is an answer."""
+    if finish_reason in _CUT and (cut := _cut_message(text, acceptance)) is not None:
+        return FailureCode.TRUNCATED, cut
+    if not text.strip():
+        return FailureCode.MALFORMED, f"the answer is empty (finish_reason: {finish_reason or 'none'})"
+    fault = None if acceptance.schema is None else acceptance.schema.fault(text)
+    return None if fault is None else (FailureCode.SCHEMA_MISMATCH, _mismatch(fault))
+
+
+def _mismatch(fault: str) -> str:
+    return f"not by the schema: {fault}"
+
+
+def _turned_down(generated: Generated, envelope: Envelope, acceptance: Acceptance) -> Failure | None:
     return (
         _broken_off(generated, envelope)
         or _refused(generated, envelope)
-        or _cut(generated, envelope, must_be_whole=must_be_whole)
+        or _cut(generated, envelope, acceptance)
         or _wordless(generated, envelope)
     )
 
@@ -164,16 +191,23 @@ def _refused(generated: Generated, envelope: Envelope) -> Failure | None:
     return None
 
 
-def _cut(generated: Generated, envelope: Envelope, *, must_be_whole: bool) -> Failure | None:
+def _cut(generated: Generated, envelope: Envelope, acceptance: Acceptance) -> Failure | None:
     if generated.finish_reason not in _CUT:
         return None
-    if not generated.text.strip():
-        message = "the answer's tokens were spent before any text: raise max_tokens"
-    elif must_be_whole:
-        message = "the answer was cut at the token limit, so its JSON is not whole: raise max_tokens"
-    else:
+    message = _cut_message(generated.text, acceptance)
+    if message is None:
         return None
     return envelope.turn_down(Action.GIVE_UP, FailureCode.TRUNCATED, message, generated.text)
+
+
+def _cut_message(text: str, acceptance: Acceptance) -> str | None:
+    if not text.strip():
+        return "the answer's tokens were spent before any text: raise max_tokens"
+    if not acceptance.fails_cut:
+        return None
+    if acceptance.schema is not None:
+        return "the answer was cut at the token limit, so its JSON is not whole: raise max_tokens"
+    return "the answer was cut at the token limit, and the job takes whole ones only (task.truncated): raise max_tokens"
 
 
 def _wordless(generated: Generated, envelope: Envelope) -> Failure | None:

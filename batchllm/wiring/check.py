@@ -46,6 +46,10 @@ class CheckedJob:
         return self.loaded.job
 
     @property
+    def keeps_bodies(self) -> bool:
+        return self.job.output.keep == "bodies"
+
+    @property
     def prompt_margin(self) -> float:
         return EXACT_MARGIN if self.counter is not None and self.counter.is_exact else ESTIMATE_MARGIN
 
@@ -199,7 +203,10 @@ def _column_faults(loaded: LoadedJob, task: Task, source: Source) -> Iterable[Fa
     shape = source.shape
     key = None if shape.key is None else shape.key.name
     for clash in check_names(
-        key, [field.name for field in shape.carry], [field.name for field in task.answer_fields]
+        key,
+        [field.name for field in shape.carry],
+        [field.name for field in task.answer_fields],
+        keeps_bodies=loaded.job.output.keep == "bodies",
     ):
         yield loaded.fault("output.carry", clash, "rename it in the input, or in the schema")
 

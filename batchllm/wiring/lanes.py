@@ -235,6 +235,7 @@ class Frame:
     prompt_margin: float
     say: Callable[[str], None]
     most_in_flight: int = MOST_IN_FLIGHT
+    keeps_bodies: bool = False
 
 
 def build_lanes(
@@ -274,7 +275,14 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
         return hints
 
     def judged(response: Response, request: Request) -> Reading | Failure:
-        return judge(response, request, task, dialect=plan.entry.dialect, secrets=plan.secrets)
+        return judge(
+            response,
+            request,
+            task,
+            dialect=plan.entry.dialect,
+            secrets=plan.secrets,
+            keeps_body=frame.keeps_bodies,
+        )
 
     return Lane(
         index=plan.index,

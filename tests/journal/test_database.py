@@ -65,10 +65,12 @@ def test_numbers_never_come_back(layout):
     with database.transaction() as connection:
         for _ in range(2):
             connection.execute(
-                "INSERT INTO failures VALUES (NULL, 1, 0, NULL, 'k', 'c', 'm', 1, 1, x'00', NULL)"
+                "INSERT INTO failures VALUES (NULL, 1, 0, NULL, 'k', 'c', 'm', 1, 1, x'00', NULL, NULL)"
             )
             connection.execute("DELETE FROM failures")
-        connection.execute("INSERT INTO failures VALUES (NULL, 1, 0, NULL, 'k', 'c', 'm', 1, 1, x'00', NULL)")
+        connection.execute(
+            "INSERT INTO failures VALUES (NULL, 1, 0, NULL, 'k', 'c', 'm', 1, 1, x'00', NULL, NULL)"
+        )
     assert database.rows("SELECT seq FROM failures") == [(3,)]
     database.close()
 
@@ -140,7 +142,7 @@ def test_a_journal_of_a_newer_version_is_refused(kit, record):
     with raw(record) as connection:
         connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
     connection.close()
-    with pytest.raises(ChangedJobError, match="has journal format 2") as caught:
+    with pytest.raises(ChangedJobError, match=f"has journal format {FORMAT + 1}") as caught:
         kit.open_journal(record.out)
     assert caught.value.exit_code == 78
 

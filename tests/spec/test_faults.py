@@ -83,7 +83,7 @@ def only(**changes: object) -> tuple[str, str, str]:
         (
             {"task": {**CHAT, "chat": 1}},
             "task.chat",
-            "keys here: type, system, prompt, messages, messages_column, params, schema",
+            "keys here: type, system, prompt, messages, messages_column, params, schema, truncated",
         ),
     ],
 )

@@ -3,11 +3,21 @@ import pytest
 from batchllm.errors import InvariantError
 from batchllm.records import Action, Billed, Failure, FailureCode, Reading, Usage
 from batchllm.task.answer_schema import AnswerSchema
-from batchllm.task.reply import Envelope, Generated, first_choice, judge, kept_texts, open_envelope
+from batchllm.task.reply import (
+    Acceptance,
+    Envelope,
+    Generated,
+    first_choice,
+    judge,
+    judge_kept,
+    kept_texts,
+    open_envelope,
+)
 
 SCHEMA = AnswerSchema(
     {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"]}
 )
+ANY = Acceptance.by(None, None)
 COUNTED = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}, "model": "m-1"}
 
 
@@ -18,7 +28,7 @@ def envelope(**body: object) -> Envelope:
 
 
 def turned_down(generated: Generated, schema: AnswerSchema | None = None) -> Failure:
-    verdict = judge(generated, envelope(), schema)
+    verdict = judge(generated, envelope(), Acceptance.by(schema, None))
     assert isinstance(verdict, Failure)
     return verdict
 
@@ -78,14 +88,14 @@ def test_what_is_turned_down_keeps_text_tokens_and_model() -> None:
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -1}, "many"])
 def test_without_counted_tokens_nobody_knows_whether_it_was_billed(usage: object) -> None:
-    verdict = judge(Generated("", "stop"), envelope(usage=usage), None)
+    verdict = judge(Generated("", "stop"), envelope(usage=usage), ANY)
     assert isinstance(verdict, Failure)
     assert verdict.billed is Billed.UNKNOWN
 
 
 @pytest.mark.parametrize("reason", ["stop", "eos", "end_turn", "stop_sequence", None, "something new"])
 def test_a_text_that_ended_by_itself_is_an_answer(reason: str | None) -> None:
-    verdict = judge(Generated("yes", reason), envelope(), None)
+    verdict = judge(Generated("yes", reason), envelope(), ANY)
     assert isinstance(verdict, Reading)
     assert verdict.answers[0].value == "yes"
     assert verdict.answers[0].finish_reason == reason
@@ -95,7 +105,7 @@ def test_a_text_that_ended_by_itself_is_an_answer(reason: str | None) -> None:
 
 @pytest.mark.parametrize("reason", ["length", "max_tokens", "model_length"])
 def test_a_text_cut_at_the_limit_is_an_answer_that_says_so(reason: str) -> None:
-    verdict = judge(Generated("yes and", reason), envelope(), None)
+    verdict = judge(Generated("yes and", reason), envelope(), ANY)
     assert isinstance(verdict, Reading)
     assert verdict.answers[0].finish_reason == reason
 
@@ -168,7 +178,7 @@ def test_a_wish_for_a_tool_is_no_answer(generated: Generated) -> None:
 
 
 def test_a_text_beside_a_tool_call_that_was_not_waited_for_is_an_answer() -> None:
-    assert isinstance(judge(Generated("yes", "stop", calls_tools=True), envelope(), None), Reading)
+    assert isinstance(judge(Generated("yes", "stop", calls_tools=True), envelope(), ANY), Reading)
 
 
 def test_an_answer_against_the_schema_is_asked_again_and_kept() -> None:
@@ -180,13 +190,13 @@ def test_an_answer_against_the_schema_is_asked_again_and_kept() -> None:
 
 def test_an_answer_by_the_schema_is_kept_as_it_was_written() -> None:
     text = ' ```json\n{"label": "a"}\n``` '
-    verdict = judge(Generated(text, "stop"), envelope(), SCHEMA)
+    verdict = judge(Generated(text, "stop"), envelope(), Acceptance.by(SCHEMA, None))
     assert isinstance(verdict, Reading)
     assert verdict.answers[0].value == text
 
 
 def test_a_text_that_no_encoding_carries_is_mended() -> None:
-    verdict = judge(Generated("a\ud800b\x00", "stop"), envelope(), None)
+    verdict = judge(Generated("a\ud800b\x00", "stop"), envelope(), ANY)
     assert isinstance(verdict, Reading)
     assert verdict.answers[0].value == "a\ufffdb\x00"
     assert turned_down(Generated("", "stop", "no\ud800")).content == "no\ufffd"
@@ -204,3 +214,47 @@ def test_bytes_are_no_kept_text() -> None:
     assert kept_texts(["a", "b"]) == ["a", "b"]
     with pytest.raises(InvariantError):
         kept_texts(["a", b"b"])
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "model_length"])
+def test_a_job_may_take_whole_texts_only(reason: str) -> None:
+    verdict = judge(Generated("yes and", reason), envelope(), Acceptance.by(None, "fail"))
+    assert isinstance(verdict, Failure)
+    assert (verdict.action, verdict.code, verdict.content) == (
+        Action.GIVE_UP,
+        FailureCode.TRUNCATED,
+        "yes and",
+    )
+    assert "task.truncated" in verdict.message
+
+
+def test_a_cut_text_that_fits_its_schema_is_an_answer_where_the_job_keeps_cut_ones() -> None:
+    keeping = Acceptance.by(SCHEMA, "keep")
+    assert isinstance(judge(Generated('{"label": "a"}', "length"), envelope(), keeping), Reading)
+    cut = judge(Generated('{"label": "a', "length"), envelope(), keeping)
+    assert isinstance(cut, Failure)
+    assert cut.code is FailureCode.SCHEMA_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "acceptance", "code"),
+    [
+        ('{"label": "a"}', "stop", Acceptance.by(SCHEMA, None), None),
+        ('{"label": "c"}', "stop", Acceptance.by(SCHEMA, None), FailureCode.SCHEMA_MISMATCH),
+        ('{"label": "a"}', "length", Acceptance.by(SCHEMA, None), FailureCode.TRUNCATED),
+        ('{"label": "a"}', "length", Acceptance.by(SCHEMA, "keep"), None),
+        ("half", "length", ANY, None),
+        ("half", "length", Acceptance.by(None, "fail"), FailureCode.TRUNCATED),
+        (" ", None, ANY, FailureCode.MALFORMED),
+        ("whole", None, Acceptance.by(None, "fail"), None),
+    ],
+)
+def test_a_kept_text_is_judged_like_a_fresh_one(
+    text: str, reason: str | None, acceptance: Acceptance, code: FailureCode | None
+) -> None:
+    verdict = judge_kept(text, reason, acceptance)
+    fresh = judge(Generated(text, reason), envelope(), acceptance)
+    assert (None if verdict is None else verdict[0]) is code
+    assert (fresh.code if isinstance(fresh, Failure) else None) is code
+    if verdict is not None and isinstance(fresh, Failure):
+        assert verdict[1] == fresh.message

@@ -116,10 +116,10 @@ class _Asked:
         self._marks = array("Q")
 
     def add_known(self, journal: Journal) -> None:
-        for batch in journal.known_hashes():
+        for known in journal.known_hashes():
             # With an answer of each lane a row may lack some: it is asked itself.
-            is_whole = [journal.finished.has_row(row) for row in batch.column("row").to_pylist()]
-            batch = batch.filter(pa.array(is_whole, pa.bool_()))
+            is_whole = [journal.finished.has_row(row) for row in known.column("row").to_pylist()]
+            batch = known.filter(pa.array(is_whole, pa.bool_()))
             hashes = batch.column("request_hash").to_pylist()
             data = bytes.fromhex(
                 "".join([text.ljust(_HASH_CHARS, "0")[: 2 * _MARK_BYTES] for text in hashes])

@@ -8,7 +8,8 @@
     ├── NoProviderError               69   no lane is left that could answer
     ├── InvariantError                70   a promise of ours is broken; nothing is hidden
     ├── OutputError                   73   the output cannot be created
-    ├── StorageError                  74   disk full, I/O error
+    ├── StorageError                  74   I/O error
+    │   └── FullDiskError             74   no space; what could not be written may be tried again
     ├── LockedError                   75   another run holds the output
     ├── CredentialsError              77   the key is missing or was rejected
     └── RowError                       -   one row cannot be asked; it becomes a line in failures/
@@ -108,6 +109,10 @@ class OutputError(BatchllmError):
 
 class StorageError(BatchllmError):
     exit_code = ExitCode.IO
+
+
+class FullDiskError(StorageError):
+    """Nothing of what was refused has been written, and nothing is damaged: with more space it can be tried again."""
 
 
 class LockedError(BatchllmError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from batchllm.clock import Clock
 from batchllm.dispatch import Dispatcher, Ending, FeedBatch
-from batchllm.errors import BatchllmError, ExitCode
+from batchllm.errors import BatchllmError, ExitCode, FullDiskError
 from batchllm.events import RunStats
 from batchllm.journal import Journal, Manifest
 from batchllm.plan import Planner
@@ -82,8 +82,7 @@ async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
         with ThreadPoolExecutor(1, thread_name_prefix="batchllm-read") as reader:
             ending, abandoned = await _dispatch(parts, stop, reader)
         stats.phase = "finishing"
-        await journal.flush()
-        manifest = await asyncio.to_thread(_seal, parts, ending)
+        manifest = await _finish(parts, stop, ending)
         code = _exit_code(ending, manifest)
         is_clean = not abandoned
         stats.phase = "done"
@@ -123,6 +122,30 @@ async def _drain(parts: RunParts, stop: Stop) -> int:
     insisted.cancel()
     abandoned = 0 if draining.done() else await parts.dispatcher.abandon()
     return abandoned + await draining
+
+
+async def _finish(parts: RunParts, stop: Stop, ending: Ending) -> Manifest:
+    """Commit and seal. A disk without space is waited for, unless somebody wants the run to end."""
+    journal = parts.journal
+    while True:
+        try:
+            await journal.flush()
+            return await asyncio.to_thread(_seal, parts, ending)
+        except FullDiskError:
+            if ending.code is not ExitCode.OK or stop.ending is not None:
+                raise
+            await _space_or_stop(journal, stop)
+
+
+async def _space_or_stop(journal: Journal, stop: Stop) -> None:
+    waits = [asyncio.create_task(journal.room()), asyncio.create_task(stop.asked())]
+    try:
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    for wait in done:
+        await wait
 
 
 async def _feed(parts: RunParts, reader: ThreadPoolExecutor) -> AsyncIterator[FeedBatch]:

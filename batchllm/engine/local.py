@@ -31,12 +31,14 @@ from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
 from batchllm.journal import (
+    DiskRules,
     Forgotten,
     InputState,
     Journal,
     Manifest,
     OutputLock,
     StoredJob,
+    Tuning,
     finish_putting_aside,
     put_aside,
     read_manifest,
@@ -221,6 +223,14 @@ class _Run:
             shape=checked.source.shape,
             clock=self._options.clock,
             keeps_old=self._options.keep_old,
+            tuning=Tuning(
+                disk=DiskRules.of(
+                    self._out,
+                    wait_s=checked.job.disk_wait_s,
+                    say=self._options.say,
+                    environ=self._options.environ,
+                )
+            ),
         )
         code = ExitCode.OK
         try:

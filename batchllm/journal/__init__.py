@@ -16,6 +16,8 @@
     rebuilding a lost journal, from the parts           gathering  which parts make up a record
     rereading  kept answers by another schema           salvage    lines of a journal that does not fit
     findings   what an audit says
+    ballast    what is given up when the disk is full   spill      what could not be committed, elsewhere
+    watch      a disk that is slow, a journal that is gone
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
 """
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from batchllm.journal.lock import OutputLock
     from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
     from batchllm.journal.renewal import Renewal
+    from batchllm.journal.space import DiskRules
     from batchllm.journal.tables import check_names
 
 _HOMES = {
@@ -43,6 +46,7 @@ _HOMES = {
     "CopyRequests": "copies",
     "Counts": "database",
     "Forgotten": "journal",
+    "DiskRules": "space",
     "Identity": "identity",
     "InputState": "inputs",
     "Interrupted": "journal",
@@ -68,6 +72,7 @@ __all__ = [
     "CopyRequests",
     "Counts",
     "Forgotten",
+    "DiskRules",
     "Identity",
     "InputState",
     "Interrupted",

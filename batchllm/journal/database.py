@@ -4,6 +4,9 @@ WAL with `synchronous=FULL`: a transaction whose commit returned survives a powe
 After a failed fsync a second one may report success for pages that were dropped, so nothing is tried again: the
 connection refuses every further transaction, and the next start reads what the disk really holds.
 
+A disk without space is no such error. The write was refused before anything of it counted, the transaction is rolled
+back, and what follows in the WAL is written over it.
+
 The file is made under another name and linked when it is whole, so an empty or headless `journal.db` was never ours
 to begin with and is refused instead of being started afresh.
 """
@@ -16,12 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from batchllm.errors import ChangedJobError, InvariantError, OutputError, StorageError
+from batchllm.errors import ChangedJobError, FullDiskError, InvariantError, OutputError, StorageError
 from batchllm.journal.files import (
     Layout,
     cannot_create,
     cannot_link,
     full_disk,
+    lacks_space,
     mapped_faults,
     open_new,
     remove_files,
@@ -120,7 +124,10 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. The first error of the database is the last thing that it says (see above)."""
+        """All or nothing. The first error of the database is the last thing that it says (see above).
+
+        FullDiskError is none: the transaction did not happen, and another one may.
+        """
         if self.broken is not None:
             raise self.broken
         try:
@@ -134,19 +141,24 @@ class Database:
                 remedy="report this as a bug; the first line was kept",
             ) from error
         except sqlite3.Error as error:
+            fault = _no_space(error, self.path)
+            is_undone = self._roll_back()
+            if fault is not None and is_undone:
+                raise fault from error
             self.broken = database_fault(error, self.path)
-            self._roll_back()
             raise self.broken from error
         except BaseException:
             self._roll_back()
             raise
 
-    def _roll_back(self) -> None:
+    def _roll_back(self) -> bool:
+        """Whether no transaction is open any more. SQLite undoes some by itself."""
         if self._connection.in_transaction:
             with suppress(
                 sqlite3.Error
             ):  # a dead disk refuses this as well; recovery discards the transaction
                 self._connection.execute("ROLLBACK")
+        return not self._connection.in_transaction
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return [line for chunk in self.chunks(sql, values) for line in chunk]
@@ -374,6 +386,14 @@ def damaged(path: Path, how: str) -> StorageError:
         remedy="put back a copy of the whole .batchllm folder, or run `batchllm rebuild JOB`: it makes a new one from"
         " the parts, which stay readable; nothing was changed",
     )
+
+
+def _no_space(error: sqlite3.Error, path: Path) -> FullDiskError | None:
+    """A write that was refused for want of space. SQLite says FULL for ENOSPC, and a write error for a full quota."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR_WRITE and lacks_space(path.parent)):
+        return full_disk(path, f"cannot write {path}: {error}")
+    return None
 
 
 def database_fault(error: sqlite3.Error, path: Path) -> StorageError:

@@ -11,7 +11,7 @@ from contextlib import closing
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchllm.errors import InvariantError
+from batchllm.errors import FullDiskError, InvariantError
 from batchllm.journal.files import KINDS, Kind
 from batchllm.journal.parts import SOURCE_TABLE, Draft, Intent, Store, abandon_all, publish
 from batchllm.journal.tables import SELECTED, Line
@@ -108,9 +108,10 @@ class Drains:
             publish(store, [sealed])
             is_committing = True
             store.commit([sealed])
-        except BaseException:
-            # A commit that failed may still be found committed by the next start, so its file must stay.
-            if not is_committing:
+        except BaseException as error:
+            # A commit that failed may still be found committed by the next start, so its file must stay; one that the
+            # disk had no space for was undone.
+            if not is_committing or isinstance(error, FullDiskError):
                 abandon_all(store, [intent])
             raise
         pa.default_memory_pool().release_unused()

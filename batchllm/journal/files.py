@@ -2,7 +2,7 @@
 
     OUT/output, failures, usage     part-*.parquet: immutable, for readers
     OUT/manifest.json               replaced atomically, last
-    OUT/.batchllm                   0700: lock, journal.db, parts that are being written
+    OUT/.batchllm                   0700: lock, journal.db, ballast, parts that are being written
 
 Parts are written in `.batchllm` and then linked, so that a folder of parts never shows a half-written file to
 those who read it while the run goes on. Nothing here follows a symbolic link inside OUT: one that somebody planted
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from batchllm.errors import OutputError, StorageError
+from batchllm.errors import FullDiskError, OutputError, StorageError
 
 Kind: TypeAlias = Literal["output", "failures", "usage"]
 KINDS: tuple[Kind, ...] = ("output", "failures", "usage")
@@ -28,6 +28,7 @@ Fault: TypeAlias = Callable[[str], None]
 
 STATE_FOLDER = ".batchllm"
 PROBE = ".batchllm-probe"
+_PROBE_BYTES = 1 << 16
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 NOT_WRITABLE = "its disk is mounted read-only: mount it for writing"
 NOT_PERMITTED = "this user may not write there: give permission (files: r and w, folders: r, w and x)"
@@ -38,8 +39,9 @@ _REMEDIES = {
     errno.EEXIST: "a file is in the way: remove it",
     errno.ENOTDIR: "a file is in the way: remove it",
     errno.ENAMETOOLONG: "the path is too long: choose a shorter one",
+    errno.EFBIG: "raise the file size limit of this process (ulimit -f) or of its disk",
 }
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 #: Where several hosts may map one file: SQLite's shared memory does not work across them.
 _NETWORK_FILE_SYSTEMS = {
@@ -78,6 +80,10 @@ class Layout:
     @property
     def database(self) -> Path:
         return self.state / "journal.db"
+
+    @property
+    def ballast(self) -> Path:
+        return self.state / "ballast"
 
     @property
     def manifest(self) -> Path:
@@ -204,7 +210,7 @@ def remove_files(paths: list[Path]) -> None:
 
 
 def cannot_create(path: Path, error: OSError) -> OutputError | StorageError:
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         return storage_fault("create", path, error)
     remedy = _REMEDIES.get(error.errno or 0)
     return OutputError(
@@ -246,7 +252,7 @@ def mapped_faults(action: str, path: Path) -> Iterator[None]:
 
 
 def storage_fault(action: str, path: Path, error: OSError) -> StorageError:
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         return full_disk(path, f"cannot {action} {path}: {error.strerror}")
     return StorageError(
         f"cannot {action} {path}: {error.strerror or error}",
@@ -255,14 +261,31 @@ def storage_fault(action: str, path: Path, error: OSError) -> StorageError:
     )
 
 
-def full_disk(path: Path, message: str, needed_bytes: int = 0) -> StorageError:
+def full_disk(path: Path, message: str, needed_bytes: int = 0) -> FullDiskError:
+    """`needed_bytes` is what has to be free; where it is not known, what a run keeps free and in reserve."""
     free = free_bytes(path)
-    has = "" if free is None else f" ({_mib(free)} MiB are free)"
-    return StorageError(
+    needed = needed_bytes or floor_bytes(path) + ballast_bytes(path)
+    has = "" if free is None else f" ({size_text(free)} are free, {size_text(needed)} are needed)"
+    missing = max(needed - (free or 0), 1)
+    return FullDiskError(
         f"{message}{has}",
-        remedy=f"free at least {_mib(max(needed_bytes, 256 << 20))} MiB there, or raise the quota or the file size"
-        " limit, and start again: what was committed is kept and not paid again",
+        remedy=f"free at least {size_text(missing)} there, or raise the quota, and start again: what was committed is"
+        " kept and not paid again",
     )
+
+
+def lacks_space(folder: Path) -> bool:
+    """Whether so much as a page more is refused there, by the disk or by a quota that no figure tells of."""
+    path = folder / PROBE
+    try:
+        path.unlink(missing_ok=True)
+        write_new(path, bytes(_PROBE_BYTES), 0o600)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return error.errno in NO_SPACE
+    path.unlink()
+    return False
 
 
 def free_bytes(path: Path) -> int | None:
@@ -282,12 +305,32 @@ def floor_bytes(path: Path) -> int:
     64 MiB hold the fullest queue and the calls in flight, 16 MiB what `journal.space` lets pass between two looks;
     a small disk keeps a twentieth of itself.
     """
-    found = os.statvfs(path)
-    return min(80 << 20, found.f_blocks * found.f_frsize // 20)
+    return min(80 << 20, _disk_bytes(path) // 20)
 
 
-def _mib(size: int) -> int:
-    return -(-size // (1 << 20))
+def ballast_bytes(path: Path) -> int:
+    """What is held in reserve for the moment at which the disk is full all the same; twice what may be queued then.
+
+    Twice, since an answer is written once into the WAL and once into the tables.
+    """
+    return min(64 << 20, _disk_bytes(path) // 20)
+
+
+def _disk_bytes(path: Path) -> int:
+    """The size of the disk of `path`, or of the nearest folder above it that is there; 0 where nobody knows."""
+    for folder in (path, *path.parents):
+        with suppress(OSError):
+            found = os.statvfs(folder)
+            return found.f_blocks * found.f_frsize
+    return 0
+
+
+def size_text(size: int) -> str:
+    """Rounded up, so that what is said to be needed is enough."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 10 << shift:
+            return f"{-(-size // (1 << shift)):,} {unit}"
+    return f"{size:,} bytes"
 
 
 def is_on_network(layout: Layout) -> bool:

@@ -8,16 +8,17 @@ import asyncio
 import os
 import socket
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from batchllm.clock import Clock
-from batchllm.errors import BatchllmError
+from batchllm.errors import BatchllmError, FullDiskError
 from batchllm.journal.carries import Carries
 from batchllm.journal.copies import Copied, CopyRequests, copy_outcomes
 from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
@@ -30,6 +31,7 @@ from batchllm.journal.files import (
     make_folders,
     mapped_faults,
     no_fault,
+    remove_files,
 )
 from batchllm.journal.identity import Identity, adopt, register_lanes
 from batchllm.journal.inputs import InputRecord, InputState
@@ -47,14 +49,17 @@ from batchllm.journal.sealing import (
     is_complete,
     mark_incomplete,
     renewals,
+    rewritten_bytes,
     save_manifest,
 )
-from batchllm.journal.space import Space
+from batchllm.journal.space import DiskRules, Space
+from batchllm.journal.spill import Spilled, read_spill, spill_path, write_spill
 from batchllm.journal.tables import Tables, table_schemas
+from batchllm.journal.watch import Watch
 from batchllm.journal.writer import QueueLimits, Writer
 from batchllm.matching import Marks
 from batchllm.ports import Shape, Task
-from batchllm.records import JournalRecord, Key, LaneInfo
+from batchllm.records import JournalRecord, Key, LaneInfo, RowDone
 
 T = TypeVar("T")
 
@@ -87,6 +92,7 @@ class Tuning:
     fault: Fault = no_fault
     free_bytes: Callable[[Path], int | None] = free_bytes
     max_page_count: int | None = None
+    disk: DiskRules = field(default_factory=DiskRules)
 
 
 class Journal:
@@ -98,7 +104,11 @@ class Journal:
         self._clock = clock
         self._tuning = tuning
         self._input = InputRecord(store.database, store.layout)
-        self._space = Space(store.layout.out, tuning.free_bytes)
+        self._space = Space(store.layout, tuning.free_bytes, tuning.disk)
+        self._watch = Watch(store.layout, tuning.disk.say)
+        self._has_full_part = False
+        self._in_flight: int | None = None  # noted, and still to be stored
+        self._id = ""
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
         self._counts = self._database.counts()
         self.finished = recall(store, self._counts)
@@ -106,7 +116,7 @@ class Journal:
         self._numbers = numbers
         self._harvester = Harvester(self.finished, numbers)
         self._drains = Drains(store)
-        self._writer = Writer(self, tuning.queue)
+        self._writer = Writer(self, _fitting(tuning.queue, tuning.disk))
         self._is_closed = False
 
     @classmethod
@@ -233,13 +243,22 @@ class Journal:
         """So many calls may be in flight from now on: what a hard kill may have paid for in vain."""
 
         def store() -> None:
-            with self._database.transaction() as connection:
-                connection.execute(
-                    "UPDATE runs SET in_flight_max = max(in_flight_max, ?) WHERE run = ?",
-                    (cap, self._database.run),
-                )
+            self._in_flight = cap
+            try:
+                with self._database.transaction() as connection:
+                    self._store_in_flight(connection)
+                self._in_flight = None
+            except FullDiskError:
+                return  # it goes with the next commit, which meets the full disk as well
 
         self._writer.post(store)
+
+    def _store_in_flight(self, connection: sqlite3.Connection) -> None:
+        """With the next commit where the disk had no space for it before."""
+        connection.execute(
+            "UPDATE runs SET in_flight_max = max(in_flight_max, ?) WHERE run = ?",
+            (self._in_flight, self._database.run),
+        )
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_commit: Callable[[Counts], None] | None = None
@@ -287,14 +306,14 @@ class Journal:
 
     def seal(self) -> Manifest:
         """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread."""
-        return self._called(self._seal)
+        return self._sealing(self._seal)
 
     def complete(self, expected_units: int) -> Manifest:
         """Everything into parts in input order, and a manifest that says that this is all. Blocks like `seal`.
 
         Raises InvariantError unless each of `expected_units` has its outcome.
         """
-        return self._called(lambda: self._complete(expected_units))
+        return self._sealing(lambda: self._complete(expected_units))
 
     @property
     def has_lines(self) -> bool:
@@ -317,8 +336,12 @@ class Journal:
         error = self._writer.error
         try:
             self._drains.cancel()
+            self._space.stop()
             if self._database.broken is None:
                 self._end_run(clean=clean and error is None, exit_code=exit_code)
+        except FullDiskError:
+            if error is None:  # else that one says it
+                raise
         finally:
             self._database.close()
         if not self._writer.is_error_known:
@@ -326,28 +349,74 @@ class Journal:
 
     def commit(self, records: Sequence[JournalRecord]) -> BatchllmError | None:
         """For the writer thread: store `records`, or raise."""
-        try:
-            harvest, counts = self._insert(records)
-        except (UnicodeEncodeError, OverflowError):
-            harvest, counts = self._insert(storable(records))
-        self.finished.mark(harvest.units)
-        self._counts = counts
-        self._drains.note("output", len(harvest.results), harvest.answer_bytes)
-        self._drains.note("failures", len(harvest.failures), harvest.failure_bytes)
-        self._drains.note("usage", len(harvest.attempts))
+        began_s = self._clock.monotonic_s()
+        harvest = self._insert_all(records)
         self._tuning.fault("after_commit")
-        grown = harvest.answer_bytes + harvest.failure_bytes
-        return harvest.repeated or self._space.note(self._clock.monotonic_s(), grown)
+        grown, now_s = harvest.answer_bytes + harvest.failure_bytes, self._clock.monotonic_s()
+        full = self._space.note(now_s, grown)
+        return harvest.repeated or self._watch.note(now_s, now_s - began_s) or full
 
     @property
     def is_due(self) -> bool:
-        """For the writer thread: whether a slice of a drain is to be done."""
-        return self._drains.is_due
+        """For the writer thread: whether a slice of a drain is to be done; none while the last one did not fit."""
+        return self._drains.is_due and not (self._has_full_part and self._space.is_short)
 
     def step(self) -> None:
         """For the writer thread: one slice of a drain."""
-        with self._mapped():
-            self._drains.step()
+        try:
+            with self._mapped():
+                self._drains.step()
+        except FullDiskError as error:
+            self._has_full_part = True
+            self._space.meet_full_part(self._clock.monotonic_s(), error)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether nothing new may be sent for want of space on the disk."""
+        return self._space.is_short
+
+    def look(self) -> BatchllmError | None:
+        """For the writer thread: whether there is space again."""
+        return self._space.look(self._clock.monotonic_s())
+
+    def save(self, records: Sequence[JournalRecord], unsure: int) -> None:
+        """For the end of the writer: what the journal does not take any more goes elsewhere, until the next start."""
+        answers = sum(isinstance(record, RowDone) for record in records)
+        folder, say = self._tuning.disk.spill, self._tuning.disk.say
+        if folder is None or not records:
+            return
+        path = spill_path(folder, self._id)
+        totals = self._counts
+        try:
+            write_spill(path, Spilled(totals.ok, totals.attempts, self._numbers, unsure, records))
+        except OSError as error:
+            say(f"{answers:,} answers could not be kept, not even in {path}: {error.strerror or error}")
+            return
+        say(f"{answers:,} answers that could not be committed are in {path}: the next start takes them in")
+
+    def _take_in(self, path: Path) -> None:
+        """What an earlier run could only save elsewhere."""
+        spilled = read_spill(path)
+        if spilled is None:
+            return
+        missing = spilled.missing(self._counts.ok, self._counts.attempts)
+        if missing is None:
+            aside = path.with_name(f"{path.name}-unused-{self._database.run}")
+            path.rename(aside)
+            self._tuning.disk.say(
+                f"{path} came too late: its rows were asked again; it is {aside.name} now, remove it"
+            )
+            return
+        harvester = self._harvester
+        self._harvester = Harvester(self.finished, spilled.numbers)
+        before = self._counts
+        self._insert_all(missing)
+        self._harvester = harvester
+        self.finished.ok += self._counts.ok - before.ok
+        self.finished.failed += self._counts.failed - before.failed
+        self.finished.spent_usd = self._counts.cost_usd
+        remove_files([path])
+        self._tuning.disk.say(f"{self._counts.ok - before.ok:,} answers were taken in from {path}")
 
     def _called(self, work: Callable[[], T]) -> T:
         with self._mapped():
@@ -355,6 +424,27 @@ class Journal:
 
     def _mapped(self) -> AbstractContextManager[None]:
         return mapped_faults("write", self._store.layout.out)
+
+    def _insert_all(self, records: Sequence[JournalRecord]) -> Harvest:
+        try:
+            harvest, counts = self._kept(records)
+        except (UnicodeEncodeError, OverflowError):
+            harvest, counts = self._kept(storable(records))
+        self.finished.mark(harvest.units)
+        self._counts = counts
+        self._drains.note("output", len(harvest.results), harvest.answer_bytes)
+        self._drains.note("failures", len(harvest.failures), harvest.failure_bytes)
+        self._drains.note("usage", len(harvest.attempts))
+        return harvest
+
+    def _kept(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
+        """What was paid for may have the ballast."""
+        try:
+            return self._insert(records)
+        except FullDiskError as error:
+            if not self._space.meet_full(self._clock.monotonic_s(), error):
+                raise
+        return self._insert(records)
 
     def _insert(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
         harvest = self._harvester.gather(records)
@@ -366,15 +456,27 @@ class Journal:
                     while len(lines) - start >= together:
                         connection.execute(sql, flat(lines[start : start + together]))
                         start += together
+            if self._in_flight is not None:
+                self._store_in_flight(connection)
             self._database.store_counts(connection, counts)
+        self._in_flight = None
         return harvest, counts
 
     def _begin(self, version: str) -> None:
-        error = self._space.look(self._clock.monotonic_s())
-        if error is not None:
-            raise error
+        self._space.start(self._clock.monotonic_s())
         now_s, host = self._clock.wall_s(), socket.gethostname()
         self._database.claim(now_s, pid=os.getpid(), host=host, version=version)
+        owner = self._database.meta("journal_id") or self._new_id()
+        self._id = f"{owner}-{(self._database.meta('fingerprint') or '')[:16]}"
+        if self._tuning.disk.spill is not None:
+            self._take_in(spill_path(self._tuning.disk.spill, self._id))
+
+    def _new_id(self) -> str:
+        """By which, with the job's fingerprint, a file in another folder belongs to this record and to no other one."""
+        journal_id = uuid.uuid4().hex
+        with self._database.transaction() as connection:
+            store_meta(connection, "journal_id", journal_id)
+        return journal_id
 
     def _end_run(self, *, clean: bool, exit_code: int) -> None:
         with self._database.transaction() as connection:
@@ -431,6 +533,15 @@ class Journal:
         self._harvester = Harvester(self.finished, self._numbers)
         self._drains = Drains(self._store)
 
+    def _sealing(self, work: Callable[[], Manifest]) -> Manifest:
+        """A part that does not fit pauses the run too: with more space, `work` may be done again."""
+        try:
+            return self._called(work)
+        except FullDiskError as error:
+            short = error  # `error` is gone when the block ends
+            self._writer.call(lambda: self._space.meet_full_part(self._clock.monotonic_s(), short))
+            raise
+
     def _seal(self) -> Manifest:
         self._drains.drain_all()
         add_empty_parts(self._store)
@@ -439,11 +550,17 @@ class Journal:
     def _complete(self, expected_units: int) -> Manifest:
         check_count(self._counts.ok, self._counts.failed, expected_units)
         self._drains.drain_all()
+        self._space.demand(self._clock.monotonic_s(), rewritten_bytes(self._store))
         complete_parts(self._store, self._clock.wall_s())
         manifest = save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
         pa.default_memory_pool().release_unused()
         return manifest
+
+
+def _fitting(queue: QueueLimits, disk: DiskRules) -> QueueLimits:
+    """No more may be queued than the ballast makes room for, once in the WAL and once in the tables."""
+    return replace(queue, bytes=min(queue.bytes, disk.ballast_bytes // 2)) if disk.ballast_bytes else queue
 
 
 def _interrupted(database: Database) -> Interrupted | None:

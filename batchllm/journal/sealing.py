@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import orjson
 
-from batchllm.errors import InvariantError, StorageError
+from batchllm.errors import FullDiskError, InvariantError, StorageError
 from batchllm.journal.database import Database, store_meta
 from batchllm.journal.files import KINDS, Kind, Layout
 from batchllm.journal.manifest import Manifest, PartEntry, instant, read_manifest, write_manifest
@@ -148,7 +148,7 @@ def complete_parts(store: Store, now_s: float) -> None:
     except BaseException:
         abandon_all(store, [part.intent for part in sealed])
         raise
-    store.commit(sealed, retired=retired, is_complete=True)
+    _commit(store, sealed, retired=retired, is_complete=True)
 
 
 def add_empty_parts(store: Store) -> None:
@@ -163,7 +163,24 @@ def add_empty_parts(store: Store) -> None:
         abandon_all(store, [part.intent for part in sealed])
         raise
     if sealed:
-        store.commit(sealed)
+        _commit(store, sealed)
+
+
+def _commit(
+    store: Store, sealed: Sequence[Sealed], *, retired: Sequence[PartInfo] = (), is_complete: bool = False
+) -> None:
+    """A commit that failed may still be found committed by the next start; one without space was undone for sure."""
+    try:
+        store.commit(sealed, retired=retired, is_complete=is_complete)
+    except FullDiskError:
+        abandon_all(store, [part.intent for part in sealed])
+        raise
+
+
+def rewritten_bytes(store: Store) -> int:
+    """What completing the parts will write: the old ones go only when the new ones are there."""
+    plans = [plan_rewriting(store.parts(kind), store.sizes) for kind in KINDS]
+    return sum(part.bytes for plan in plans for part in plan.merged)
 
 
 def check_count(ok: int, failed: int, expected: int) -> None:

@@ -4,9 +4,12 @@ It commits whatever has queued, and again: while one commit waits for the disk t
 grow with the load. Only when they are large already is a moment added, for on a fast disk commits would become many
 and dear instead of large. Between two commits it does one slice of a drain.
 
-An error has two degrees. Some (a repeated row, a full disk that is not quite full, a part that cannot be written)
-stop the run, but what is still coming in can be stored, and is. After an error of the journal itself nothing can be
-stored any more. Either way `room` and `flush` raise it.
+Want of space is no error at first. What could not be committed is held and tried again every second, and nothing new
+is let in meanwhile; the work says when its patience is over.
+
+An error has two degrees. Some (a repeated row, a disk that stays full, a part that cannot be written) stop the run,
+but what is still coming in can be stored, and is. After an error of the journal itself nothing can be stored any more,
+and what is left is handed to the work to be saved elsewhere. Either way `room` and `flush` raise it.
 """
 
 import asyncio
@@ -18,10 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from batchllm.errors import BatchllmError, InvariantError, StorageError
+from batchllm.errors import BatchllmError, FullDiskError, InvariantError, StorageError
 from batchllm.records import JournalRecord, RowDone, RowFailed
 
 T = TypeVar("T")
+#: How often a disk without space is looked at again.
+_LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +46,23 @@ class QueueLimits:
 
 
 class Work(Protocol):
-    """What the thread does. An error that `commit` returns stops the run, one that it raises stops the writer too."""
+    """What the thread does. An error that `commit` returns stops the run, one that it raises stops the writer too.
+
+    Apart from FullDiskError: it means that nothing was stored, that `is_short` holds, and that it may be tried again.
+    """
 
     def commit(self, records: Sequence[JournalRecord]) -> BatchllmError | None: ...
     def step(self) -> None: ...
+    def look(self) -> BatchllmError | None:
+        """While space is short: is it still? An error once that has lasted too long; it stops the run."""
+
+    def save(self, records: Sequence[JournalRecord], unsure: int) -> None:
+        """Last of all: what could not be committed; the first `unsure` may have been, all or none. Does not raise."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is too little space to let anything new in."""
+
     @property
     def is_due(self) -> bool:
         """Whether `step` has something to do."""
@@ -70,6 +88,9 @@ class Writer:
         self._committed = 0  # of all records put
         self._waiters: list[asyncio.Future[None]] = []
         self._is_broken = False
+        self._holding: FullDiskError | None = None  # why the records at hand could not be committed
+        self._lost: list[JournalRecord] = []  # what the writer broke at, and what came after
+        self._unsure = 0  # so many of them were in the commit that failed
         self._drains = True
         self._error: BatchllmError | None = None
         self.is_error_known = False
@@ -106,9 +127,13 @@ class Writer:
             await waiter
 
     async def flush(self) -> None:
-        """Everything put so far is committed when this returns."""
-        await asyncio.wrap_future(self._submit(lambda: None))
+        """Everything put so far is committed when this returns; FullDiskError while that is not possible."""
+        await asyncio.wrap_future(self._submit(self._raise_holding))
         self.raise_error()
+
+    def _raise_holding(self) -> None:
+        if self._holding is not None:
+            raise self._holding
 
     def call(self, work: Callable[[], T]) -> T:
         """Run `work` between commits, after what has been put; waits for it."""
@@ -131,6 +156,9 @@ class Writer:
         else:
             self._thread.join()
             atexit.unregister(self._end)
+        lost, self._lost = self._lost, []
+        if lost:
+            self._work.save(lost, self._unsure)
 
     @property
     def error(self) -> BatchllmError | None:
@@ -145,7 +173,8 @@ class Writer:
     def has_room(self) -> bool:
         """Raises what went wrong."""
         self.raise_error()
-        return self._waiting_rows < self._limits.rows and self._waiting_bytes < self._limits.bytes
+        has_place = self._waiting_rows < self._limits.rows and self._waiting_bytes < self._limits.bytes
+        return has_place and not self._work.is_short
 
     def _submit(self, work: Callable[[], T]) -> "Future[T]":
         future: Future[T] = Future()
@@ -174,16 +203,36 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            committed = self._round()
-            if committed is None:
-                return
-            with self._wake:
-                if committed >= self._limits.busy_records and not self._may_drain():
-                    self._wake.wait_for(self._is_gathered, self._limits.gather_s)
-                while not (self._records or self._is_called or self._may_drain()):
-                    self._is_idle = True
-                    self._wake.wait()
-                self._is_idle = False
+            try:
+                committed = self._round()
+                if committed is None:
+                    return
+                with self._wake:
+                    self._await_work(committed)
+            except BaseException as failure:  # noqa: BLE001 - a thread that dies in silence leaves all others waiting
+                self._break(failure)
+
+    def _await_work(self, committed: int) -> None:
+        if self._is_short:
+            self._is_idle = self._holding is None
+            self._wake.wait_for(
+                lambda: self._is_called or self._may_commit or self._may_drain(), _LOOK_AGAIN_S
+            )
+            return
+        if committed >= self._limits.busy_records and not self._may_drain():
+            self._wake.wait_for(self._is_gathered, self._limits.gather_s)
+        while not (self._records or self._is_called or self._may_drain()):
+            self._is_idle = True
+            self._wake.wait()
+        self._is_idle = False
+
+    @property
+    def _is_short(self) -> bool:
+        return not self._is_broken and self._work.is_short
+
+    @property
+    def _may_commit(self) -> bool:
+        return bool(self._records) and self._holding is None
 
     @property
     def _is_called(self) -> bool:
@@ -201,6 +250,7 @@ class Writer:
             records, self._records = self._records, []
             calls, self._calls = self._calls, []
             size, is_stopping = self._waiting_bytes, self._is_stopping
+        self._look()
         self._commit(records, size)
         for call in calls:
             call()
@@ -208,15 +258,38 @@ class Writer:
             self._step()
         return len(records) if records or calls or not is_stopping else None
 
-    def _commit(self, records: Sequence[JournalRecord], size: int) -> None:
-        if not records or self._is_broken:
+    def _look(self) -> None:
+        if self._error is not None:
+            return
+        try:
+            was_short = self._work.is_short
+            error = self._work.look() if was_short else None
+            is_over = was_short and not self._work.is_short
+        except BaseException as failure:  # noqa: BLE001 - as in `_commit`
+            self._break(failure)
+            return
+        if error is not None:
+            self._fail(error)
+        elif is_over:
+            self._tell()
+
+    def _commit(self, records: list[JournalRecord], size: int) -> None:
+        if not records:
+            return
+        if self._is_broken:
+            self._lost += records
             return
         try:
             error = self._work.commit(records)
-        except BaseException as failure:  # noqa: BLE001 - a thread that dies in silence leaves all others waiting
-            self._is_broken = True
-            self._fail(failure)
+        except FullDiskError as failure:
+            self._hold(records, failure)
             return
+        except BaseException as failure:  # noqa: BLE001 - a thread that dies in silence leaves all others waiting
+            self._lost += records
+            self._unsure = len(records)
+            self._break(failure)
+            return
+        self._holding = None
         with self._wake:
             self._waiting_rows -= len(records)
             self._committed += len(records)
@@ -224,6 +297,22 @@ class Writer:
         if error is not None:
             self._fail(error)
         self._tell()
+
+    def _hold(self, records: list[JournalRecord], failure: FullDiskError) -> None:
+        """Keep them in hand, before whatever has come meanwhile; at the very end there is nothing to wait for."""
+        self._holding = failure
+        with self._wake:
+            is_last = self._is_stopping
+            if not is_last:
+                self._records[:0] = records
+        if is_last:
+            self._lost += records
+            self._break(failure)
+
+    def _break(self, failure: BaseException) -> None:
+        """Nothing can be stored any more."""
+        self._is_broken, self._drains = True, False
+        self._fail(failure)
 
     def _may_drain(self) -> bool:
         return self._drains and not self._is_broken and self._work.is_due

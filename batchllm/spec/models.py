@@ -309,4 +309,7 @@ class Job(Strict):
         description="Rows that ask the same are asked once, and each gets the answer (default: yes for embeddings).",
     )
     output: Output = Output()
+    disk_wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1800.0, description="How long a run waits for space on a full disk before it ends; 0: not at all."
+    )
     drain_timeout_s: Positive = Field(60.0, description="How long a stop waits for calls in flight.")

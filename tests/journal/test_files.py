@@ -1,18 +1,23 @@
 import errno
+import re
 from pathlib import Path
 
 import pytest
 
-from batchllm.errors import OutputError, StorageError
+from batchllm.errors import FullDiskError, OutputError, StorageError
 from batchllm.journal.files import (
     Layout,
+    ballast_bytes,
     cannot_create,
     cannot_link,
+    floor_bytes,
     free_bytes,
+    full_disk,
     is_network_folder,
     make_folders,
     mapped_faults,
     open_new,
+    size_text,
     storage_fault,
     write_new,
 )
@@ -111,12 +116,41 @@ def test_a_new_file_never_replaces_one_nor_follows_a_link(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_says_how_much_is_free_and_how_much_is_needed(tmp_path, code):
     error = storage_fault("write", tmp_path / "x", OSError(code, "full"))
-    assert isinstance(error, StorageError)
-    assert "MiB are free" in error.message
-    assert "free at least 256 MiB" in error.remedy
+    assert isinstance(error, FullDiskError)
+    needed = size_text(floor_bytes(tmp_path) + ballast_bytes(tmp_path))
+    assert f"are free, {needed} are needed" in error.message
+    assert "free at least" in error.remedy
+    assert "raise the quota" in error.remedy
+
+
+def test_what_is_said_to_be_missing_is_what_is_needed_less_what_is_free(tmp_path):
+    free = free_bytes(tmp_path)
+    error = full_disk(tmp_path, "full", free + (64 << 30))
+    missing = int(re.search(r"free at least (\d+) GiB", error.remedy)[1])
+    assert 62 <= missing <= 66
+
+
+def test_a_file_that_may_not_grow_is_no_full_disk(tmp_path):
+    error = storage_fault("write", tmp_path / "x", OSError(errno.EFBIG, "too large"))
+    assert not isinstance(error, FullDiskError)
+    assert "ulimit -f" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (700, "700 bytes"),
+        (10_240, "10 KiB"),
+        (819_201, "801 KiB"),
+        (80 << 20, "80 MiB"),
+        ((11 << 30) + 1, "12 GiB"),
+    ],
+)
+def test_sizes_are_rounded_up(size, text):
+    assert size_text(size) == text
 
 
 def test_free_space_of_a_folder_that_is_gone_is_that_of_the_one_above(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.errors import InvariantError, StorageError
+from batchllm.errors import FullDiskError, InvariantError, StorageError
 from batchllm.journal.writer import QueueLimits, Writer
 
 
@@ -24,6 +24,11 @@ class Store:
         self.returns: Exception | None = None
         self.slices = 0
         self.step_raises: Exception | None = None
+        self.is_short = self.gets_space = False
+        self.short_error: Exception | None = None
+        self.saved: list[object] = []
+        self.unsure = 0
+        self.due_raises: BaseException | None = None
 
     def commit(self, records):
         self.entered.set()
@@ -40,7 +45,17 @@ class Store:
 
     @property
     def is_due(self):
+        if self.due_raises is not None:
+            raise self.due_raises
         return self.slices > 0
+
+    def look(self):
+        if self.gets_space:
+            self.is_short = False
+        return self.short_error
+
+    def save(self, records, unsure):
+        self.saved, self.unsure = list(records), unsure
 
 
 @pytest.fixture
@@ -238,6 +253,96 @@ async def test_a_drain_that_is_torn_out_leaves_nobody_waiting(kit, writer, store
     assert writer.call(lambda: "still there") == "still there"
 
 
+async def eventually(condition) -> None:
+    """The bound is a failed test, not a time to pass."""
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+def want_space(store) -> None:
+    store.is_short, store.raises = True, FullDiskError("no space")
+
+
+def give_space(store) -> None:
+    store.gets_space, store.raises = True, None
+
+
+async def test_records_that_found_no_space_are_committed_in_order_once_there_is_some(kit, writer, store):
+    want_space(store)
+    writer.put([kit.attempt(0)])
+    await asyncio.to_thread(store.entered.wait)
+    writer.put([kit.attempt(1)])
+    waiting = asyncio.create_task(writer.room())
+    with pytest.raises(FullDiskError, match="no space"):
+        await writer.flush()
+    assert not waiting.done()
+    give_space(store)
+    await waiting
+    await writer.flush()
+    assert [record.row for commit in store.commits for record in commit] == [0, 1]
+    assert writer.error is None
+
+
+async def test_while_space_is_short_nothing_is_let_in_and_what_comes_is_kept(kit, writer, store):
+    store.is_short = True
+    waiting = asyncio.create_task(writer.room())
+    writer.put([kit.attempt(0)])
+    await writer.flush()
+    assert len(store.commits) == 1
+    assert not writer.has_room
+    assert not waiting.done()
+    store.gets_space = True
+    await waiting
+
+
+async def test_the_end_of_patience_is_the_error_of_room(kit, writer, store):
+    store.is_short, store.short_error = True, FullDiskError("no space for an hour")
+    writer.put([kit.attempt(0)])
+    with pytest.raises(FullDiskError, match="for an hour"):
+        await writer.room()
+    await eventually(lambda: store.commits)
+
+
+async def test_what_finds_no_space_to_the_very_end_is_saved_and_raised(kit, store):
+    writer = Writer(store, QueueLimits())
+    writer.start(asyncio.get_running_loop(), None)
+    want_space(store)
+    writer.put([kit.attempt(0)])
+    with pytest.raises(FullDiskError):
+        await writer.flush()
+    writer.put([kit.attempt(1)])
+    await writer.stop()
+    assert [record.row for record in store.saved] == [0, 1]
+    assert store.unsure == 0
+    assert isinstance(writer.error, FullDiskError)
+
+
+async def test_after_a_failed_commit_all_that_is_left_is_saved_with_how_much_of_it_is_unsure(kit, store):
+    writer = Writer(store, QueueLimits())
+    writer.start(asyncio.get_running_loop(), None)
+    store.raises = StorageError("fsync failed")
+    writer.put([kit.attempt(0), kit.attempt(1)])
+    with pytest.raises(StorageError, match="fsync failed"):
+        await writer.flush()
+    store.raises = None
+    writer.put([kit.attempt(2)])
+    await writer.stop()
+    assert [record.row for record in store.saved] == [0, 1, 2]
+    assert store.unsure == 2
+    assert store.commits == []
+
+
+async def test_a_bug_between_two_commits_ends_the_run_and_not_the_thread(kit, writer, store):
+    store.due_raises = RuntimeError("no such kind")
+    writer.put([kit.attempt(0)])
+    with pytest.raises(InvariantError, match="RuntimeError: no such kind"):
+        await kit.flush_until_it_fails(writer)
+    assert writer.call(lambda: "still there") == "still there"
+
+
 async def test_slices_of_a_drain_are_done_without_new_records(kit, writer, store):
     store.slices = 5
     writer.put([kit.attempt(0)])
@@ -314,7 +419,7 @@ import asyncio
 from batchllm.journal.writer import QueueLimits, Writer
 
 class Store:
-    is_due = False
+    is_due = is_short = False
     def commit(self, records):
         print("committed", len(records), flush=True)
 

@@ -71,6 +71,7 @@ def test_the_sections_are_these() -> None:
         lambda: job(retry={"max_attempts": 9}),
         lambda: job(budget={"usd": 5}),
         lambda: job(drain_timeout_s=1),
+        lambda: job(disk_wait_s=0),
         lambda: job(routing="fallback"),
         lambda: with_lane(limits={"rpm": 5}),
         lambda: with_lane(timeout_s=5, connect_timeout_s=1),

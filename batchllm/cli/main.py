@@ -5,10 +5,12 @@ Commands are imported when they are called: `batchllm --help` loads click and no
 
 import gc
 import os
+import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -79,7 +81,32 @@ def main(args: list[str] | None = None) -> None:
     # The process is ours: nothing that is loaded is garbage, and looking for some takes a tenth of the start.
     gc.set_threshold(_CONTAINERS)
     _open_closed_streams()
+    _end_by_signals()
     sys.exit(invoke(args))
+
+
+class _AskedToEnd(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, where no run has its own way to end: what was opened is closed, as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = signal.Signals(number)
+
+
+def _asked_number(error: BaseException) -> signal.Signals:
+    """Click wraps what ends it."""
+    asked = error if isinstance(error, _AskedToEnd) else error.__cause__
+    return asked.number if isinstance(asked, _AskedToEnd) else signal.SIGINT
+
+
+def _end_by_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so do we then
+            signal.signal(number, _raise_asked)
+
+
+def _raise_asked(number: int, _frame: FrameType | None) -> None:
+    raise _AskedToEnd(number)
 
 
 def _open_closed_streams() -> None:
@@ -109,8 +136,9 @@ def _ended_by(error: BaseException) -> int:
             error.show()
             code = ExitCode.USAGE
         case click.Abort() | KeyboardInterrupt():
-            _say("interrupted")
-            code = ExitCode.INTERRUPTED
+            number = _asked_number(error)
+            _say("interrupted" if number is signal.SIGINT else f"ended by {number.name}")
+            code = ExitCode(128 + number)
         case BatchllmError():
             _say(str(error))
             code = error.exit_code

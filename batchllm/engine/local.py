@@ -28,6 +28,7 @@ from batchllm.engine.descriptors import most_connections
 from batchllm.engine.identity import identity_of, way_of_reading
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
+from batchllm.engine.watchdog import watching_loop
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
 from batchllm.events import RunStats
 from batchllm.journal import (
@@ -376,8 +377,13 @@ class _Run:
             with (
                 collecting_seldom(),
                 stopping_on_signals(
-                    loop, stop, in_flight=lambda: parts.dispatcher.in_flight, say=self._options.say
+                    loop,
+                    stop,
+                    in_flight=lambda: parts.dispatcher.in_flight,
+                    is_finishing=lambda: stats.phase == "finishing",
+                    say=self._options.say,
                 ),
+                watching_loop(loop, say=self._options.say),
                 self._options.watch(stats, checked.job.name),
             ):
                 return await carry_out(parts, stop)

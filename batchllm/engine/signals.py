@@ -4,11 +4,15 @@ The first INT, TERM or HUP stops dispatch and waits for the calls in flight. The
 not end the run within a few seconds, or a third comes, the process leaves at once: what is committed is safe.
 A HUP that the shell has set to be ignored (nohup) stays ignored. When the run is over, signals mean what they meant
 before it: a program that calls `batchllm.run` keeps its own handlers, and its life.
+
+Signals are heard by a thread, not by the loop: a loop that is held up would hear neither the second nor the third one.
+The interpreter writes each signal's number to a descriptor at the moment at which it comes, whatever Python does.
 """
 
 import asyncio
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -63,9 +67,11 @@ class _Signals:
         *,
         leave: Callable[[int], None],
         in_flight: Callable[[], int] = lambda: 0,
+        is_finishing: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._ask = ask
+        self._is_finishing = is_finishing
         self._leave = leave
         self._in_flight = in_flight
         self._say = say
@@ -79,7 +85,10 @@ class _Signals:
             remedy = "run the same command again: it goes on where it was"
             self._ask(Ending(code, f"stopped by {word}", remedy))
             self._tell(
-                f"{word}: sending nothing more, waiting for {self._in_flight():,} calls in flight"
+                f"{word}: all answers are kept, and their files are being written (once more to leave:"
+                " the next start writes them, and pays nothing)"
+                if self._is_finishing()
+                else f"{word}: sending nothing more, waiting for {self._in_flight():,} calls in flight"
                 " (once more to abandon them)"
             )
         elif self._seen == 2:
@@ -100,6 +109,39 @@ class _Signals:
             self._say(text)
 
 
+class _Listener:
+    """A thread that hears of each signal; other listeners of the descriptor go on hearing, too."""
+
+    def __init__(self, hear: Callable[[int], None]) -> None:
+        self._hear = hear
+        self._ours, self._theirs = socket.socketpair()
+        self._theirs.setblocking(False)
+        self._thread = threading.Thread(target=self._listen, name="batchllm-signals", daemon=True)
+        self._before = -1
+
+    def start(self) -> None:
+        self._thread.start()
+        self._before = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+
+    def stop(self) -> None:
+        signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)
+        self._theirs.close()
+        self._thread.join()
+        self._ours.close()
+
+    def _listen(self) -> None:
+        while numbers := self._ours.recv(64):
+            if self._before >= 0:
+                with suppress(OSError):  # the loop's, which needs it for the handlers of its host program
+                    os.write(self._before, numbers)
+            for number in numbers:
+                self._hear(number)
+
+
+def _note(_number: int, _frame: FrameType | None) -> None:
+    """The listener has heard it."""
+
+
 @contextmanager
 def stopping_on_signals(
     loop: asyncio.AbstractEventLoop,
@@ -107,23 +149,36 @@ def stopping_on_signals(
     *,
     in_flight: Callable[[], int],
     say: Callable[[str], None],
+    is_finishing: Callable[[], bool] = lambda: False,
     leave: Callable[[int], None] = os._exit,
 ) -> Iterator[None]:
     """While the block runs, signals ask `stop`. Only in the main thread; elsewhere signals are not ours."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = _Signals(stop.ask, leave=leave, in_flight=in_flight, say=say)
+
+    def ask(ending: Ending) -> None:
+        loop.call_soon_threadsafe(stop.ask, ending)
+
+    signals = _Signals(ask, leave=leave, in_flight=in_flight, is_finishing=is_finishing, say=say)
     before = {number: signal.getsignal(number) for number in _CODES}
     caught = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+
+    def hear(number: int) -> None:
+        for known in caught:
+            if known == number:
+                signals.handle(known)
+
+    listener = _Listener(hear)
     for number in caught:
-        loop.add_signal_handler(number, signals.handle, number)
+        signal.signal(number, _note)
+    listener.start()
     try:
         yield
     finally:
+        listener.stop()
         signals.close()
         for number, handler in caught.items():
-            loop.remove_signal_handler(number)
             if handler is not None:  # None: set by another language, and cannot be put back
                 signal.signal(number, handler)
 

@@ -132,6 +132,7 @@ class Database:
             raise self.broken
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            self._check_fence()
             yield self._connection
             self._connection.execute("COMMIT")
         except sqlite3.IntegrityError as error:
@@ -181,30 +182,36 @@ class Database:
         names = ", ".join(Counts._fields)
         return Counts(*self.rows(f"SELECT {names} FROM totals")[0])  # noqa: S608 - our own names
 
-    def claim(self, started_s: float, *, pid: int, host: str, version: str) -> None:
-        """A line in `runs`, and the fence: from here on a commit of any other run fails."""
-        with self.transaction() as connection:
-            self.run = (
-                connection.execute(
-                    "INSERT INTO runs (started, pid, host, version) VALUES (?, ?, ?, ?)",
-                    (started_s, pid, host, version),
-                ).lastrowid
-                or 0
-            )
-            connection.execute("UPDATE totals SET run = ?", (self.run,))
+    def _check_fence(self) -> None:
+        """Of a run that has claimed the journal: nothing more is written once another one has, not even a part's line.
 
-    def store_counts(self, connection: sqlite3.Connection, counts: Counts) -> None:
-        """Inside a transaction; also proves that no other run has taken the journal over."""
-        fields = ", ".join(f"{name} = ?" for name in Counts._fields)
-        done = connection.execute(
-            f"UPDATE totals SET {fields} WHERE run = ?",  # noqa: S608 - our own names
-            (*counts, self.run),
-        )
-        if done.rowcount != 1:
+        A lock can be removed by hand; then two runs believe that they hold it, and the later one is right.
+        """
+        if self.run and self._connection.execute("SELECT run FROM totals").fetchone() != (self.run,):
             raise InvariantError(
                 f"another run has taken over {self.path}",
                 remedy="let one run at a time use an output folder; nothing of this run's last moments is stored",
             )
+
+    def fence(self) -> None:
+        """From here on a commit of any other run fails, so that what is read now stays true until `claim`."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE totals SET run = 0")
+
+    def claim(self, started_s: float, *, pid: int, host: str, version: str) -> None:
+        """A line in `runs`; the journal is this run's until another one fences it off."""
+        with self.transaction() as connection:
+            run = connection.execute(
+                "INSERT INTO runs (started, pid, host, version) VALUES (?, ?, ?, ?)",
+                (started_s, pid, host, version),
+            ).lastrowid
+            connection.execute("UPDATE totals SET run = ?", (run,))
+        self.run = run or 0
+
+    def store_counts(self, connection: sqlite3.Connection, counts: Counts) -> None:
+        """Inside a transaction."""
+        fields = ", ".join(f"{name} = ?" for name in Counts._fields)
+        connection.execute(f"UPDATE totals SET {fields}", counts)  # noqa: S608 - our own names
 
     def shrink(self) -> None:
         """Give back the space of rows that were drained, if there is much of it and little to copy for it."""

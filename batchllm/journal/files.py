@@ -275,16 +275,18 @@ def full_disk(path: Path, message: str, needed_bytes: int = 0) -> FullDiskError:
 
 
 def lacks_space(folder: Path) -> bool:
-    """Whether so much as a page more is refused there, by the disk or by a quota that no figure tells of."""
+    """Whether a few pages more are refused there, by the disk or by a quota that no figure tells of."""
     path = folder / PROBE
     try:
         path.unlink(missing_ok=True)
-        write_new(path, bytes(_PROBE_BYTES), 0o600)
+        descriptor = open_new(path, 0o600)
+        try:
+            os.pwrite(descriptor, bytes(_PROBE_BYTES), 0)
+        finally:
+            os.close(descriptor)
+            path.unlink()
     except OSError as error:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
         return error.errno in NO_SPACE
-    path.unlink()
     return False
 
 

@@ -109,6 +109,7 @@ class Journal:
         self._has_full_part = False
         self._in_flight: int | None = None  # noted, and still to be stored
         self._id = ""
+        self._database.fence()
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
         self._counts = self._database.counts()
         self.finished = recall(store, self._counts)

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +86,48 @@ async def test_the_third_signal_leaves_at_once() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.sleep(0.05)
         assert left == [143]
+
+
+HELD_UP = """
+import asyncio, time
+import uvloop
+from batchllm.engine.signals import stopping_on_signals
+from batchllm.running import Stop
+
+async def main():
+    loop = asyncio.get_running_loop()
+    with stopping_on_signals(loop, Stop(), in_flight=lambda: 3, say=lambda text: print(text, flush=True)):
+        print("held up", flush=True)
+        time.sleep(50)
+
+uvloop.run(main())
+"""
+
+
+@pytest.mark.parametrize("signals", [2, 3])
+def test_a_loop_that_is_held_up_does_not_keep_the_second_ctrl_c_from_ending_the_process(signals: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", HELD_UP], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline()]
+        for _ in range(signals):
+            process.send_signal(signal.SIGINT)
+            if len(said) < 3:
+                said.append(process.stdout.readline())
+        assert process.wait(timeout=30) == ExitCode.INTERRUPTED
+    assert "waiting for 3 calls" in said[1]
+    assert "abandoning 3 calls" in said[2]
+
+
+async def test_handlers_of_the_host_program_are_heard_while_a_run_listens() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _frame: heard.append(number))
+    try:
+        with stopping_on_signals(asyncio.get_running_loop(), Stop(), in_flight=lambda: 0, say=nothing):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.sleep(0.05)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIGUSR1]
 
 
 def test_a_stop_that_was_asked_before_the_run_listens_is_heard() -> None:

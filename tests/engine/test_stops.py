@@ -3,11 +3,12 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,10 +34,19 @@ def job(tmp_path: Path) -> Iterator[tuple[Path, SimulatedProvider]]:
         yield path, books[0]
 
 
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+
+def delayed(call: str, seconds: int) -> tuple[str, ...]:
+    """Strace, apart from the process that it holds up: the first `call` of each thread takes so long."""
+    inject = f"inject={call}:delay_enter={seconds * 1_000_000}:when=1"
+    return ("strace", "-D", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject)
+
+
 @contextmanager
-def started(job: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+def started(job: Path, *args: str, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "batchllm", "run", str(job), *args],
+        [*before, sys.executable, "-m", "batchllm", "run", str(job), *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -144,6 +154,110 @@ def test_the_second_ctrl_c_abandons_stalled_calls_and_keeps_what_came(tmp_path: 
     usage = rig.table(tmp_path, "usage")
     assert usage.filter(pl.col("billed") == "unknown").height == 4
     assert rig.table(tmp_path, "output").height == usage.height - 4
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    for _ in range(RUNNING_BOUND_S * 200):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it did not come about")
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_while_a_run_starts_ends_it_with_nothing_asked(
+    job: tuple[Path, SimulatedProvider], number: signal.Signals, code: int
+) -> None:
+    path, book = job
+    journal = path.parent / "out" / ".batchllm" / "journal.new"
+    with started(path, before=delayed("fdatasync", 2)) as process:
+        wait_until(journal.exists)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert book.ledger.accepted == 0
+    finish(path)
+    assert_whole(path.parent)
+
+
+@needs_strace
+def test_a_signal_while_the_parts_are_written_leaves_them_to_be_finished(
+    job: tuple[Path, SimulatedProvider],
+) -> None:
+    path, book = job
+    with started(path, before=delayed("linkat", 2)) as process:
+        wait_until(lambda: any((path.parent / "out" / ".batchllm").glob("part-*.tmp")))
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+    assert process.returncode == 0, err
+    assert "their files are being written" in err
+    assert_whole(path.parent)
+    assert sum(book.ledger.billed.values()) == ROWS
+
+
+@needs_strace
+def test_insisting_while_the_parts_are_written_leaves_at_once_and_the_next_start_pays_nothing(
+    job: tuple[Path, SimulatedProvider],
+) -> None:
+    path, book = job
+    with started(path, before=delayed("linkat", 8)) as process:
+        wait_until(lambda: any((path.parent / "out" / ".batchllm").glob("part-*.tmp")))
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        assert process.wait(timeout=RUNNING_BOUND_S) == 143
+    assert list((path.parent / "out" / "output").iterdir()) == []
+    finish(path)
+    assert_whole(path.parent)
+    assert sum(book.ledger.billed.values()) == ROWS
+
+
+def test_sigquit_shows_where_each_thread_stands_and_the_run_goes_on(
+    job: tuple[Path, SimulatedProvider],
+) -> None:
+    path, book = job
+    with started(path) as process:
+        wait_for(book, 60)
+        process.send_signal(signal.SIGQUIT)
+        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+    assert process.returncode == 0, err
+    assert "most recent call first" in err
+    assert "journal/writer.py" in err
+    assert_whole(path.parent)
+
+
+def test_a_run_whose_lock_was_removed_is_fenced_off_by_the_next_one(tmp_path: Path) -> None:
+    rig.write_rows(tmp_path / "rows.jsonl", ROWS)
+    with rig.served({"latency": {"median_s": 0.4}}) as (urls, books):
+        path = tmp_path / "job.yaml"
+        lane = rig.lane(urls[0], "one", limits={"concurrency": IN_FLIGHT})
+        path.write_text(json.dumps(rig.job(tmp_path, [lane])), "utf-8")
+        with started(path) as first:
+            wait_for(books[0], 20)
+            (path.parent / "out" / ".batchllm" / "lock").unlink()
+            with started(path) as second:
+                _, said = second.communicate(timeout=RUNNING_BOUND_S)
+            _, err = first.communicate(timeout=RUNNING_BOUND_S)
+    assert second.returncode == 0, said
+    assert first.returncode == 70, err
+    assert "another run has taken over" in err
+    assert_whole(path.parent)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_of_two_that_start_at_once_one_runs_and_one_leaves(
+    job: tuple[Path, SimulatedProvider], turn: int
+) -> None:
+    path, book = job
+    with started(path) as first, started(path) as second:
+        said = [process.communicate(timeout=RUNNING_BOUND_S)[1] for process in (first, second)]
+    assert sorted([first.returncode, second.returncode]) == [0, 75], said
+    assert_whole(path.parent)
+    assert sum(book.ledger.billed.values()) == ROWS
 
 
 def test_a_second_run_leaves_at_once_while_the_first_goes_on(tmp_path: Path) -> None:

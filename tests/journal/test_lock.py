@@ -71,6 +71,53 @@ def test_the_time_of_a_holder_is_said_in_utc(out, started, said):
     assert caught.value.message.endswith(f" since {said}")
 
 
+RACER = """
+import sys
+from pathlib import Path
+from batchllm.errors import LockedError
+from batchllm.journal.lock import OutputLock
+print("ready", flush=True)
+lock = None
+for line in sys.stdin:
+    if line == "release\\n":
+        if lock is not None:
+            lock.release()
+        print("released", flush=True)
+        continue
+    try:
+        lock = OutputLock.acquire(Path(line.strip()), about={})
+        print("held", flush=True)
+    except LockedError:
+        lock = None
+        print("refused", flush=True)
+"""
+
+
+def test_of_two_that_lock_at_once_fifty_times_one_holds_and_one_is_refused(out):
+    command = [sys.executable, "-c", RACER]
+    racers = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True, bufsize=1
+        )
+        for _ in range(2)
+    ]
+
+    def both(line):
+        for racer in racers:
+            racer.stdin.write(line)
+        return sorted(racer.stdout.readline().strip() for racer in racers)
+
+    try:
+        assert both("") == ["ready", "ready"]
+        for turn in range(50):
+            assert both(f"{out}-{turn % 5}\n") == ["held", "refused"]
+            assert both("release\n") == ["released", "released"]
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+
+
 def test_the_lock_is_free_once_its_holder_was_killed(out, holder):
     with pytest.raises(LockedError):
         OutputLock.acquire(out, about={})

@@ -225,6 +225,7 @@ class Dispatcher:
                 await asyncio.sleep(min(max(wait_s, _SHORTEST_NAP_S), _LONGEST_NAP_S))
                 continue
             if not self._recorder.has_room:
+                lane.stats.state, lane.stats.reason = "waiting", "the disk takes no more at the moment"
                 await self._recorder.room()
             work = self._board.take(lane.index)
             if work is None:

@@ -25,6 +25,7 @@ from batchllm.engine.backfill import Backfill, Changes, ones, open_rows
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
+from batchllm.engine.footprint import check_room
 from batchllm.engine.identity import identity_of, way_of_reading
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
@@ -45,7 +46,7 @@ from batchllm.journal import (
     read_manifest,
     stored_job,
 )
-from batchllm.journal.files import Layout, is_network_folder, read_mounts
+from batchllm.journal.files import Layout, free_bytes, is_network_folder, read_mounts
 from batchllm.limit.shared_limits import SharedLimits
 from batchllm.limit.sharing import Membership, NoSharing, Sharing
 from batchllm.plan import Planner, narrow
@@ -255,6 +256,7 @@ class _Run:
         else:
             table = self._compared(journal)
         _give_back_memory()
+        self._check_room(journal, table)
         self._report_interruption(journal)
         if not table.rows:
             paths = self._checked.job.input.path
@@ -307,6 +309,11 @@ class _Run:
     def _has_stale(self, journal: Journal) -> bool:
         """Whether rows are to be asked again that kept the answers of earlier versions of theirs."""
         return bool(journal.input_stale) and not self._options.only_missing
+
+    def _check_room(self, journal: Journal, table: InputTable) -> None:
+        rows = table.rows if self._options.limit is None else min(table.rows, self._options.limit)
+        answers = max(0, rows * self._slots - journal.counts.ok - journal.counts.failed)
+        check_room(self._out, self._checked.task, answers, free_bytes(self._out), self._options.say)
 
     def _report_interruption(self, journal: Journal) -> None:
         before = journal.interrupted

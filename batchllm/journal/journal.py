@@ -389,7 +389,9 @@ class Journal:
         path = spill_path(folder, self._id)
         totals = self._counts
         try:
-            write_spill(path, Spilled(totals.ok, totals.attempts, self._numbers, unsure, records))
+            write_spill(
+                path, Spilled(self._database.run, totals.ok, totals.attempts, self._numbers, unsure, records)
+            )
         except OSError as error:
             say(f"{answers:,} answers could not be kept, not even in {path}: {error.strerror or error}")
             return
@@ -400,7 +402,8 @@ class Journal:
         spilled = read_spill(path)
         if spilled is None:
             return
-        missing = spilled.missing(self._counts.ok, self._counts.attempts)
+        last_run = self._database.rows("SELECT max(run) FROM runs WHERE run < ?", (self._database.run,))
+        missing = spilled.missing(last_run[0][0], self._counts.ok, self._counts.attempts)
         if missing is None:
             aside = path.with_name(f"{path.name}-unused-{self._database.run}")
             path.rename(aside)

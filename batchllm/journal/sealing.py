@@ -129,7 +129,7 @@ def _exchange(store: Store, kind: Kind, group: Sequence[PartInfo]) -> None:
     except BaseException:
         abandon_all(store, [part.intent for part in sealed])
         raise
-    store.commit(sealed, retired=group)
+    _commit(store, sealed, retired=group)
 
 
 def complete_parts(store: Store, now_s: float) -> None:

@@ -4,13 +4,13 @@ After a failed fsync, or on a disk that stays full, what is still in memory cann
 `$BATCHLLM_SPILL_DIR`, or the folder for temporary files, and the next start of the same journal takes it in.
 
     line    BATCHLLM-SPILL 1
-    frame   length, CRC-32, JSON: the totals before the commit that failed, the lanes' numbers, how many records
-            that commit had
+    frame   length, CRC-32, JSON: the run, the totals before the commit that failed, the lanes' numbers, how many
+            records that commit had
     frames  one for each record
 
 A commit that failed may be on the disk nevertheless, as a whole. The totals tell: they are those of before, or those
-with that commit, or, when a start was cut off after it took everything in, those with all of it. Any others belong to
-a run that went on without the file, and has paid for its rows again.
+with that commit, or, when a start was cut off after it took everything in, those with all of it. Any others, or another
+run in between, belong to a journal that went on without the file, and has paid for its rows again.
 """
 
 import base64
@@ -38,17 +38,18 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 class Spilled(NamedTuple):
-    """What a file holds. `ok` and `attempts` are the journal's totals; it may have the first `unsure` records."""
+    """What `run` left. `ok` and `attempts` are the journal's totals; it may have the first `unsure` records."""
 
+    run: int
     ok: int
     attempts: int
     numbers: Sequence[int]
     unsure: int
     records: Sequence[JournalRecord]
 
-    def missing(self, ok: int, attempts: int) -> Sequence[JournalRecord] | None:
+    def missing(self, last_run: int, ok: int, attempts: int) -> Sequence[JournalRecord] | None:
         """Which of the records a journal with these totals lacks; None when it has gone on without them."""
-        for known in (0, self.unsure, len(self.records)):
+        for known in (0, self.unsure, len(self.records)) if last_run == self.run else (len(self.records),):
             oks, calls = _tally(self.records[:known])
             if (self.ok + oks, self.attempts + calls) == (ok, attempts):
                 return self.records[known:]
@@ -71,6 +72,7 @@ def spill_path(folder: Path, journal_id: str) -> Path:
 def write_spill(path: Path, spilled: Spilled) -> None:
     """On disk when this returns. Raises OSError, also when the file is there already; leaves no half of one."""
     header = {
+        "run": spilled.run,
         "ok": spilled.ok,
         "attempts": spilled.attempts,
         "numbers": list(spilled.numbers),
@@ -102,7 +104,7 @@ def read_spill(path: Path) -> Spilled | None:
         header, *packed = _frames(data)
         told = orjson.loads(header)
         records = [_unpacked(text) for text in packed]
-        spilled = Spilled(told["ok"], told["attempts"], told["numbers"], told["unsure"], records)
+        spilled = Spilled(told["run"], told["ok"], told["attempts"], told["numbers"], told["unsure"], records)
         count = told["records"]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, str(error)) from error
@@ -115,7 +117,7 @@ def _read_own(path: Path) -> bytes | None:
     """Others may write to a folder for temporary files; what they put there is not taken in."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise _foreign(path) from error

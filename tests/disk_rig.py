@@ -25,19 +25,26 @@ class SmallDisk:
 
     def __init__(self, holder: subprocess.Popen[str], place: Path) -> None:
         self._holder = holder
+        self._started: list[subprocess.Popen[str]] = []
         self.place = place
         self.seen = Path(f"/proc/{holder.pid}/root{place}")
 
     def start(self, args: Sequence[str], **environ: str) -> subprocess.Popen[str]:
         enter = ["nsenter", "-t", str(self._holder.pid), "-U", "-m", "--preserve-credentials"]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*enter, *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
-            env={**os.environ, "NO_COLOR": "1", **environ},
+            env={**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(ROOT), **environ},  # it starts in /
         )
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a test that failed has left running."""
+        for process in self._started:
+            process.kill()
 
     def batchllm(self, *args: str, **environ: str) -> subprocess.Popen[str]:
         return self.start([sys.executable, "-m", "batchllm", *args], **environ)
@@ -74,6 +81,10 @@ def small_disk(place: Path, mebibytes: int) -> Iterator[SmallDisk]:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "mounted\n"
-            yield SmallDisk(holder, place)
+            disk = SmallDisk(holder, place)
+            try:
+                yield disk
+            finally:
+                disk.close()
         finally:
             holder.kill()

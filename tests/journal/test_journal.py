@@ -274,6 +274,33 @@ def test_a_full_disk_is_refused_before_anything_is_asked(kit, out):
         kit.open_journal(out, tuning=Tuning(free_bytes=lambda _: 0))
 
 
+def test_a_run_without_its_lock_is_fenced_off_before_a_second_start_reads_what_is_finished(kit, out):
+    """A line that the first one commits after that would be asked, and paid for, again."""
+    first = kit.open_journal(out)
+    with sqlite3.connect(out / ".batchllm" / "journal.db") as connection:
+        connection.execute(
+            "INSERT INTO parts (kind, name, state, hi_seq) VALUES ('output', 'part-x.parquet', 'retired', 0)"
+        )
+    connection.close()
+    met = []
+
+    def fault(point):
+        if (
+            point == "before_manifest"
+        ):  # what a start does about retired parts, before it reads what is finished
+            first.put([kit.done(0)])
+            with pytest.raises(InvariantError, match="another run has taken over"):
+                first.seal()
+            met.append(point)
+
+    second = kit.open_journal(out, tuning=Tuning(fault=fault))
+    assert met
+    assert not second.finished.has(0)
+    asyncio.run(second.close(clean=True, exit_code=0))
+    with pytest.raises(InvariantError, match="another run has taken over"):
+        asyncio.run(first.close(clean=False, exit_code=70))
+
+
 def test_rows_that_come_after_a_complete_drain_get_higher_numbers(kit, out):
     asyncio.run(kit.run(out, [[kit.done(0)]], lambda journal: journal.seal()))
     asyncio.run(kit.run(out, [[kit.done(1)]]))

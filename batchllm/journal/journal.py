@@ -47,6 +47,7 @@ from batchllm.journal.sealing import (
     check_manifest,
     complete_parts,
     is_complete,
+    join_tiny_parts,
     mark_incomplete,
     renewals,
     rewritten_bytes,
@@ -549,6 +550,7 @@ class Journal:
     def _seal(self) -> Manifest:
         self._drains.drain_all()
         add_empty_parts(self._store)
+        join_tiny_parts(self._store, self._clock.wall_s())
         return mark_incomplete(self._store, self._clock.wall_s())
 
     def _complete(self, expected_units: int) -> Manifest:

@@ -18,6 +18,9 @@ from batchllm.journal.parts import PartInfo, Sealed, Store, abandon_all, publish
 from batchllm.journal.recovery import purge
 from batchllm.records import LaneInfo
 
+#: A part is tiny when it holds less than this fraction of what a drain waits for.
+_TINY_SHARE = 16
+
 
 def check_manifest(database: Database, layout: Layout) -> None:
     """A manifest never knows more than the journal. Where it does, an old or headless journal was put in place."""
@@ -119,6 +122,24 @@ def narrow_overlap(store: Store, kind: Kind, now_s: float) -> None:
                 _exchange(store, kind, group)
                 save_manifest(store, now_s)
                 purge(store)
+
+
+def join_tiny_parts(store: Store, now_s: float) -> None:
+    """Each stop seals what it has: a job that is stopped a hundred times is not to be a hundred files."""
+    sizes = store.sizes
+    most = sizes.merge_parts
+    for kind in KINDS:
+        while True:
+            tiny = [
+                part
+                for part in store.parts(kind)
+                if part.rows * _TINY_SHARE < sizes.drain_rows and part.bytes * _TINY_SHARE < sizes.drain_bytes
+            ]
+            if len(tiny) < most:
+                break
+            _exchange(store, kind, tiny[:most])
+            save_manifest(store, now_s)
+            purge(store)
 
 
 def _exchange(store: Store, kind: Kind, group: Sequence[PartInfo]) -> None:

@@ -228,3 +228,16 @@ def test_parts_that_all_overlap_are_merged_a_few_at_a_time(kit, out, monkeypatch
     table = kit.read(out, "output")
     assert table["row"].to_pylist() == list(range(parts * 8))
     assert table["content"].to_pylist() == [kit.answer(row) for row in range(parts * 8)]
+
+
+def test_a_job_that_is_stopped_a_hundred_times_is_not_a_hundred_files(kit, out):
+    for first in range(0, 200, 2):
+        rows = [record for row in (first, first + 1) for record in (kit.attempt(row), kit.done(row))]
+        asyncio.run(kit.run(out, [rows], lambda one: one.seal(), tuning=Tuning()))
+        assert all(len(kit.names(out / kind)) <= 16 for kind in kit.KINDS)
+    assert sorted(kit.read(out, "output")["row"].to_pylist()) == list(range(200))
+    assert kit.read(out, "usage").num_rows == 200
+    assert read_manifest(out).ok == 200
+    asyncio.run(kit.run(out, [], complete(200), tuning=Tuning()))
+    assert kit.read(out, "output")["row"].to_pylist() == list(range(200))
+    assert [len(kit.names(out / kind)) for kind in kit.KINDS] == [1, 1, 1]

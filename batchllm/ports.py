@@ -129,8 +129,11 @@ class Recorder(Protocol):
 
     async def room(self) -> None: ...
 
-    def note_in_flight(self, cap: int) -> None:
-        """So many calls may be out from now on: what a hard kill may have paid for in vain."""
+    async def expose(self, calls: int, usd: float | None) -> None:
+        """So many calls may be out from now on, worth so much at most: what a hard kill may pay for in vain.
+
+        Returns when that is safe; None is an unknown price.
+        """
 
     def watch(self, committed: Callable[[int], None]) -> None:
         """`committed` hears, on the loop's thread, how many of the records put so far are safe."""

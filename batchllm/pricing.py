@@ -70,6 +70,8 @@ class Price:
     flat: Rate | None = field(init=False, repr=False, compare=False)
     #: Costs nothing whatever is counted: moderations are free at most providers, and come without tokens.
     is_free: bool = field(init=False, repr=False, compare=False)
+    #: Whether a longer answer costs more.
+    charges_output: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """What each call asks for is told once: 4 µs of a call's cost of 6 were spent on asking again."""
@@ -79,6 +81,7 @@ class Price:
         object.__setattr__(self, "all_rates", all_rates)
         object.__setattr__(self, "flat", all_rates[0] if is_flat else None)
         object.__setattr__(self, "is_free", is_free)
+        object.__setattr__(self, "charges_output", any(rate.output_usd for rate in all_rates))
 
     def without_output(self) -> "Price":
         """For tasks that answer without tokens: what an answer's tokens cost is no matter."""

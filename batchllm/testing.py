@@ -131,7 +131,7 @@ class MemoryRecorder:
 
     def __init__(self) -> None:
         self.records: list[JournalRecord] = []
-        self.most_in_flight = 0
+        self.exposed: list[tuple[int, float | None]] = []
         self._committed: Callable[[int], None] | None = None
 
     def put(self, records: Sequence[JournalRecord]) -> None:
@@ -139,8 +139,8 @@ class MemoryRecorder:
         if self._committed is not None:
             self._committed(len(self.records))
 
-    def note_in_flight(self, cap: int) -> None:
-        self.most_in_flight = cap
+    async def expose(self, calls: int, usd: float | None) -> None:
+        self.exposed.append((calls, usd))
 
     def watch(self, committed: Callable[[int], None]) -> None:
         self._committed = committed

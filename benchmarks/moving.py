@@ -54,7 +54,7 @@ class _Nowhere:
     def watch(self, committed: Callable[[int], None]) -> None:
         self._committed = committed
 
-    def note_in_flight(self, cap: int) -> None:
+    async def expose(self, calls: int, usd: float | None) -> None:
         """Nobody asks."""
 
     async def room(self) -> None:

@@ -1,32 +1,19 @@
-"""The calls that are out: each a task, with its lane, its request and the moment at which it was sent.
-
-How many there are is told to the record ahead of time, since a hard kill may have paid for all of them in vain.
-"""
+"""The calls that are out: each a task, with its lane, its request and the moment at which it was sent."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.work import Work
-from batchllm.ports import Recorder
-
-#: The first note, and by how much each later one is ahead of what is out.
-_FIRST_NOTE = 64
-_AHEAD = 4
 
 
 class Calls:
     """`ended` hears of each task once it is over."""
 
-    def __init__(
-        self, lanes: Sequence[Lane], recorder: Recorder, ended: Callable[[asyncio.Task[None]], None]
-    ) -> None:
-        self._recorder = recorder
+    def __init__(self, ended: Callable[[asyncio.Task[None]], None]) -> None:
         self._ended = ended
         self._out: dict[asyncio.Task[None], tuple[Lane, Work, float]] = {}
         self._overdue: set[asyncio.Task[None]] = set()
-        self._most = sum(lane.window.most for lane in lanes)
-        self._noted = 0
 
     def __len__(self) -> int:
         return len(self._out)
@@ -41,9 +28,6 @@ class Calls:
     ) -> None:
         task = loop.create_task(call)
         self._out[task] = (lane, work, now_s)
-        if len(self._out) > self._noted // 2 and self._noted < self._most:
-            self._noted = min(self._most, max(_FIRST_NOTE, _AHEAD * len(self._out)))
-            self._recorder.note_in_flight(self._noted)
         task.add_done_callback(self._end)
 
     async def drain(self, timeout_s: float) -> None:

@@ -9,7 +9,6 @@ this module waits.
 """
 
 import asyncio
-import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -18,6 +17,7 @@ from batchllm.clock import Clock
 from batchllm.dispatch.aftermath import Aftermath, FailedCall
 from batchllm.dispatch.calls import Calls
 from batchllm.dispatch.endings import Ending, all_dealt_with
+from batchllm.dispatch.exposure import Exposure, worst_cost, worst_usd
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import CallFacts, attempt_record, cost_of, done_records
 from batchllm.dispatch.safety import Safety
@@ -28,7 +28,6 @@ from batchllm.fallback import LaneState, remaining
 from batchllm.limit.bucket import Reservation
 from batchllm.limit.lane_limits import Sent
 from batchllm.ports import Recorder
-from batchllm.pricing import worst_case_usd
 from batchllm.records import (
     Action,
     Billed,
@@ -101,8 +100,9 @@ class Dispatcher:
             stop=self.stop,
             put=self._put,
         )
-        self._calls = Calls(lanes, recorder, self._note_crash)
-        self._safe = Safety()
+        self._calls = Calls(self._note_crash)
+        self._exposure = Exposure(recorder, sum(lane.window.most for lane in lanes))
+        self._safe = Safety(self._exposure)
         recorder.watch(self._note_committed)
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
@@ -237,6 +237,7 @@ class Dispatcher:
     def _start(self, lane: Lane, work: Work, made: Reservation) -> None:
         now_s = self._clock.monotonic_s()
         lane.window.enter()
+        self._exposure.enter(work.cost)
         lane.stats.in_flight = lane.window.in_flight
         lane.newest, lane.newest_s = work, now_s
         sent = lane.limits.take(made, lane.most_tokens(work.request), now_s)
@@ -284,7 +285,9 @@ class Dispatcher:
             # Not longer than a second: a limit that is raised, or a share, brings its moment forward.
             await asyncio.sleep(min(max(made.ready_s - now_s, _SHORTEST_NAP_S), _LOOK_EVERY_S))
             now_s = self._clock.monotonic_s()
-        if lane.is_fit and (self._budget is None or self._budget.reserve(_worst_usd(lane, work))):
+        work.cost = worst_cost(lane, work)
+        await self._exposure.cover(work.cost)
+        if lane.is_fit and (self._budget is None or self._budget.reserve(worst_usd(lane, work))):
             return made
         lane.limits.settle(made, 0, now_s)
         await self._give_back(lane, work)
@@ -301,14 +304,14 @@ class Dispatcher:
             budget = None
         self._aftermath.give_back(work)
         if budget is not None:
-            await self._money_back(budget, _worst_usd(lane, work))
+            await self._money_back(budget, worst_usd(lane, work))
 
     def _is_for_a_cheaper_lane(self, lane: Lane, work: Work, budget: Budget) -> bool:
         """Money never comes back to a lane that is too dear now, but another one may still answer for what is left."""
-        if work.pinned is not None or budget.could_reserve(_worst_usd(lane, work)):
+        if work.pinned is not None or budget.could_reserve(worst_usd(lane, work)):
             return False
         others = remaining(self._lanes, work.excluded | {lane.index})
-        return any(budget.could_reserve(_worst_usd(self._lanes[other], work)) for other in others)
+        return any(budget.could_reserve(worst_usd(self._lanes[other], work)) for other in others)
 
     async def _money_back(self, budget: Budget, worst_usd: float) -> None:
         """Calls in flight may cost less than was reserved for them; when even that is no use the budget is spent."""
@@ -342,11 +345,11 @@ class Dispatcher:
             facts = CallFacts(started_at, now_s - sent.at_s, cost_of(lane, verdict, started_at))
             self._settle(lane, work, verdict, made, facts)
             if isinstance(verdict, Failure):
-                self._keep(lane, [attempt_record(lane, request, verdict, facts)])
+                self._keep(lane, work, [attempt_record(lane, request, verdict, facts)])
         if isinstance(verdict, Failure):
             self._aftermath.follow(FailedCall(lane, work, verdict, sent, tokens, now_s, was_probe))
             return
-        self._keep(lane, done_records(lane, request, verdict, facts, work.tries.sent))
+        self._keep(lane, work, done_records(lane, request, verdict, facts, work.tries.sent))
         lane.limits.note_accepted(sent, now_s)
         lane.latency.learn(facts.latency_s)
         lane.health.note_success()
@@ -356,11 +359,11 @@ class Dispatcher:
         self._board.finish()
 
     def _put(self, records: Sequence[JournalRecord]) -> None:
-        self._safe.expect(len(records), None)
+        self._safe.expect(len(records))
         self._recorder.put(records)
 
-    def _keep(self, lane: Lane, records: Sequence[JournalRecord]) -> None:
-        self._safe.expect(len(records), lane)
+    def _keep(self, lane: Lane, work: Work, records: Sequence[JournalRecord]) -> None:
+        self._safe.expect_call(len(records), lane, work.cost)
         self._recorder.put(records)
 
     async def _exchange(self, lane: Lane, request: Request, sent: Sent) -> Reading | Failure:
@@ -419,7 +422,7 @@ class Dispatcher:
         elif isinstance(verdict, Reading) or verdict.billed is Billed.YES:
             stats.cost_usd = None
         if self._budget is not None:
-            self._budget.settle(_worst_usd(lane, work), cost)
+            self._budget.settle(worst_usd(lane, work), cost)
             self._settled.set()
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:
@@ -429,13 +432,6 @@ class Dispatcher:
         error = task.exception()
         if error is not None and self._ended is not None and not self._ended.done():
             self._ended.set_exception(error)
-
-
-def _worst_usd(lane: Lane, work: Work) -> float:
-    if lane.price is None:
-        return 0.0
-    prompt_tokens = math.ceil(work.request.prompt_tokens * lane.prompt_margin)
-    return worst_case_usd(lane.price, prompt_tokens, lane.max_output_tokens * len(work.request.rows))
 
 
 def _overdue(waited_s: float) -> Failure:

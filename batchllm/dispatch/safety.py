@@ -7,28 +7,34 @@ safe are together never more than the window, and that is all that can ever be b
 
 from collections import deque
 
+from batchllm.dispatch.exposure import Exposure
 from batchllm.dispatch.lane import Lane
 
 
 class Safety:
     """Records are counted in the order in which they are put, and become safe in that order."""
 
-    __slots__ = ("_put", "_waiting")
+    __slots__ = ("_exposure", "_put", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, exposure: Exposure) -> None:
+        self._exposure = exposure
         self._put = 0
-        self._waiting: deque[tuple[int, Lane]] = deque()
+        self._waiting: deque[tuple[int, Lane, int | None]] = deque()
 
-    def expect(self, records: int, lane: Lane | None) -> None:
-        """So many records are about to be put; `lane` holds a place until they are safe."""
+    def expect(self, records: int) -> None:
+        """So many records are about to be put."""
         self._put += records
-        if lane is not None:
-            self._waiting.append((self._put, lane))
+
+    def expect_call(self, records: int, lane: Lane, cost: int | None) -> None:
+        """The same; they are those of a call, which holds a place of `lane` until they are safe."""
+        self._put += records
+        self._waiting.append((self._put, lane, cost))
 
     def note_committed(self, records: int) -> None:
         """Of all records put so far, so many are safe."""
         waiting = self._waiting
         while waiting and waiting[0][0] <= records:
-            lane = waiting.popleft()[1]
+            _, lane, cost = waiting.popleft()
             lane.window.leave()
+            self._exposure.leave(cost)
             lane.stats.in_flight = lane.window.in_flight

@@ -27,6 +27,7 @@ from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
 from batchllm.engine.footprint import check_room
 from batchllm.engine.identity import identity_of, way_of_reading
+from batchllm.engine.interruption import told_interruption
 from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.engine.watchdog import watching_loop
@@ -316,11 +317,8 @@ class _Run:
         check_room(self._out, self._checked.task, answers, free_bytes(self._out), self._options.say)
 
     def _report_interruption(self, journal: Journal) -> None:
-        before = journal.interrupted
-        if before is not None and before.in_flight_max:
-            self._options.say(
-                f"the last run was killed: up to {before.in_flight_max:,} calls were in flight and may be paid twice"
-            )
+        if journal.interrupted is not None and journal.interrupted.calls:
+            self._options.say(told_interruption(journal.interrupted))
 
     @contextmanager
     def _simulators(self) -> Iterator[dict[int, str]]:

@@ -43,13 +43,15 @@ _LEAST_BYTES = 512
 _DRAFT = "journal.new"
 _MOST = 2**63 - 1
 
+#: `exposed_calls` and `exposed_usd` are what a kill may have paid for in vain; NULL is money that nobody can bound.
 #: `seq` has AUTOINCREMENT because a number must never come back: without it SQLite starts at 1 again once a drain has
 #: emptied the table, and a part's `hi_seq` would then speak of other rows.
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, ended REAL, pid INTEGER NOT NULL, host TEXT NOT NULL,
-    version TEXT NOT NULL, in_flight_max INTEGER NOT NULL DEFAULT 0, exit_code INTEGER, clean INTEGER NOT NULL DEFAULT 0
+    version TEXT NOT NULL, exposed_calls INTEGER NOT NULL DEFAULT 0, exposed_usd REAL DEFAULT 0.0, exit_code INTEGER,
+    clean INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE lanes (
     lane INTEGER PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,

@@ -66,10 +66,15 @@ T = TypeVar("T")
 
 
 class Interrupted(NamedTuple):
-    """An earlier run that did not end of its own accord. So many of its calls may be paid for without an answer."""
+    """The latest runs, as far as they did not end of their own accord: so many in a row, the first of them so early.
+
+    So many of their calls may be paid for without an answer, for so much at most; None when nobody can bound it.
+    """
 
     started_s: float
-    in_flight_max: int
+    runs: int
+    calls: int
+    usd: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,6 @@ class Journal:
         self._space = Space(store.layout, tuning.free_bytes, tuning.disk)
         self._watch = Watch(store.layout, tuning.disk.say)
         self._has_full_part = False
-        self._in_flight: int | None = None  # noted, and still to be stored
         self._id = ""
         self._database.fence()
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
@@ -241,26 +245,28 @@ class Journal:
         """
         self._called(lambda: self._renew(renewal, state))
 
-    def note_in_flight(self, cap: int) -> None:
-        """So many calls may be in flight from now on: what a hard kill may have paid for in vain."""
+    async def expose(self, calls: int, usd: float | None) -> None:
+        """So many calls may be out from now on, worth so much at most. Returns when that is committed.
 
-        def store() -> None:
-            self._in_flight = cap
-            try:
-                with self._database.transaction() as connection:
-                    self._store_in_flight(connection)
-                self._in_flight = None
-            except FullDiskError:
-                return  # it goes with the next commit, which meets the full disk as well
+        For a run that was started. What was said before is never taken back: max() of a NULL is NULL.
+        """
 
-        self._writer.post(store)
+        while not await self._writer.perform(lambda: self._expose(calls, usd)):
+            await self.room()
 
-    def _store_in_flight(self, connection: sqlite3.Connection) -> None:
-        """With the next commit where the disk had no space for it before."""
-        connection.execute(
-            "UPDATE runs SET in_flight_max = max(in_flight_max, ?) WHERE run = ?",
-            (self._in_flight, self._database.run),
-        )
+    def _expose(self, calls: int, usd: float | None) -> bool:
+        """False where the disk had no space for it: the run is paused then, and the ballast is not for new calls."""
+        try:
+            with self._database.transaction() as connection:
+                connection.execute(
+                    "UPDATE runs SET exposed_calls = max(exposed_calls, ?), exposed_usd = max(exposed_usd, ?)"
+                    " WHERE run = ?",
+                    (calls, usd, self._database.run),
+                )
+        except FullDiskError as error:
+            self._space.meet_full_part(self._clock.monotonic_s(), error)
+            return False
+        return True
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_commit: Callable[[Counts], None] | None = None
@@ -461,10 +467,7 @@ class Journal:
                     while len(lines) - start >= together:
                         connection.execute(sql, flat(lines[start : start + together]))
                         start += together
-            if self._in_flight is not None:
-                self._store_in_flight(connection)
             self._database.store_counts(connection, counts)
-        self._in_flight = None
         return harvest, counts
 
     def _begin(self, version: str) -> None:
@@ -570,6 +573,10 @@ def _fitting(queue: QueueLimits, disk: DiskRules) -> QueueLimits:
 
 
 def _interrupted(database: Database) -> Interrupted | None:
-    """The last run, if it did not end by itself."""
-    last = database.rows("SELECT started, in_flight_max, clean FROM runs ORDER BY run DESC LIMIT 1")
-    return Interrupted(last[0][0], last[0][1]) if last and not last[0][2] else None
+    """The runs since the last one that ended by itself: one that is killed while it starts tells nobody of another."""
+    found = database.rows(
+        "SELECT min(started), count(*), total(exposed_calls), total(exposed_usd), count(exposed_usd) FROM runs"
+        " WHERE run > (SELECT coalesce(max(run), 0) FROM runs WHERE clean)"
+    )
+    started_s, runs, calls, usd, priced = found[0]
+    return Interrupted(started_s, runs, int(calls), usd if priced == runs else None) if runs else None

@@ -128,7 +128,7 @@ class Writer:
 
     async def flush(self) -> None:
         """Everything put so far is committed when this returns; FullDiskError while that is not possible."""
-        await asyncio.wrap_future(self._submit(self._raise_holding))
+        await self.perform(self._raise_holding)
         self.raise_error()
 
     def _raise_holding(self) -> None:
@@ -139,9 +139,9 @@ class Writer:
         """Run `work` between commits, after what has been put; waits for it."""
         return self._submit(work).result()
 
-    def post(self, work: Callable[[], None]) -> None:
-        """Like `call`, without waiting; an error stops the run."""
-        self._submit(work).add_done_callback(self._note_post)
+    async def perform(self, work: Callable[[], T]) -> T:
+        """Like `call`, for the loop's thread while the writer runs: the loop goes on meanwhile."""
+        return await asyncio.wrap_future(self._submit(work))
 
     async def stop(self) -> None:
         """Commit what is there and end the thread."""
@@ -195,11 +195,6 @@ class Writer:
         if self._thread is None:
             self._round()
         return future
-
-    def _note_post(self, done: "Future[None]") -> None:
-        error = done.exception()
-        if error is not None:
-            self._fail(error)
 
     def _run(self) -> None:
         while True:

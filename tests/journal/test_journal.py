@@ -149,18 +149,34 @@ def test_with_routing_all_a_failure_without_a_lane_counts_for_each_lane(kit, out
     assert kit.read(out, "failures")["row"].to_pylist() == [1]
 
 
-def test_a_run_that_did_not_end_is_reported_with_what_was_in_flight(kit, out):
+def exposed(kit, out, *told, clean=False):
+    """A run that says how many calls may be out and what they are worth."""
     journal = kit.open_journal(out, clock=kit.Clock(1000.5))
-    assert journal.interrupted is None
-    journal.note_in_flight(40)
-    journal.note_in_flight(25)
-    close(journal, clean=False)
-    journal = kit.open_journal(out)
-    assert journal.interrupted == Interrupted(1000.5, 40)
-    close(journal)
-    journal = kit.open_journal(out)
-    assert journal.interrupted is None
-    close(journal)
+    for calls, usd in told:
+        asyncio.run(journal.expose(calls, usd))
+    close(journal, clean=clean)
+    return journal.interrupted
+
+
+def test_a_run_that_did_not_end_is_reported_with_the_most_that_was_in_flight(kit, out):
+    assert exposed(kit, out, (40, 0.5), (25, 0.75)) is None
+    assert exposed(kit, out, clean=True) == Interrupted(1000.5, 1, 40, 0.75)
+    assert exposed(kit, out, clean=True) is None
+
+
+def test_a_run_that_is_killed_at_its_start_does_not_hide_the_one_before_it(kit, out):
+    exposed(kit, out, (40, 0.5))
+    exposed(kit, out)
+    exposed(kit, out, (4, 0.25))
+    assert exposed(kit, out, clean=True) == Interrupted(1000.5, 3, 44, 0.75)
+
+
+@pytest.mark.parametrize("told", [[(4, None)], [(4, 0.5), (4, None)], [(4, None), (8, 0.5)]])
+def test_money_that_nobody_can_bound_stays_unknown(kit, out, told):
+    exposed(kit, out, (40, 0.5))
+    exposed(kit, out, *told)
+    found = exposed(kit, out, clean=True)
+    assert (found.calls, found.usd) == (40 + told[-1][0], None)
 
 
 def test_the_input_is_remembered_once_something_of_it_is_finished(kit, out):

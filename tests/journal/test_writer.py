@@ -362,10 +362,16 @@ async def test_an_error_of_a_call_is_its_callers(writer):
     await writer.flush()
 
 
-async def test_an_error_of_a_posted_call_stops_the_run(writer):
-    writer.post(lambda: 1 / 0)
-    with pytest.raises(InvariantError, match="division by zero"):
-        await writer.flush()
+async def test_the_loop_goes_on_while_it_waits_for_a_call_and_has_its_result_or_its_error(kit, writer, store):
+    store.gate.clear()
+    writer.put([kit.attempt(0)])
+    waiting = asyncio.create_task(writer.perform(lambda: len(store.commits)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    store.gate.set()
+    assert await waiting == 1
+    with pytest.raises(ZeroDivisionError):
+        await writer.perform(lambda: 1 / 0)
 
 
 async def test_commits_are_told_on_the_loops_thread(kit, store):

@@ -1,0 +1,36 @@
+"""What a start says about runs before it that were killed."""
+
+import pytest
+
+from batchllm.engine.interruption import shown_up, told_interruption
+from batchllm.journal import Interrupted
+
+
+def test_calls_and_money_that_may_be_paid_twice_are_told() -> None:
+    assert told_interruption(Interrupted(0.0, 1, 1_024, 1.005)) == (
+        "the last run did not end by itself: up to 1,024 calls were in flight and may be paid twice, for at most $1.01"
+    )
+
+
+def test_several_runs_are_told_together() -> None:
+    assert "the last 3 runs did not end by themselves" in told_interruption(Interrupted(0.0, 3, 64, 0.0))
+
+
+def test_an_unknown_price_is_not_shown_as_nothing() -> None:
+    told = told_interruption(Interrupted(0.0, 1, 64, None))
+    assert "$" not in told
+    assert "not known (no price, or no max_tokens)" in told
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [
+        (0.0, "0.000000"),
+        (1e-9, "0.000001"),
+        (0.0123451, "0.012346"),
+        (1.001, "1.01"),
+        (12_345.0, "12,345.00"),
+    ],
+)
+def test_money_is_never_rounded_down(usd: float, shown: str) -> None:
+    assert shown_up(usd) == shown

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "saturation": ("benchmarks.saturation", "limits as the provider sees them"),
     "backfill": ("benchmarks.backfill", "a changed input over a large record"),
     "memory": ("benchmarks.memory", "peak memory of long runs"),
+    "durability": ("benchmarks.durability.__main__", "kills, failing disks, and how soon an answer is safe"),
     _PEERS: ("benchmarks.peers.__main__", "other runners, same server, same run"),
 }
 

@@ -133,16 +133,6 @@ async def test_a_flush_that_is_cancelled_does_not_end_the_writer(kit, writer, st
     assert len(store.commits) == 2
 
 
-@pytest.fixture
-async def patient(store):
-    """Waits for ever after a commit of four records or more, if nothing ends the wait."""
-    limits = QueueLimits(rows=100, busy_records=4, gathered_records=6, gather_s=threading.TIMEOUT_MAX)
-    writer = Writer(store, limits)
-    writer.start(asyncio.get_running_loop(), None)
-    yield writer
-    await writer.stop()
-
-
 async def committed(writer, records: int) -> None:
     """Return when so many of all records put are committed, without asking the writer for anything."""
     told = asyncio.Event()
@@ -150,36 +140,11 @@ async def committed(writer, records: int) -> None:
     await told.wait()
 
 
-async def test_after_a_large_commit_more_is_gathered_for_the_next_one(kit, patient, store):
-    patient.put([kit.attempt(row) for row in range(4)])
-    await committed(patient, 4)
-    for row in range(4, 10):
-        patient.put([kit.attempt(row)])
-    await committed(patient, 10)
-    assert [len(commit) for commit in store.commits] == [4, 6]
-
-
-async def test_after_a_small_commit_nothing_is_held_back(kit, patient, store):
-    for row in range(3):
-        patient.put([kit.attempt(row)])
-        await committed(patient, row + 1)
-    assert [len(commit) for commit in store.commits] == [1, 1, 1]
-
-
-async def test_a_flush_does_not_wait_for_more_to_gather(kit, patient, store):
-    patient.put([kit.attempt(row) for row in range(4)])
-    await committed(patient, 4)
-    patient.put([kit.attempt(4)])
-    await patient.flush()
-    assert [len(commit) for commit in store.commits] == [4, 1]
-
-
-async def test_a_stop_does_not_wait_for_more_to_gather(kit, patient, store):
-    patient.put([kit.attempt(row) for row in range(4)])
-    await committed(patient, 4)
-    patient.put([kit.attempt(4)])
-    await patient.stop()
-    assert [len(commit) for commit in store.commits] == [4, 1]
+async def test_nothing_is_held_back_after_a_commit_of_any_size(kit, writer, store):
+    for size in (1, 1, 1_000, 1):
+        writer.put([kit.attempt(row) for row in range(size)])
+        await committed(writer, sum(map(len, store.commits)) + size)
+    assert [len(commit) for commit in store.commits] == [1, 1, 1_000, 1]
 
 
 async def test_a_failed_commit_reaches_room_and_flush_and_nothing_is_committed_after_it(kit, writer, store):

@@ -1,0 +1,168 @@
+"""A job that is broken and taken up again: its folder, its provider's books, and the runs, each a process of its own.
+
+The provider is `batchllm simulate` in a process that lives on, with a ledger that has each request in the kernel's
+hands before it is answered. Its answers follow from the text, so that an answer at the wrong row, or another one than
+an unbroken run gives, shows. The lane is told a price and how many calls it may have in flight.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.durability.checker import Purchase, read_purchases
+from benchmarks.harness import BenchmarkError
+from benchmarks.servers import limited_server
+
+#: Dollars for a million tokens.
+INPUT_USD, OUTPUT_USD = 1.0, 2.0
+FINISHED = (0, 3)
+_MAX_TOKENS = 30
+_LONGEST_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """`rows`, of which each `bad_every`th has no text and fails without being sent."""
+
+    rows: int
+    in_flight: int
+    bad_every: int = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    code: int
+    stderr: str
+
+
+class Site:
+    """One job, of which one run goes on at a time, and states of it to begin from."""
+
+    def __init__(self, folder: Path, shape: Shape, base_url: str, ledger: Path) -> None:
+        self.folder, self.shape, self.ledger = folder, shape, ledger
+        self._start = 0
+        self._before: dict[str, list[Purchase]] = {}
+        self._state = ""
+        write_texts(folder / "rows.jsonl", shape)
+        (folder / "job.yaml").write_text(json.dumps(_job(base_url, shape.in_flight)), "utf-8")
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "batchllm", "run", "job.yaml", "--progress", "none"]
+
+    def reset(self, state: str = "") -> None:
+        """The job as it was when `state` was kept; as if it had never run, without one."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        if state:
+            shutil.copytree(self._kept(state), self.out)
+        self._state, self._start = state, self.ledger_bytes
+
+    def keep(self, state: str) -> None:
+        """A copy of the output as it is, to begin from."""
+        shutil.copytree(self.out, self._kept(state))
+        self._before[state] = self.purchases
+
+    def _kept(self, state: str) -> Path:
+        return self.folder / f"kept-{state}"
+
+    @property
+    def ledger_bytes(self) -> int:
+        return self.ledger.stat().st_size if self.ledger.exists() else 0
+
+    @property
+    def purchases(self) -> list[Purchase]:
+        """All that was bought for the output as it is."""
+        return self._before.get(self._state, []) + read_purchases(self.ledger, self._start)
+
+    @contextmanager
+    def started(
+        self, *, prefix: Sequence[str] = (), more: Sequence[str] = ()
+    ) -> Iterator["subprocess.Popen[str]"]:
+        """A run, or what `prefix` makes of it; killed at the end if it is still there."""
+        process = subprocess.Popen(
+            [*prefix, *self.command, *more],
+            cwd=self.folder,
+            env={**os.environ, "NO_COLOR": "1", "BATCHLLM_STATE_DIR": str(self.folder / "state")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, 9)
+            process.communicate()
+
+    def run(self, *, prefix: Sequence[str] = (), more: Sequence[str] = ()) -> Ended:
+        """One run to its end, whatever that is."""
+        with self.started(prefix=prefix, more=more) as process:
+            return ended(process)
+
+
+def ended(process: "subprocess.Popen[str]") -> Ended:
+    try:
+        _, stderr = process.communicate(timeout=_LONGEST_S)
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"a run hung for {_LONGEST_S:.0f} s: {process.args}") from error
+    return Ended(process.returncode, stderr)
+
+
+def expect_code(run: Ended, codes: Sequence[int]) -> Ended:
+    """The run, if it ended like this. Raises BenchmarkError with what it said."""
+    if run.code not in codes:
+        raise BenchmarkError(
+            f"a run ended with {run.code}, not {' or '.join(map(str, codes))}: {run.stderr.strip()}"
+        )
+    return run
+
+
+@contextmanager
+def site(folder: Path, shape: Shape, *, median_s: float, p99_s: float) -> Iterator[Site]:
+    """A job in `folder` (new) with a provider of its own."""
+    folder.mkdir(parents=True)
+    ledger = folder / "ledger.jsonl"
+    options = ["--latency", str(median_s), "--p99", str(p99_s), "--ledger", str(ledger)]
+    with limited_server(*options) as base_url:
+        yield Site(folder, shape, base_url, ledger)
+
+
+def write_texts(path: Path, shape: Shape) -> None:
+    lines = []
+    for number in range(shape.rows):
+        row = {"id": f"r{number}", "text": f"text number {number}", "gold": number % 3}
+        if number % shape.bad_every == shape.bad_every - 1:
+            del row["text"]
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _job(base_url: str, in_flight: int) -> dict[str, object]:
+    lane = {
+        "provider": "custom",
+        "name": "local",
+        "model": "sim",
+        "base_url": base_url,
+        "limits": {"rpm": 1e6, "concurrency": in_flight},
+        "price": {"input": INPUT_USD, "output": OUTPUT_USD},
+    }
+    return {
+        "name": "broken",
+        "input": {"path": "rows.jsonl", "key": "id"},
+        "task": {"type": "chat", "prompt": "{{ text }}", "params": {"max_tokens": _MAX_TOKENS}},
+        "providers": [lane],
+        "retry": {"backoff_s": 0.02, "max_backoff_s": 0.2},
+        "output": {"path": "out", "carry": ["gold"]},
+    }

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from batchllm.clock import Clock, SystemClock
 from batchllm.engine.identity import identity_of
+from batchllm.engine.interruption import told_interruption
 from batchllm.errors import (
     BatchllmError,
     ChangedJobError,
@@ -109,11 +110,8 @@ def _opened_as_it_was(
     )
     code = ExitCode.BUG
     try:
-        if journal.interrupted is not None and journal.interrupted.in_flight_max:
-            say(
-                f"the last run was killed: up to {journal.interrupted.in_flight_max:,} calls were in flight and may be"
-                " paid twice"
-            )
+        if journal.interrupted is not None and journal.interrupted.calls:
+            say(told_interruption(journal.interrupted))
         yield journal
         code = ExitCode.OK
     except BatchllmError as error:

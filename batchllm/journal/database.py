@@ -50,8 +50,8 @@ _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, ended REAL, pid INTEGER NOT NULL, host TEXT NOT NULL,
-    version TEXT NOT NULL, exposed_calls INTEGER NOT NULL DEFAULT 0, exposed_usd REAL DEFAULT 0.0, exit_code INTEGER,
-    clean INTEGER NOT NULL DEFAULT 0
+    version TEXT NOT NULL, exposed_calls INTEGER NOT NULL DEFAULT 0, exit_code INTEGER,
+    clean INTEGER NOT NULL DEFAULT 0, exposed_usd REAL
 );
 CREATE TABLE lanes (
     lane INTEGER PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
@@ -204,7 +204,7 @@ class Database:
         """A line in `runs`; the journal is this run's until another one fences it off."""
         with self.transaction() as connection:
             run = connection.execute(
-                "INSERT INTO runs (started, pid, host, version) VALUES (?, ?, ?, ?)",
+                "INSERT INTO runs (started, pid, host, version, exposed_usd) VALUES (?, ?, ?, ?, 0.0)",
                 (started_s, pid, host, version),
             ).lastrowid
             connection.execute("UPDATE totals SET run = ?", (run,))

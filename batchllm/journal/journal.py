@@ -575,8 +575,9 @@ def _fitting(queue: QueueLimits, disk: DiskRules) -> QueueLimits:
 def _interrupted(database: Database) -> Interrupted | None:
     """The runs since the last one that ended by itself: one that is killed while it starts tells nobody of another."""
     found = database.rows(
-        "SELECT min(started), count(*), total(exposed_calls), total(exposed_usd), count(exposed_usd) FROM runs"
+        "SELECT min(started), count(*), total(exposed_calls), total(exposed_usd),"
+        " total(exposed_calls > 0 AND exposed_usd IS NULL) FROM runs"
         " WHERE run > (SELECT coalesce(max(run), 0) FROM runs WHERE clean)"
     )
-    started_s, runs, calls, usd, priced = found[0]
-    return Interrupted(started_s, runs, int(calls), usd if priced == runs else None) if runs else None
+    started_s, runs, calls, usd, unpriced = found[0]
+    return Interrupted(started_s, runs, int(calls), None if unpriced else usd) if runs else None

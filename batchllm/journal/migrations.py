@@ -24,6 +24,10 @@ MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType(
             "ALTER TABLE results ADD COLUMN body TEXT",
             "ALTER TABLE failures ADD COLUMN body TEXT",
         ),
+        2: (
+            "ALTER TABLE runs RENAME COLUMN in_flight_max TO exposed_calls",
+            "ALTER TABLE runs ADD COLUMN exposed_usd REAL",
+        ),
     }
 )
 

@@ -80,6 +80,11 @@ class Site:
         return self.ledger.stat().st_size if self.ledger.exists() else 0
 
     @property
+    def has_bought(self) -> bool:
+        """Whether anything was bought since the last `reset`."""
+        return self.ledger_bytes > self._start
+
+    @property
     def purchases(self) -> list[Purchase]:
         """All that was bought for the output as it is."""
         return self._before.get(self._state, []) + read_purchases(self.ledger, self._start)
@@ -164,5 +169,6 @@ def _job(base_url: str, in_flight: int) -> dict[str, object]:
         "task": {"type": "chat", "prompt": "{{ text }}", "params": {"max_tokens": _MAX_TOKENS}},
         "providers": [lane],
         "retry": {"backoff_s": 0.02, "max_backoff_s": 0.2},
+        "disk_wait_s": 0,  # a disk that is said to be full stays so
         "output": {"path": "out", "carry": ["gold"]},
     }

@@ -145,7 +145,7 @@ async def _carried_out(checked: CheckedJob, journal: Journal, watch: StopWatch) 
         is_finished=journal.finished.has_row,
     )
     parts = RunParts(
-        source=checked.source,
+        batches=checked.source.batches,
         planner=planner,
         journal=journal,
         dispatcher=Dispatcher(lanes, recorder=watch, policy=RetryPolicy(), stats=stats, clock=clock),
@@ -153,7 +153,6 @@ async def _carried_out(checked: CheckedJob, journal: Journal, watch: StopWatch) 
         clock=clock,
         units=0,
         is_whole=False,  # it is sealed and not completed: what comes after the last commit is not of interest here
-        limit=None,
         drain_timeout_s=60.0,
     )
     start_s, start_cpu_s = time.monotonic(), time.process_time()

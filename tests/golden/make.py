@@ -82,8 +82,8 @@ JOBS = {
         {**lane("one", latency={"median_s": 0.05}), "limits": {"concurrency": 2}},
     ),
 }
-#: Of what a run leaves: the lock and SQLite's shared memory are a process's own, the summary speaks of a machine.
-_LEFT_OUT = shutil.ignore_patterns("lock", "*-shm", "summary.txt")
+#: Of what a run leaves: lock, ballast and shared memory are a process's own, the summary speaks of a machine.
+_LEFT_OUT = shutil.ignore_patterns("lock", "ballast", "*-shm", "summary.txt")
 
 
 def write_job(folder: Path, spec: Mapping[str, Any]) -> Path:

@@ -33,6 +33,9 @@ class Source(Protocol):
     def chosen(self, wanted: bytearray, file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
         """Of what `batches` gives, the rows whose byte in `wanted` (by ordinal) is 1; `file_rows` is of `mark`."""
 
+    def check_unchanged(self) -> None:
+        """Raises InputDataError when the input is not what it was when the source was opened."""
+
     def stamps(self) -> Sequence[object]:
         """What tells cheaply whether the input is still the same, as JSON values; nothing is read for it."""
 

@@ -60,7 +60,9 @@ def run_command(
     Rows that an earlier run has finished are not sent again: after a stop or a crash, run the same command. The exit
     code is 0 when every row is answered, 3 when some failed, 130 after Ctrl-C; the README has the whole table.
     """
-    _refuse_pairs(retry_failed=retry_failed, only_missing=only_missing, new_run=new_run, keep_old=keep_old)
+    _refuse_pairs(
+        limit=limit, retry_failed=retry_failed, only_missing=only_missing, new_run=new_run, keep_old=keep_old
+    )
     from batchllm.engine.local import Options, execute
     from batchllm.spec.loading import load_job
 
@@ -83,11 +85,15 @@ def run_command(
     return summary.exit_code
 
 
-def _refuse_pairs(*, retry_failed: bool, only_missing: bool, new_run: bool, keep_old: bool) -> None:
+def _refuse_pairs(
+    *, limit: int | None, retry_failed: bool, only_missing: bool, new_run: bool, keep_old: bool
+) -> None:
     if retry_failed and only_missing:
         raise click.UsageError(
             "--retry-failed and --only-missing: rows that failed, or rows without an outcome?"
         )
+    if retry_failed and limit is not None:
+        raise click.UsageError("--retry-failed takes all rows that failed: it goes without --limit")
     if new_run and (keep_old or retry_failed or only_missing):
         raise click.UsageError("--new-run asks all rows again: it goes with none of the others")
 

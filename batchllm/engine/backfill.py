@@ -49,13 +49,14 @@ class Backfill:
     marked: Marked
     stamps_json: str
     keeps_changed: bool = False
+    trusts_marks: bool = True
 
     def take_up(self) -> Changes:
         """Make the record that of the input. Raises InputDataError for missing and repeated keys."""
         old_rows = self.journal.input_rows
-        old_marks = self.journal.input_marks(self.marked.basis)
-        # In a record of several versions of the job a digest may be of another version: only marks tell what changed.
-        is_blind = old_marks is None and self.journal.is_mixed
+        old_marks = self.journal.input_marks(self.marked.basis) if self.trusts_marks else None
+        # In a record of several versions of the job a digest may be of another version, and tells nothing.
+        is_blind = self.journal.is_mixed
         matches = match_marks(old_marks or NO_MARKS, marks_of(self.marked.marks))
         was_finished = _flags(self.journal.finished.rows(old_rows), old_rows)
         wanted = _wanted(matches, was_finished)
@@ -100,9 +101,8 @@ class Backfill:
             for row in batch:
                 if isinstance(row, KeylessRow):
                     self._refuse_repeats()
-                if row.key is not None:
-                    carry = row.carry if isinstance(row, Row) else b"[]"
-                    chunk.add(row.ordinal, row.key, asked_digest(self.task, row), carry)
+                if isinstance(row, Row) and row.key is not None:
+                    chunk.add(row.ordinal, row.key, asked_digest(self.task, row), row.carry)
             keys.add([row.key for row in batch if isinstance(row, Row)])
             if chunk.is_full:
                 yield chunk
@@ -150,7 +150,7 @@ class _Found:
 
     def look_up(self, chunk: _Chunk) -> None:
         keys = self._journal.key_column(chunk.keys)
-        seen: set[int] = set()
+        known: dict[int, tuple[int, set[str]]] = {}
         for batch in self._journal.known_rows():
             at = pc.index_in(batch.column(0), value_set=keys)
             hits = at.is_valid()
@@ -167,15 +167,19 @@ class _Found:
             for index, row, digest, place in lines:
                 if place is not None:
                     self.is_twice |= place != chunk.ordinals[index]
-                elif index not in seen:
-                    seen.add(index)
-                    self._judge(chunk, index, row, digest)
+                    continue
+                first_row, digests = known.setdefault(index, (row, set()))
+                if row == first_row:
+                    digests.add(digest)
+        for index, (row, digests) in known.items():
+            self._judge(chunk, index, row, digests)
         self._carries.add(self._carried)
         self._carried = []
         pa.default_memory_pool().release_unused()
 
-    def _judge(self, chunk: _Chunk, index: int, old_row: int, digest: str) -> None:
-        is_same = digest == chunk.digests[index].hex()
+    def _judge(self, chunk: _Chunk, index: int, old_row: int, digests: set[str]) -> None:
+        """`digests` of all that the record holds for the row: each lane may have been asked another version of it."""
+        is_same = digests == {chunk.digests[index].hex()}
         if not is_same and not self._keeps_changed:
             self.changed += 1
             return

@@ -92,7 +92,7 @@ def find_dedupe(
 ) -> Dedupe:
     """Of the first `limit` rows, those that ask what an earlier one asks, or what was answered in an earlier run."""
     asked = _Asked()
-    if journal.counts.ok:
+    if journal.counts.ok and not journal.is_mixed:  # there an answer may be of another version of the job
         asked.add_known(journal)
     known = len(asked.ordinals)
     asked.add_open(source, task, table.rows if limit is None else limit, is_finished)

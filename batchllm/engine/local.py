@@ -155,6 +155,8 @@ class _Run:
         return found if len(found) else None
 
     def _finish(self, journal: Journal) -> None:
+        self._checked.source.check_unchanged()
+        journal.note_input_read_whole()
         if self._dedupe is not None:
             copied = self._dedupe.fill(journal)
             self._stats.ok += copied.ok
@@ -295,14 +297,22 @@ class _Run:
     def _compared(self, journal: Journal) -> InputTable:
         stamps = self._stamps()
         marked = self._checked.source.mark()
-        if marked.digest == journal.input_digest and not self._has_stale(journal):
-            if journal.input_marks(marked.basis) is None:
-                journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks, marked.basis))
-            elif journal.input_stamps != stamps:
+        # What was answered may have been read from other bytes than the marks are of, unless the file is untouched
+        # since, or a run has read it to its end.
+        is_certain = journal.is_input_read_whole or journal.input_stamps == stamps
+        has_marks = is_certain and journal.input_marks(marked.basis) is not None
+        if marked.digest == journal.input_digest and has_marks and not self._has_stale(journal):
+            if journal.input_stamps != stamps:
                 journal.set_input_stamps(stamps)
             return InputTable(marked.rows, tuple(marked.file_rows))
         backfill = Backfill(
-            self._checked.source, self._checked.task, journal, marked, stamps, self._options.only_missing
+            self._checked.source,
+            self._checked.task,
+            journal,
+            marked,
+            stamps,
+            keeps_changed=self._options.only_missing,
+            trusts_marks=is_certain,
         )
         self._changes = backfill.take_up()
         return InputTable(marked.rows, tuple(marked.file_rows))

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchllm.journal.files import Kind
+from batchllm.journal.finished import Finished
 from batchllm.journal.parts import Draft, Intent, Sealed, Store, abandon_all, publish, read_part
-from batchllm.journal.recall import gather
+from batchllm.journal.recall import check_units, gather
 from batchllm.records import Key
 
 _COPIED: tuple[Kind, ...] = ("output", "failures")
@@ -40,10 +41,10 @@ class Copied(NamedTuple):
     failed: int
 
 
-def copy_outcomes(store: Store, requests: CopyRequests) -> Copied:
+def copy_outcomes(store: Store, requests: CopyRequests, done: Finished) -> Copied:
     """New parts with a line for each outcome of the originals, in one transaction. Everything is drained already."""
     counts = store.database.counts()
-    maker = _Copies(store, requests)
+    maker = _Copies(store, requests, done)
     try:
         for kind in _COPIED:
             for part in store.parts(kind):
@@ -58,6 +59,7 @@ def copy_outcomes(store: Store, requests: CopyRequests) -> Copied:
             [*store.parts("output"), *sealed["output"]],
             [*store.parts("failures"), *sealed["failures"]],
         )
+        check_units(finished)
     except BaseException:
         abandon_all(store, maker.intents)
         raise
@@ -70,8 +72,9 @@ def copy_outcomes(store: Store, requests: CopyRequests) -> Copied:
 class _Copies:
     """Copied lines gather until they fill a part; each part is sorted in itself."""
 
-    def __init__(self, store: Store, requests: CopyRequests) -> None:
+    def __init__(self, store: Store, requests: CopyRequests, done: Finished) -> None:
         self._store = store
+        self._done = done
         self._requests = requests
         self._originals = pa.array(requests.originals, pa.int64())
         self._waiting: list[pa.RecordBatch] = []
@@ -96,12 +99,14 @@ class _Copies:
         for line, row in enumerate(batch.column("row").to_pylist()):
             at.setdefault(row, []).append(line)
         hashes = batch.column("request_hash").to_pylist()
+        slots = self._slots(batch)
         wanted = pc.indices_nonzero(pc.is_in(self._originals, value_set=batch.column("row"))).to_pylist()
         lines: list[int] = []
         copies: list[int] = []
         for number in wanted:
             for line in at[self._requests.originals[number]]:
-                if hashes[line] == self._requests.digests[number]:
+                is_same = hashes[line] == self._requests.digests[number]
+                if is_same and self._is_open(self._requests.ordinals[number], slots[line]):
                     lines.append(line)
                     copies.append(number)
             if len(lines) >= self._store.sizes.slice_rows:
@@ -109,6 +114,15 @@ class _Copies:
                 lines, copies = [], []
         if lines:
             yield pa.array(lines, pa.int64()), copies
+
+    def _slots(self, batch: pa.RecordBatch) -> list[int | None]:
+        """Of each line; None where a failure speaks for all that the row still owed."""
+        units, slots = self._store.tables.units(batch).to_pylist(), self._done.slots
+        return [None if unit is None else unit % slots for unit in units]
+
+    def _is_open(self, row: int, slot: int | None) -> bool:
+        """A lane that has answered the row itself is not asked for a copy."""
+        return bool(self._done.open_slots(row)) if slot is None else not self._done.has(row, slot)
 
     def _copied(self, kind: Kind, batch: pa.RecordBatch, copies: list[int]) -> pa.RecordBatch:
         requests, tables = self._requests, self._store.tables

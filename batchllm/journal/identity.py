@@ -90,7 +90,8 @@ def adopt(
     changed = _change(database, identity, (values["slots"], values["slot_lanes"]), schemas, keeps_old)
     if changed is not None and holds_value(database):
         raise changed
-    is_mixed = keeps_old and database.meta("fingerprint") not in (None, identity.fingerprint)
+    before = database.meta("fingerprint")
+    is_mixed = keeps_old and before not in (None, identity.fingerprint)
     values["created"] = database.meta("created") or repr(created_s)
     with database.transaction() as connection:
         if changed is not None:
@@ -99,6 +100,7 @@ def adopt(
             store_meta(connection, name, value)
         if is_mixed and holds_value(database):
             store_meta(connection, "mixed", "1")
+            store_meta(connection, "kept_fingerprint", before or "")
 
 
 def meta_values(

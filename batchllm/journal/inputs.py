@@ -63,6 +63,15 @@ class InputRecord:
     def stale(self) -> int:
         return int(self._database.meta("input_stale") or 0)
 
+    @property
+    def is_read_whole(self) -> bool:
+        """Whether a run has read it to its end, and it was still the same."""
+        return self._database.meta("input_read_whole") == "1"
+
+    def store_read_whole(self, *, is_whole: bool) -> None:
+        with self._database.transaction() as connection:
+            store_meta(connection, "input_read_whole", str(int(is_whole)))
+
     def marks(self, basis: str) -> Marks | None:
         """None when they were never kept, are of something else, or are not whole."""
         if self._database.meta("input_basis") != basis:
@@ -101,6 +110,8 @@ class InputRecord:
             store_meta(connection, "input_stamps", state.stamps_json)
             store_meta(connection, "input_marks", name)
             store_meta(connection, "input_basis", state.basis)
+            store_meta(connection, "input_read_whole", "0")
+            connection.execute("DELETE FROM meta WHERE name = 'spent_complete_usd'")
             store_meta(connection, "input_stale", str(state.stale))
 
         return write

@@ -38,7 +38,7 @@ from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import Sizes, Store, read_part
-from batchllm.journal.recall import failed_rows, recall
+from batchllm.journal.recall import failed_rows, recall, rows_end
 from batchllm.journal.recovery import purge, recover
 from batchllm.journal.renewal import Renewal, known_rows, renew
 from batchllm.journal.sealing import (
@@ -189,10 +189,13 @@ class Journal:
 
     @property
     def input_digest(self) -> str | None:
-        """The input that the outcomes belong to; None as long as there are none, for then any input will do."""
+        """The input that the outcomes belong to, empty when nobody knows any more which it was.
+
+        None as long as there are no outcomes, for then any input will do.
+        """
         if not self._counts.ok + self._counts.failed:
             return None
-        return self._writer.call(lambda: self._input.digest)
+        return self._writer.call(lambda: self._input.digest) or ""
 
     @property
     def input_stamps(self) -> str | None:
@@ -206,7 +209,16 @@ class Journal:
 
     @property
     def input_rows(self) -> int:
-        return self._writer.call(lambda: self._input.rows)
+        """Of the input that the outcomes belong to; more where outcomes stand beyond its end."""
+        return self._writer.call(lambda: max(self._input.rows, rows_end(self._store)))
+
+    @property
+    def is_input_read_whole(self) -> bool:
+        """Whether what was read for the outcomes is certain to be what the digest and the marks are of."""
+        return self._writer.call(lambda: self._input.is_read_whole)
+
+    def note_input_read_whole(self) -> None:
+        self._called(lambda: self._input.store_read_whole(is_whole=True))
 
     @property
     def input_stale(self) -> int:
@@ -274,6 +286,8 @@ class Journal:
         """Begin to write. `on_commit` hears the counts on the loop's thread, after commits."""
         if is_complete(self._database):
             mark_incomplete(self._store, self._clock.wall_s())
+        if self._input.is_read_whole:
+            self._input.store_read_whole(is_whole=False)  # what comes now may be read from other bytes
         self._writer.start(loop, None if on_commit is None else lambda: on_commit(self._counts))
 
     def put(self, records: Sequence[JournalRecord]) -> None:
@@ -409,8 +423,7 @@ class Journal:
         spilled = read_spill(path)
         if spilled is None:
             return
-        last_run = self._database.rows("SELECT max(run) FROM runs WHERE run < ?", (self._database.run,))
-        missing = spilled.missing(last_run[0][0], self._counts.ok, self._counts.attempts)
+        missing = spilled.missing(self._last_settled_run(), self._counts.ok, self._counts.attempts)
         if missing is None:
             aside = path.with_name(f"{path.name}-unused-{self._database.run}")
             path.rename(aside)
@@ -476,8 +489,22 @@ class Journal:
         self._database.claim(now_s, pid=os.getpid(), host=host, version=version)
         owner = self._database.meta("journal_id") or self._new_id()
         self._id = f"{owner}-{(self._database.meta('fingerprint') or '')[:16]}"
-        if self._tuning.disk.spill is not None:
-            self._take_in(spill_path(self._tuning.disk.spill, self._id))
+        folder = self._tuning.disk.spill
+        if folder is not None:
+            kept = self._database.meta("kept_fingerprint")
+            if kept is not None:  # answers of the job as it was, which is to be kept
+                self._take_in(spill_path(folder, f"{owner}-{kept[:16]}"))
+            self._take_in(spill_path(folder, self._id))
+        with self._database.transaction() as connection:
+            store_meta(connection, "settled_run", str(self._database.run))
+
+    def _last_settled_run(self) -> int:
+        """The last run that got as far as taking in what was spilled before it: only such a one can have spilled."""
+        told = self._database.meta("settled_run")
+        if told is not None:
+            return int(told)
+        last = self._database.rows("SELECT max(run) FROM runs WHERE run < ?", (self._database.run,))
+        return int(last[0][0] or 0)
 
     def _new_id(self) -> str:
         """By which, with the job's fingerprint, a file in another folder belongs to this record and to no other one."""
@@ -496,7 +523,7 @@ class Journal:
 
     def _copy_outcomes(self, requests: CopyRequests) -> Copied:
         self._drains.drain_all()
-        copied = copy_outcomes(self._store, requests)
+        copied = copy_outcomes(self._store, requests, self.finished)
         self._recall()
         return copied
 
@@ -519,7 +546,7 @@ class Journal:
     def _renew(self, renewal: Renewal, state: InputState) -> None:
         self._drains.drain_all()
         write_input = self._input.prepare(state)
-        spent_usd = repr(self._counts.cost_usd) if is_complete(self._database) else None
+        spent_usd = self._database.meta("spent_complete_usd")  # None: the input was never complete
 
         def write(connection: sqlite3.Connection) -> None:
             write_input(connection)
@@ -561,6 +588,8 @@ class Journal:
         self._drains.drain_all()
         self._space.demand(self._clock.monotonic_s(), rewritten_bytes(self._store))
         complete_parts(self._store, self._clock.wall_s())
+        with self._database.transaction() as connection:
+            store_meta(connection, "spent_complete_usd", repr(self._counts.cost_usd))
         manifest = save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
         pa.default_memory_pool().release_unused()

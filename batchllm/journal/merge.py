@@ -63,7 +63,9 @@ def _ordered_head(parts: Sequence[PartInfo]) -> int:
         if part.min_row is not None:
             lowest = min(lowest, part.min_row)
     for index, part in enumerate(parts):
-        if part.max_row is None or part.max_row >= lowest_after[-1 - index]:
+        after = lowest_after[-1 - index]
+        # Only in output/ a row stands once; elsewhere its lines may be in two parts that follow one another.
+        if part.max_row is None or part.max_row > after or (part.kind == "output" and part.max_row == after):
             return index
     return len(parts)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchllm.errors import StorageError
+from batchllm.errors import InvariantError, StorageError
 from batchllm.journal.database import Counts
 from batchllm.journal.finished import Finished
 from batchllm.journal.lines import WHOLE_ROW
@@ -57,6 +57,25 @@ def failed_rows(store: Store) -> bytearray:
             failed.mark(batch.column("row").to_pylist())
     failed.mark(row for (row,) in store.database.rows("SELECT row FROM failures"))
     return failed.bits()
+
+
+def rows_end(store: Store) -> int:
+    """One more than the last row that has an outcome."""
+    found = store.database.rows(
+        "SELECT max(max_row) FROM parts WHERE state = 'committed' AND kind <> 'usage' UNION ALL"
+        " SELECT max(row) FROM results UNION ALL SELECT max(row) FROM failures"
+    )
+    return 1 + max((row for (row,) in found if row is not None), default=-1)
+
+
+def check_units(finished: Finished) -> None:
+    """No unit of work may have two outcomes. Before a commit that would say so. Raises InvariantError."""
+    outcomes, units = finished.ok + finished.failed, finished.marked()
+    if outcomes != units:
+        raise InvariantError(
+            f"{outcomes} outcomes for {units} units of work would be the record; it was left as it is",
+            remedy="report this as a bug; nothing is lost",
+        )
 
 
 def runs(ranks: pa.Array) -> Iterator[tuple[int, int]]:

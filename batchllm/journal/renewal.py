@@ -28,7 +28,7 @@ from batchllm.journal.parts import (
     read_part,
     verify_part,
 )
-from batchllm.journal.recall import gather
+from batchllm.journal.recall import check_units, gather
 from batchllm.matching import Places
 
 #: The row of a call whose row is no longer in the input.
@@ -67,6 +67,7 @@ def renew(store: Store, renewal: Renewal, along: Callable[[sqlite3.Connection], 
         parts = {kind: renewed.parts(store.parts(kind)) for kind in KINDS}
         publish(store, renewed.sealed)
         finished = gather(store, parts["output"], parts["failures"])
+        check_units(finished)
     except BaseException:
         abandon_all(store, renewed.intents)
         raise

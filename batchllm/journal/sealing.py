@@ -114,7 +114,11 @@ def narrow_overlap(store: Store, kind: Kind, now_s: float) -> None:
     Parts of one run overlap with their neighbours; those of a record whose rows have moved may overlap with all.
     """
     most = store.sizes.merge_parts
-    while widest_overlap(parts := plan_rewriting(store.parts(kind), store.sizes).merged) > most:
+    before = -1
+    while (wide := widest_overlap(parts := plan_rewriting(store.parts(kind), store.sizes).merged)) > most:
+        if wide == before:
+            break  # full parts of one and the same row, such as calls whose rows are gone: nothing narrows them
+        before = wide
         ordered = sorted((part for part in parts if part.rows), key=lambda part: part.min_row or 0)
         for start in range(0, len(ordered), most):
             group = ordered[start : start + most]

@@ -50,6 +50,9 @@ class FrameSource:
         """Nothing tells whether a frame is the same again but reading it."""
         return ()
 
+    def check_unchanged(self) -> None:
+        """What is in memory is its owner's to leave alone."""
+
     def scan(self) -> Scan:
         tally = Tally(None if self.shape.key is None else self.shape.key.name)
         for batch in self.batches():

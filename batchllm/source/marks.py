@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
@@ -105,10 +104,7 @@ def marks_of(batches: Iterable[Sequence[Row | BadRow]]) -> Iterator[bytes]:
 def _bytes(row: Row | BadRow) -> bytes:
     if isinstance(row, BadRow):
         return f"{row.key!r}\0{row.message}".encode("utf-8", "backslashreplace")
-    try:
-        return b"%b\0%b" % (orjson.dumps([row.key, row.values]), row.carry)
-    except TypeError:  # integers beyond 64 bits
-        return repr((row.key, row.values, row.carry)).encode("utf-8", "backslashreplace")
+    return repr((row.key, row.values, row.carry)).encode("utf-8", "backslashreplace")  # JSON has no NaN
 
 
 def chosen_of(

@@ -50,6 +50,10 @@ class FileSource:
         """What the file system said of each file, without reading it."""
         return tuple(file.stamp for file in self.files)
 
+    def check_unchanged(self) -> None:
+        for file in self.files:
+            file.check_unchanged()
+
     def scan(self) -> Scan:
         tally = Tally(None if self.shape.key is None else self.shape.key.name)
         stamps: list[FileStamp] = []

@@ -164,3 +164,29 @@ def test_a_kill_before_the_copies_costs_nothing(tmp_path: Path, monkeypatch: pyt
         assert books[0].ledger.accepted == 3
     assert (summary.ok, summary.is_complete) == (3, True)
     check(tmp_path, TEXTS)
+
+
+def test_a_lane_that_has_answered_a_row_itself_gets_no_copy(tmp_path: Path) -> None:
+    write(tmp_path, ["apple", "apple"])
+    with rig.served({"seed": 1}, {"seed": 2, "faults": {"error_rate": 1.0}}) as (urls, _):
+        lanes = [rig.lane(url, f"lane{n}") for n, url in enumerate(urls)]
+        spec = rig.job(tmp_path, lanes, routing="all", dedupe=True, retry={"max_attempts": 1})
+        rig.run(tmp_path, spec)
+        again = rig.run(tmp_path, spec, retries_failed=True)
+        assert again.is_complete
+        assert rig.run(tmp_path, spec).is_complete
+    both = [*rig.table(tmp_path, "output").select("row", "lane").rows()]
+    both += rig.table(tmp_path, "failures").select("row", "lane").rows()
+    assert sorted(both) == [(row, f"lane{lane}") for row in range(2) for lane in range(2)]
+
+
+def test_answers_that_were_kept_serve_no_new_rows(tmp_path: Path) -> None:
+    write(tmp_path, ["apple"])
+    with rig.served({}) as (urls, books):
+        spec = embedding(tmp_path, urls[0])
+        rig.run(tmp_path, spec)
+        write(tmp_path, ["apple", "apple"])
+        changed = {**spec, "providers": [{**spec["providers"][0], "model": "another"}]}
+        rig.run(tmp_path, changed, keep_old=True)
+        assert paid(books) == 2
+    assert rig.table(tmp_path, "output")["model"].to_list() == ["sim", "another"]

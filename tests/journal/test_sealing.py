@@ -241,3 +241,19 @@ def test_a_job_that_is_stopped_a_hundred_times_is_not_a_hundred_files(kit, out):
     asyncio.run(kit.run(out, [], complete(200), tuning=Tuning()))
     assert kit.read(out, "output")["row"].to_pylist() == list(range(200))
     assert [len(kit.names(out / kind)) for kind in kit.KINDS] == [1, 1, 1]
+
+
+def test_calls_whose_rows_are_gone_do_not_keep_a_completion_for_ever(kit, out):
+    """More of them than parts that may be open together: all are of the same row, -1."""
+    for first in range(0, 120, 20):
+        calls = [kit.attempt(-1) for _ in range(16)] + [kit.attempt(row) for row in range(first, first + 20)]
+        asyncio.run(
+            kit.run(
+                out, [[*calls, *[kit.done(row) for row in range(first, first + 20)]]], lambda one: one.seal()
+            )
+        )
+    manifest = asyncio.run(kit.run(out, [], complete(120)))
+    assert manifest.complete
+    rows = kit.read(out, "usage")["row"].to_pylist()
+    assert rows == sorted(rows)
+    assert len(rows) == 6 * 36

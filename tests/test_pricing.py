@@ -281,7 +281,7 @@ TOKENS = st.one_of(st.none(), st.integers(0, 10**7))
 USD = st.floats(0, 100)
 
 
-@given(USD, USD, st.one_of(st.none(), USD), st.builds(Usage, TOKENS, TOKENS, TOKENS))
+@given(USD, USD, st.one_of(st.none(), USD), st.builds(Usage, TOKENS, TOKENS, TOKENS, st.none(), st.none()))
 def test_one_rate_for_all_hours_costs_the_same_as_that_rate_told_for_each_half_of_the_day(
     input_usd: float, output_usd: float, cached_usd: float | None, usage: Usage
 ) -> None:

@@ -31,17 +31,17 @@ def assert_kept(bench: Bench, scene: Scene, call: Call, error: str | None = None
     raise AssertionError(f"no run came to {call.name} number {nth} or earlier")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.15, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 def test_a_kill_while_a_new_job_starts_loses_nothing(bench: Bench, share: float) -> None:
     assert_kept(bench, NEW, point(bench.calls(NEW), share))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.08, 0.16, 0.24, 0.32, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.16, 0.32, 0.5, 0.7, 0.9, 1.0])
 def test_a_kill_while_a_resumed_job_commits_and_completes_loses_nothing(bench: Bench, share: float) -> None:
     assert_kept(bench, RESUMED, point(bench.calls(RESUMED), share))
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("share", [0.2, 0.8])
 def test_a_kill_of_a_job_that_has_nothing_to_do_loses_nothing(bench: Bench, share: float) -> None:
     assert_kept(bench, FINISHED, point(bench.calls(FINISHED), share))
 
@@ -53,7 +53,7 @@ def test_a_kill_at_each_step_of_a_part_and_of_the_manifest_loses_nothing(bench: 
 
 
 @pytest.mark.parametrize(
-    ("scene", "share"), [(NEW, 0.3), (RESUMED, 0.1), (RESUMED, 0.4), (RESUMED, 0.95), (FINISHED, 0.5)]
+    ("scene", "share"), [(NEW, 0.3), (RESUMED, 0.1), (RESUMED, 0.95), (FINISHED, 0.5)]
 )
 def test_a_disk_that_cannot_fsync_ends_the_run_and_what_was_committed_is_kept(
     bench: Bench, scene: Scene, share: float
@@ -62,7 +62,7 @@ def test_a_disk_that_cannot_fsync_ends_the_run_and_what_was_committed_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("scene", "share"), [(NEW, 0.4), (RESUMED, 0.1), (RESUMED, 0.4), (RESUMED, 0.9), (FINISHED, 0.5)]
+    ("scene", "share"), [(NEW, 0.4), (RESUMED, 0.1), (RESUMED, 0.9), (FINISHED, 0.5)]
 )
 def test_a_disk_that_is_full_from_some_write_on_ends_the_run_and_what_was_committed_is_kept(
     bench: Bench, scene: Scene, share: float

@@ -52,18 +52,14 @@ def test_a_kill_at_each_step_of_a_part_and_of_the_manifest_loses_nothing(bench: 
     assert_kept(bench, RESUMED, calls[len(calls) // 2])
 
 
-@pytest.mark.parametrize(
-    ("scene", "share"), [(NEW, 0.3), (RESUMED, 0.1), (RESUMED, 0.95), (FINISHED, 0.5)]
-)
+@pytest.mark.parametrize(("scene", "share"), [(NEW, 0.3), (RESUMED, 0.1), (RESUMED, 0.95), (FINISHED, 0.5)])
 def test_a_disk_that_cannot_fsync_ends_the_run_and_what_was_committed_is_kept(
     bench: Bench, scene: Scene, share: float
 ) -> None:
     assert_kept(bench, scene, point(bench.own_calls(scene, SYNCS), share), "EIO")
 
 
-@pytest.mark.parametrize(
-    ("scene", "share"), [(NEW, 0.4), (RESUMED, 0.1), (RESUMED, 0.9), (FINISHED, 0.5)]
-)
+@pytest.mark.parametrize(("scene", "share"), [(NEW, 0.4), (RESUMED, 0.1), (RESUMED, 0.9), (FINISHED, 0.5)])
 def test_a_disk_that_is_full_from_some_write_on_ends_the_run_and_what_was_committed_is_kept(
     bench: Bench, scene: Scene, share: float
 ) -> None:

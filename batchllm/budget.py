@@ -35,6 +35,11 @@ class Budget:
         return self._reserved / NANO
 
     @property
+    def left(self) -> int:
+        """Nano-dollars that are not spent; what is reserved is in it."""
+        return max(0, self._limit - self._spent)
+
+    @property
     def exhausted(self) -> bool:
         """Nothing is left, whatever calls in flight may give back."""
         return self._spent >= self._limit

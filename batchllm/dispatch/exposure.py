@@ -10,7 +10,7 @@ Money is counted in whole nano-dollars, rounded up, as in `budget`.
 import math
 from typing import NamedTuple
 
-from batchllm.budget import NANO
+from batchllm.budget import NANO, Budget
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.work import Work
 from batchllm.ports import Recorder
@@ -28,13 +28,14 @@ class _Known(NamedTuple):
 
 
 class Exposure:
-    """`most`: so many calls may be exposed at all, of all lanes together."""
+    """`most`: so many calls may be exposed at all, of all lanes together; no more money than `budget` has left."""
 
-    __slots__ = ("_calls", "_cost", "_known", "_most", "_recorder")
+    __slots__ = ("_budget", "_calls", "_cost", "_known", "_most", "_recorder")
 
-    def __init__(self, recorder: Recorder, most: int) -> None:
+    def __init__(self, recorder: Recorder, most: int, budget: Budget | None = None) -> None:
         self._recorder = recorder
         self._most = most
+        self._budget = budget
         self._calls = 0
         self._cost = 0
         self._known = _Known()
@@ -72,9 +73,13 @@ class Exposure:
         if known.cost is None or cost is None:
             return _Known(calls, None)
         reached = self._cost + cost
-        if not known.cost:
-            return _Known(calls, cost * calls)
-        return _Known(calls, known.cost if reached <= known.cost else 2 * reached)
+        if reached <= known.cost:
+            return _Known(calls, known.cost)
+        return _Known(calls, max(reached, self._affordable(2 * reached if known.cost else cost * calls)))
+
+    def _affordable(self, cost: int) -> int:
+        """What is told is taken from the next run's budget after a kill, so that it is not to be more than can be."""
+        return cost if self._budget is None else min(cost, self._budget.left)
 
 
 def _larger(one: _Known, other: _Known) -> _Known:

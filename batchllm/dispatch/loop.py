@@ -101,7 +101,7 @@ class Dispatcher:
             put=self._put,
         )
         self._calls = Calls(self._note_crash)
-        self._exposure = Exposure(recorder, sum(lane.window.most for lane in lanes))
+        self._exposure = Exposure(recorder, sum(lane.window.most for lane in lanes), budget)
         self._safe = Safety(self._exposure)
         recorder.watch(self._note_committed)
         self._news = asyncio.Event()
@@ -286,12 +286,24 @@ class Dispatcher:
             await asyncio.sleep(min(max(made.ready_s - now_s, _SHORTEST_NAP_S), _LOOK_EVERY_S))
             now_s = self._clock.monotonic_s()
         work.cost = worst_cost(lane, work)
-        await self._exposure.cover(work.cost)
-        if lane.is_fit and (self._budget is None or self._budget.reserve(worst_usd(lane, work))):
+        if lane.is_fit and await self._is_secured(lane, work):
             return made
         lane.limits.settle(made, 0, now_s)
         await self._give_back(lane, work)
         return None
+
+    async def _is_secured(self, lane: Lane, work: Work) -> bool:
+        """Reserve the money, and let the record know of it; meanwhile the lane may have changed."""
+        budget = self._budget
+        if budget is not None and not budget.reserve(worst_usd(lane, work)):
+            return False
+        await self._exposure.cover(work.cost)
+        if lane.is_fit:
+            return True
+        if budget is not None:
+            budget.settle(worst_usd(lane, work), 0.0)
+            self._settled.set()
+        return False
 
     async def _give_back(self, lane: Lane, work: Work) -> None:
         """The lane may not send now, or there is no money for it."""

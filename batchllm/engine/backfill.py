@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchllm.journal import Carried, Carries, InputState, Journal, Renewal
+from batchllm.journal import Carried, Carries, Changed, InputState, Journal, Renewal
 from batchllm.matching import Marks, Matches, Places, match_marks, places_of
 from batchllm.plan import asked_digest
 from batchllm.ports import Marked, Source, Task
@@ -73,7 +73,7 @@ class Backfill:
             places = found.all_places()
             removed = pc.sum(was_finished.take(places.gone())).as_py() or 0
             stale = array("q") if is_blind else found.kept_rows
-            self.journal.renew(Renewal(places, carries), self._state(stale))
+            self.journal.renew(Renewal(places, carries, found.all_changed()), self._state(stale))
         finally:
             carries.close()
         unchanged = matches.rows + found.unchanged
@@ -142,9 +142,9 @@ class _Found:
         self._carries = carries
         self._keeps_changed = keeps_changed
         self._old, self._new = array("q"), array("q")
+        self._changed_old, self._changed_new = array("q"), array("q")
         self._carried: list[Carried] = []
         self.unchanged = 0
-        self.changed = 0
         self.kept_rows = array("q")
         self.is_twice = False  # a key stands in a row that was found by its mark, and in another one
 
@@ -181,7 +181,8 @@ class _Found:
         """`digests` of all that the record holds for the row: each lane may have been asked another version of it."""
         is_same = digests == {chunk.digests[index].hex()}
         if not is_same and not self._keeps_changed:
-            self.changed += 1
+            self._changed_old.append(old_row)
+            self._changed_new.append(chunk.ordinals[index])
             return
         if is_same:
             self.unchanged += 1
@@ -190,6 +191,13 @@ class _Found:
         self._old.append(old_row)
         self._new.append(chunk.ordinals[index])
         self._carried.append(Carried(old_row, chunk.carries[index]))
+
+    @property
+    def changed(self) -> int:
+        return len(self._changed_old)
+
+    def all_changed(self) -> Changed:
+        return Changed(numbers(self._changed_old, pa.int64()), numbers(self._changed_new, pa.int64()))
 
     def all_places(self) -> Places:
         return self._places.with_pairs(numbers(self._old, pa.int64()), numbers(self._new, pa.int64()))

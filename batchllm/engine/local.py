@@ -8,35 +8,31 @@ everything that was opened is closed again whatever happens.
 import asyncio
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
 from batchllm.engine.again import price_again
-from batchllm.engine.backfill import Backfill, Changes, ones, open_rows
+from batchllm.engine.backfill import ones, open_rows
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
 from batchllm.engine.footprint import check_room
 from batchllm.engine.identity import identity_of, way_of_reading
-from batchllm.engine.interruption import told_interruption
-from batchllm.engine.signals import RemoteStop, interrupts_for, stopping_on_signals
+from batchllm.engine.intake import Intake
+from batchllm.engine.interruption import shown_up, told_interruption
+from batchllm.engine.signals import RemoteStop, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.engine.watchdog import watching_loop
-from batchllm.errors import BatchllmError, ChangedJobError, ExitCode, InputDataError
+from batchllm.errors import BatchllmError, ChangedJobError, ExitCode
 from batchllm.events import RunStats
 from batchllm.journal import (
     DiskRules,
     Forgotten,
-    InputState,
     Journal,
     Manifest,
     OutputLock,
@@ -111,7 +107,7 @@ class _Run:
         self._out = out
         self._sections = semantic_sections(checked.job)
         self._stats = RunStats(phase="reading")
-        self._changes: Changes | None = None
+        self._intake = Intake(checked.source, checked.task, out, only_missing=options.only_missing)
         self._again: Forgotten | None = None
         self._dedupe: Dedupe | None = None
         self._copied = 0
@@ -124,7 +120,13 @@ class _Run:
         with self._opened() as journal:
             self._note_unknown_files(journal)
             manifest = read_manifest(self._out)
-            if manifest is not None and manifest.complete and self._is_settled(journal):
+            is_wanted = self._options.retries_failed and journal.counts.failed
+            if (
+                manifest is not None
+                and manifest.complete
+                and not is_wanted
+                and self._intake.is_settled(journal)
+            ):
                 return self._summary(Ending(_settled_code(manifest)), manifest)
             self._table = table = self._taken_in(journal)
             if self._options.retries_failed:
@@ -206,16 +208,6 @@ class _Run:
                 f"files that this output does not know lie among its own: {names}; move them away"
             )
 
-    def _is_settled(self, journal: Journal) -> bool:
-        """The same input again, by size, time and inode: there is nothing to read, and nothing to send."""
-        if self._options.retries_failed and journal.counts.failed:
-            return False
-        is_same = bool(self._checked.source.stamps()) and journal.input_stamps == self._stamps()
-        return is_same and not self._has_stale(journal)
-
-    def _stamps(self) -> str:
-        return orjson.dumps(self._checked.source.stamps()).decode()
-
     @contextmanager
     def _opened(self) -> Iterator[Journal]:
         checked = self._checked
@@ -252,13 +244,7 @@ class _Run:
 
     def _taken_in(self, journal: Journal) -> InputTable:
         """The rows of the input, once the record is that of this very input."""
-        if self._checked.source.shape.key is None:
-            table = self._scanned(journal)
-        elif journal.input_digest is None:
-            table = self._marked(journal)
-        else:
-            table = self._compared(journal)
-        _give_back_memory()
+        table = self._intake.take_in(journal)
         self._check_room(journal, table)
         self._report_interruption(journal)
         if not table.rows:
@@ -266,60 +252,6 @@ class _Run:
             shown = paths if isinstance(paths, str) else ", ".join(paths)
             self._options.say(f"the input {shown} has no rows: the output is complete and empty")
         return table
-
-    def _scanned(self, journal: Journal) -> InputTable:
-        """Without a key a row is its place, which must not change once something is answered."""
-        stamps = self._stamps()
-        scan = self._checked.source.scan()
-        if journal.input_digest not in (None, scan.digest):
-            raise InputDataError(
-                f"the input has changed since the answers in {self._out} were made, and without a key its rows"
-                " cannot be told apart",
-                remedy="for inputs that grow, name a column of unique values in input.key (and choose another"
-                " output.path once: the rows answered so far have no key); or put the old input back",
-            )
-        journal.set_input(InputState(scan.digest, scan.rows, stamps))
-        return InputTable(scan.rows, tuple(scan.file_rows))
-
-    def _marked(self, journal: Journal) -> InputTable:
-        """The first input of a record."""
-        source, stamps = self._checked.source, self._stamps()
-        scan = source.scan()
-        _give_back_memory()
-        marked = source.mark()
-        if marked.digest != scan.digest:
-            raise InputDataError(
-                "the input changed while it was read", remedy="start again when nothing writes to it any more"
-            )
-        journal.set_input(InputState(marked.digest, marked.rows, stamps, marked.marks, marked.basis))
-        return InputTable(marked.rows, tuple(marked.file_rows))
-
-    def _compared(self, journal: Journal) -> InputTable:
-        stamps = self._stamps()
-        marked = self._checked.source.mark()
-        # What was answered may have been read from other bytes than the marks are of, unless the file is untouched
-        # since, or a run has read it to its end.
-        is_certain = journal.is_input_read_whole or journal.input_stamps == stamps
-        has_marks = is_certain and journal.input_marks(marked.basis) is not None
-        if marked.digest == journal.input_digest and has_marks and not self._has_stale(journal):
-            if journal.input_stamps != stamps:
-                journal.set_input_stamps(stamps)
-            return InputTable(marked.rows, tuple(marked.file_rows))
-        backfill = Backfill(
-            self._checked.source,
-            self._checked.task,
-            journal,
-            marked,
-            stamps,
-            keeps_changed=self._options.only_missing,
-            trusts_marks=is_certain,
-        )
-        self._changes = backfill.take_up()
-        return InputTable(marked.rows, tuple(marked.file_rows))
-
-    def _has_stale(self, journal: Journal) -> bool:
-        """Whether rows are to be asked again that kept the answers of earlier versions of theirs."""
-        return bool(journal.input_stale) and not self._options.only_missing
 
     def _check_room(self, journal: Journal, table: InputTable) -> None:
         rows = table.rows if self._options.limit is None else min(table.rows, self._options.limit)
@@ -410,16 +342,7 @@ class _Run:
 
     def _parts(self, journal: Journal, lanes: list[Lane], input_rows: int, rows: int) -> RunParts:
         checked, job = self._checked, self._checked.job
-        budget = (
-            None
-            if job.budget is None
-            else Budget(job.budget.usd, journal.spent_usd - journal.spent_before_usd)
-        )
-        if budget is not None and journal.counts.uncertain:
-            self._options.say(
-                f"{journal.counts.uncertain:,} calls of earlier runs may have been paid for without an answer;"
-                " what they cost is not known and not counted against the budget"
-            )
+        budget = None if job.budget is None else self._budget(job.budget.usd, journal)
         dispatcher = Dispatcher(
             lanes,
             recorder=journal,
@@ -451,6 +374,24 @@ class _Run:
             drain_timeout_s=job.drain_timeout_s,
             finish=lambda: self._finish(journal),
         )
+
+    def _budget(self, limit_usd: float, journal: Journal) -> Budget:
+        """What is left of it, whatever became of the calls that kills cut off."""
+        before, say = journal.spending, self._options.say
+        if before.exposed_usd:
+            say(
+                f"calls that were cut off may have cost up to ${shown_up(before.exposed_usd)}, which counts against"
+                " the budget"
+            )
+        unknown = [] if before.exposed_usd is not None else ["calls that were cut off"]
+        if journal.counts.uncertain:
+            unknown.append(f"{journal.counts.uncertain:,} calls of earlier runs")
+        if unknown:
+            say(
+                f"{' and '.join(unknown)} may have been paid for without an answer; what they cost is not known and"
+                " not counted against the budget"
+            )
+        return Budget(limit_usd, before.most_usd)
 
     def _batches(self, journal: Journal) -> Callable[[], Iterator[Sequence[Row | BadRow]]]:
         """What the run reads: after an earlier one only what is left, without a look at the other rows."""
@@ -521,20 +462,13 @@ class _Run:
                 slots=self._slots,
                 seconds=self._options.clock.monotonic_s() - self._started_s,
                 notes=self._checked.notes,
-                changes={} if self._changes is None else asdict(self._changes),
+                changes={} if self._intake.changes is None else asdict(self._intake.changes),
                 copied=self._copied,
             ),
             ending,
             manifest,
             self._stats,
         )
-
-
-def _give_back_memory() -> None:
-    """Arrow keeps what the search for repeated keys took: 19 MB at a million rows."""
-    import pyarrow as pa
-
-    pa.default_memory_pool().release_unused()
 
 
 def _settled_code(manifest: Manifest) -> ExitCode:
@@ -548,30 +482,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def in_own_thread(call: Callable[[], Any], remote: RemoteStop) -> Any:
-    """Run `call` where no event loop runs, so that it may start its own: notebooks have one already.
-
-    Ctrl-C while the caller waits is passed to the run through `remote`: it must not go on, and spend, unseen.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return call()
-    box: list[Any] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            box.append(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that asked
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="batchllm-run", daemon=True)
-    with interrupts_for(remote):
-        thread.start()
-        thread.join()
-    if errors:
-        raise errors[0]
-    return box[0]

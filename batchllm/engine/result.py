@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchllm.engine.local import Options, execute, in_own_thread
+from batchllm.engine.local import Options, execute
+from batchllm.engine.own_thread import in_own_thread
 from batchllm.report.summary import RunSummary, as_mapping, page
 from batchllm.spec.loading import LoadedJob, load_job, load_mapping
 from batchllm.spec.models import Job

@@ -18,6 +18,7 @@
     findings   what an audit says
     ballast    what is given up when the disk is full   spill      what could not be committed, elsewhere
     watch      a disk that is slow, a journal that is gone
+    spillover  which of these files is this record's    spending   what counts as the present input's
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
 """
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     from batchllm.journal.journal import Forgotten, Interrupted, Journal, Tuning
     from batchllm.journal.lock import OutputLock
     from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
-    from batchllm.journal.renewal import Renewal
+    from batchllm.journal.renewal import Changed, Renewal
     from batchllm.journal.space import DiskRules
     from batchllm.journal.tables import check_names
 
 _HOMES = {
     "Carried": "carries",
     "Carries": "carries",
+    "Changed": "renewal",
     "Copied": "copies",
     "CopyRequests": "copies",
     "Counts": "database",
@@ -68,6 +70,7 @@ _HOMES = {
 __all__ = [
     "Carried",
     "Carries",
+    "Changed",
     "Copied",
     "CopyRequests",
     "Counts",

@@ -111,7 +111,6 @@ class InputRecord:
             store_meta(connection, "input_marks", name)
             store_meta(connection, "input_basis", state.basis)
             store_meta(connection, "input_read_whole", "0")
-            connection.execute("DELETE FROM meta WHERE name = 'spent_complete_usd'")
             store_meta(connection, "input_stale", str(state.stale))
 
         return write

@@ -8,7 +8,6 @@ import asyncio
 import os
 import socket
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,6 @@ from batchllm.journal.files import (
     make_folders,
     mapped_faults,
     no_fault,
-    remove_files,
 )
 from batchllm.journal.identity import Identity, adopt, register_lanes
 from batchllm.journal.inputs import InputRecord, InputState
@@ -54,13 +52,14 @@ from batchllm.journal.sealing import (
     save_manifest,
 )
 from batchllm.journal.space import DiskRules, Space
-from batchllm.journal.spill import Spilled, read_spill, spill_path, write_spill
+from batchllm.journal.spending import Spending, leave_input, note_complete, spending
+from batchllm.journal.spillover import Spillover
 from batchllm.journal.tables import Tables, table_schemas
 from batchllm.journal.watch import Watch
 from batchllm.journal.writer import QueueLimits, Writer
 from batchllm.matching import Marks
 from batchllm.ports import Shape, Task
-from batchllm.records import JournalRecord, Key, LaneInfo, RowDone
+from batchllm.records import JournalRecord, Key, LaneInfo
 
 T = TypeVar("T")
 
@@ -112,8 +111,8 @@ class Journal:
         self._input = InputRecord(store.database, store.layout)
         self._space = Space(store.layout, tuning.free_bytes, tuning.disk)
         self._watch = Watch(store.layout, tuning.disk.say)
+        self._spillover = Spillover(store.database, tuning.disk.spill, tuning.disk.say)
         self._has_full_part = False
-        self._id = ""
         self._database.fence()
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
         self._counts = self._database.counts()
@@ -179,13 +178,9 @@ class Journal:
         return self._counts
 
     @property
-    def spent_usd(self) -> float:
-        return self._counts.cost_usd
-
-    @property
-    def spent_before_usd(self) -> float:
-        """What earlier inputs had cost when they were complete: no part of what the present one may cost."""
-        return float(self._writer.call(lambda: self._database.meta("spent_before_usd")) or 0.0)
+    def spending(self) -> Spending:
+        """What the present input has cost, and may have cost, before this run."""
+        return self._writer.call(lambda: spending(self._database))
 
     @property
     def input_digest(self) -> str | None:
@@ -403,44 +398,21 @@ class Journal:
 
     def save(self, records: Sequence[JournalRecord], unsure: int) -> None:
         """For the end of the writer: what the journal does not take any more goes elsewhere, until the next start."""
-        answers = sum(isinstance(record, RowDone) for record in records)
-        folder, say = self._tuning.disk.spill, self._tuning.disk.say
-        if folder is None or not records:
-            return
-        path = spill_path(folder, self._id)
-        totals = self._counts
-        try:
-            write_spill(
-                path, Spilled(self._database.run, totals.ok, totals.attempts, self._numbers, unsure, records)
-            )
-        except OSError as error:
-            say(f"{answers:,} answers could not be kept, not even in {path}: {error.strerror or error}")
-            return
-        say(f"{answers:,} answers that could not be committed are in {path}: the next start takes them in")
+        self._spillover.save(records, self._counts, self._numbers, unsure)
 
-    def _take_in(self, path: Path) -> None:
-        """What an earlier run could only save elsewhere."""
-        spilled = read_spill(path)
-        if spilled is None:
-            return
-        missing = spilled.missing(self._last_settled_run(), self._counts.ok, self._counts.attempts)
-        if missing is None:
-            aside = path.with_name(f"{path.name}-unused-{self._database.run}")
-            path.rename(aside)
-            self._tuning.disk.say(
-                f"{path} came too late: its rows were asked again; it is {aside.name} now, remove it"
-            )
-            return
-        harvester = self._harvester
-        self._harvester = Harvester(self.finished, spilled.numbers)
-        before = self._counts
-        self._insert_all(missing)
-        self._harvester = harvester
-        self.finished.ok += self._counts.ok - before.ok
-        self.finished.failed += self._counts.failed - before.failed
-        self.finished.spent_usd = self._counts.cost_usd
-        remove_files([path])
-        self._tuning.disk.say(f"{self._counts.ok - before.ok:,} answers were taken in from {path}")
+    def _take_in(self) -> None:
+        """What earlier runs could only save elsewhere."""
+        for path, numbers, missing in self._spillover.found(lambda: self._counts):
+            harvester = self._harvester
+            self._harvester = Harvester(self.finished, numbers)
+            before = self._counts
+            self._insert_all(missing)
+            self._harvester = harvester
+            self.finished.ok += self._counts.ok - before.ok
+            self.finished.failed += self._counts.failed - before.failed
+            self.finished.spent_usd = self._counts.cost_usd
+            self._spillover.remove(path, self._counts.ok - before.ok)
+        self._spillover.settle()
 
     def _called(self, work: Callable[[], T]) -> T:
         with self._mapped():
@@ -487,31 +459,7 @@ class Journal:
         self._space.start(self._clock.monotonic_s())
         now_s, host = self._clock.wall_s(), socket.gethostname()
         self._database.claim(now_s, pid=os.getpid(), host=host, version=version)
-        owner = self._database.meta("journal_id") or self._new_id()
-        self._id = f"{owner}-{(self._database.meta('fingerprint') or '')[:16]}"
-        folder = self._tuning.disk.spill
-        if folder is not None:
-            kept = self._database.meta("kept_fingerprint")
-            if kept is not None:  # answers of the job as it was, which is to be kept
-                self._take_in(spill_path(folder, f"{owner}-{kept[:16]}"))
-            self._take_in(spill_path(folder, self._id))
-        with self._database.transaction() as connection:
-            store_meta(connection, "settled_run", str(self._database.run))
-
-    def _last_settled_run(self) -> int:
-        """The last run that got as far as taking in what was spilled before it: only such a one can have spilled."""
-        told = self._database.meta("settled_run")
-        if told is not None:
-            return int(told)
-        last = self._database.rows("SELECT max(run) FROM runs WHERE run < ?", (self._database.run,))
-        return int(last[0][0] or 0)
-
-    def _new_id(self) -> str:
-        """By which, with the job's fingerprint, a file in another folder belongs to this record and to no other one."""
-        journal_id = uuid.uuid4().hex
-        with self._database.transaction() as connection:
-            store_meta(connection, "journal_id", journal_id)
-        return journal_id
+        self._take_in()
 
     def _end_run(self, *, clean: bool, exit_code: int) -> None:
         with self._database.transaction() as connection:
@@ -546,13 +494,11 @@ class Journal:
     def _renew(self, renewal: Renewal, state: InputState) -> None:
         self._drains.drain_all()
         write_input = self._input.prepare(state)
-        spent_usd = self._database.meta("spent_complete_usd")  # None: the input was never complete
 
         def write(connection: sqlite3.Connection) -> None:
             write_input(connection)
             store_meta(connection, "renewals", str(renewals(self._database) + 1))
-            if spent_usd is not None:
-                store_meta(connection, "spent_before_usd", spent_usd)
+            leave_input(connection, self._database)
 
         renew(self._store, renewal, write)
         self._input.clear()
@@ -589,7 +535,7 @@ class Journal:
         self._space.demand(self._clock.monotonic_s(), rewritten_bytes(self._store))
         complete_parts(self._store, self._clock.wall_s())
         with self._database.transaction() as connection:
-            store_meta(connection, "spent_complete_usd", repr(self._counts.cost_usd))
+            note_complete(connection, self._database)
         manifest = save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
         pa.default_memory_pool().release_unused()

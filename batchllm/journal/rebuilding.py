@@ -43,6 +43,7 @@ from batchllm.journal.recovery import purge
 from batchllm.journal.salvage import salvage
 from batchllm.journal.sealing import renewals, save_manifest, section_digest
 from batchllm.journal.snapshot import opened
+from batchllm.journal.spending import SPENDING_NAMES
 from batchllm.journal.tables import Tables, table_schemas
 from batchllm.ports import Shape, Task
 from batchllm.records import LaneInfo
@@ -233,7 +234,7 @@ class _Making:
         lost = Counts() if manifest is None else minus(_counts_of(manifest), usage)
         if lost != Counts():
             values["lost_usage"] = usage_json(lost)
-        for name, value in values.items():
+        for name, value in (values | self._kept_values()).items():
             store_meta(connection, name, value)
         for number, lane in enumerate(lanes):
             connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?)", (number, *lane))
@@ -257,6 +258,14 @@ class _Making:
             if orjson.loads(journal.meta("sections") or "{}") != dict(self._owner.identity.sections):
                 return Counts()
             return salvage(journal, connection, gathered, self._reader, lanes)
+
+    def _kept_values(self) -> dict[str, str]:
+        """What the old journal alone knows of earlier inputs' money; without it all counts as the present one's."""
+        if not self._found.is_journal_readable:
+            return {}
+        with opened(self._layout) as journal:
+            told = {} if journal is None else {name: journal.meta(name) for name in SPENDING_NAMES}
+        return {name: value for name, value in told.items() if value is not None}
 
     def _is_complete(self, gathered: Gathered) -> bool:
         """Only where the manifest said so and its parts, all of them and no others, are what is there."""

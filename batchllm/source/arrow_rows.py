@@ -25,7 +25,7 @@ from batchllm.source.rows import (
     key_type,
     missing_key,
 )
-from batchllm.source.settling import settle_batch, settled_type, undictionary
+from batchllm.source.settling import carried_type, settle_batch, undictionary
 
 _SHOWN_BYTES = 80
 
@@ -50,7 +50,7 @@ def pin_arrow(where: str, schema: pa.Schema, key: str | None, carry: Collection[
             )
         key_field = pa.field(key, made)
     carried = dict.fromkeys(names if carry is None else carry)
-    fields = [pa.field(name, settled_type(schema.field(name).type)) for name in carried if name != key]
+    fields = [pa.field(name, carried_type(schema.field(name).type)) for name in carried if name != key]
     return Shape(key_field, tuple(fields))
 
 

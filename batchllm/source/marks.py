@@ -20,7 +20,7 @@ from pyarrow import types
 
 from batchllm.carry import is_bytes, is_text
 from batchllm.records import BadRow, Row
-from batchllm.source.settling import undictionary
+from batchllm.source.settling import carried_type, undictionary
 
 #: The mark of a row about which nothing is known: it is like no other.
 UNKNOWN = bytes(8)
@@ -53,7 +53,8 @@ def columns_basis(columns: Iterable[str]) -> str:
 
 def fields_basis(fields: Iterable[pa.Field]) -> str:
     """For marks of the values of Arrow columns: the same text may stand for values of two types."""
-    return f"columns {' '.join(sorted(f'{field.name!r}: {field.type}' for field in fields))}"
+    told = sorted(f"{field.name!r}: {carried_type(field.type)}" for field in fields)
+    return f"columns {' '.join(told)}"
 
 
 def marks_of_arrow(batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:

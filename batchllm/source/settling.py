@@ -14,8 +14,21 @@ from batchllm.errors import InputDataError
 
 
 def settled_type(kind: pa.DataType) -> pa.DataType:
-    """What a column of this type is in the output."""
+    """What a column of this type is once it is settled."""
     return plain_type(map_type(kind, _without_view))
+
+
+def carried_type(kind: pa.DataType) -> pa.DataType:
+    """What a column of this type is in the output: the same whichever library wrote it, with small or large offsets."""
+    return map_type(settled_type(kind), _without_large_offsets)
+
+
+def _without_large_offsets(kind: pa.DataType) -> pa.DataType:
+    if types.is_large_string(kind):
+        return pa.string()
+    if types.is_large_binary(kind):
+        return pa.binary()
+    return pa.list_(kind.value_field) if types.is_large_list(kind) else kind
 
 
 def _without_view(kind: pa.DataType) -> pa.DataType:

@@ -277,7 +277,8 @@ class Retry(Strict):
 
 class Budget(Strict):
     usd: Positive = Field(
-        description="Reserved before each call, over all runs of this output; calls that a kill cut off are not in it."
+        description="Reserved before each call, over all runs of this output; calls that a kill cut off count with the"
+        " most that they can have cost."
     )
 
 

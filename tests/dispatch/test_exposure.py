@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from dispatch_rig import SERVER_ERROR, LateRecorder, Rig, Script, failing_first, rows
 
-from batchllm.budget import NANO
+from batchllm.budget import NANO, Budget
 from batchllm.dispatch.exposure import Exposure, worst_cost
 from batchllm.dispatch.work import Work
 from batchllm.errors import StorageError
@@ -24,9 +24,11 @@ async def entered(exposure: Exposure, costs: Sequence[int | None]) -> None:
         exposure.enter(cost)
 
 
-def told(costs: Sequence[int | None], most: int = 1_000) -> list[tuple[int, float | None]]:
+def told(
+    costs: Sequence[int | None], most: int = 1_000, budget: Budget | None = None
+) -> list[tuple[int, float | None]]:
     recorder = MemoryRecorder()
-    asyncio.run(entered(Exposure(recorder, most), costs))
+    asyncio.run(entered(Exposure(recorder, most, budget), costs))
     return recorder.exposed
 
 
@@ -40,6 +42,17 @@ def test_what_grows_is_doubled_up_to_what_can_be() -> None:
 
 def test_a_dearer_call_is_told_before_it_may_go() -> None:
     assert told([NANO, 100 * NANO, NANO]) == [(64, 64.0), (64, 202.0)]
+
+
+def test_no_more_is_told_than_the_budget_has_left() -> None:
+    budget = Budget(11.0, 1.0)
+    assert told([NANO] * 8, budget=budget) == [(64, 10.0)]
+    assert told([4 * NANO, 5 * NANO, NANO], budget=budget) == [(64, 10.0)]
+
+
+def test_what_is_exposed_is_told_though_it_is_more_than_is_left() -> None:
+    """Answered calls are spent before they are committed: they are exposed, and no part of what is left."""
+    assert told([NANO] * 3, budget=Budget(3.0, 2.0)) == [(64, 1.0), (64, 2.0), (64, 3.0)]
 
 
 def test_a_price_that_is_not_known_is_told_as_such_and_never_taken_back() -> None:
@@ -135,3 +148,28 @@ def test_a_record_that_cannot_be_told_ends_the_run_before_anything_is_sent() -> 
     with pytest.raises(StorageError, match="disk full"):
         run_virtual(main())
     assert provider.bodies == []
+
+
+def test_money_for_a_call_that_may_not_go_any_more_is_given_back() -> None:
+    """The provider asks for silence while the record is told of the call."""
+
+    rigs: list[Rig] = []
+
+    class Silencing(MemoryRecorder):
+        async def expose(self, calls: int, usd: float | None) -> None:
+            await asyncio.sleep(0.1)
+            if not self.exposed:
+                rigs[0].lanes[0].limits.quiet(5.0)
+            await super().expose(calls, usd)
+
+    recorder, provider = Silencing(), ScriptedProvider(echo)
+    budget = Budget(20e-6)  # just one call at its dearest
+
+    async def main() -> None:
+        rigs.append(Rig(provider, recorder=recorder, price=PRICE, budget=budget))
+        await rigs[0].run(rows(1))
+
+    run_virtual(main())
+    assert len(provider.bodies) == 1
+    assert budget.reserved_usd == 0
+    assert budget.spent_usd > 0

@@ -121,9 +121,7 @@ def test_everything_at_once(job: Job) -> None:
     assert job.changes == {"new": 10, "changed": 3, "removed": 5, "unchanged": 32}
     job.check(table)
     usage = rig.table(job.folder, "usage")
-    assert (
-        usage.filter(pl.col("row") == -1).height == 8
-    )  # calls for rows that are gone, or asked something else
+    assert usage.filter(pl.col("row") == -1).height == 5  # calls for rows that are gone
     assert job.run(table).ok == 0
     assert job.sent == 0
 
@@ -293,6 +291,40 @@ def test_parquet_and_frames_are_compared_as_well(job: Job, tmp_path: Path) -> No
     job.start(frame=pl.DataFrame([*table, *rows(60)]))
     assert job.sent == 1
     job.check([*table, *rows(60)])
+
+
+def test_text_of_small_and_of_large_offsets_is_the_same_column(job: Job) -> None:
+    """pyarrow writes the one, polars the other."""
+    table = rows(*range(30))
+    job.more = {
+        "input": {"path": "rows.parquet", "key": "id"},
+        "output": {"path": str(job.folder / "out"), "carry": "all"},
+    }
+    narrow = pa.Table.from_pylist(table)
+    pq.write_table(narrow, job.folder / "rows.parquet")
+    job.start()
+    wide = pa.schema([("id", pa.large_string()), ("text", pa.large_string()), ("gold", pa.int64())])
+    table += rows(30)
+    pq.write_table(pa.Table.from_pylist(table, wide), job.folder / "rows.parquet")
+    job.start()
+    assert (job.sent, job.changes) == (1, {"new": 1, "unchanged": 30})
+    job.check(table)
+    job.start(frame=pl.DataFrame(table[::-1]))
+    assert job.sent == 0
+    job.check(table[::-1])
+    part = next((job.folder / "out" / "output").iterdir())
+    assert pq.read_schema(part).field("text").type == pa.string()
+
+
+def test_calls_of_changed_rows_stay_theirs(job: Job) -> None:
+    table = rows(*range(30))
+    job.run(table)
+    for row in table[::7]:
+        row["text"] += " edited"
+    job.run(table[1:] + table[:1])
+    usage = rig.table(job.folder, "usage")
+    counts = dict(usage["row"].value_counts().iter_rows())
+    assert counts == {row: 2 if row in (29, 6, 13, 20, 27) else 1 for row in range(30)}
 
 
 def test_each_lane_of_all_keeps_its_answers(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ async def test_counts_are_those_of_committed_records_and_are_told_on_the_loop(ki
     await asyncio.sleep(0)
     assert heard[-1] == journal.counts
     assert (journal.counts.ok, journal.counts.failed, journal.counts.attempts) == (1, 1, 1)
-    assert journal.spent_usd == 0.25
+    assert journal.counts.cost_usd == 0.25
     assert journal.finished.has(1)
     assert journal.finished.ok == 0
     await journal.close(clean=True, exit_code=0)

@@ -171,7 +171,7 @@ def test_money_that_only_the_manifest_knows_stays_spent(kit, out):
         mend(kit, out)
     mend(kit, out, drops_missing=True)
     journal = kit.open_journal(out)
-    assert journal.spent_usd == pytest.approx(0.25 * 20)
+    assert journal.counts.cost_usd == pytest.approx(0.25 * 20)
     assert journal.counts.attempts == 20
     asyncio.run(journal.close(clean=True, exit_code=0))
     assert audit(out).is_whole
@@ -434,7 +434,7 @@ def test_a_journal_that_does_not_fit_gives_up_its_lines_first(kit, out, fault):
     assert audit(out).is_whole
     journal = kit.open_journal(out)
     assert journal.counts.attempts == 30
-    assert journal.spent_usd == pytest.approx(7.5)
+    assert journal.counts.cost_usd == pytest.approx(7.5)
     asyncio.run(journal.close(clean=True, exit_code=0))
     assert finish(kit, out) == list(range(30, ROWS))
 

@@ -1,0 +1,63 @@
+"""What of all the money in a record the present input has cost, and may have cost.
+
+The totals are of all inputs that the record has had. When one of them is complete its sums are noted, and when another
+takes its place what was noted is no more the present one's. A run that did not end by itself may have paid for calls
+whose answers nobody has: as much as was exposed counts, since a budget must hold whatever came of them.
+"""
+
+import sqlite3
+from typing import NamedTuple
+
+from batchllm.journal.database import Database, store_meta
+
+_COMPLETE, _BEFORE = "complete_usd", "before_usd"
+_KINDS = ("spent", "exposed")
+#: By which a record knows them; worth keeping when the rest of the journal is made anew.
+SPENDING_NAMES = tuple(f"{kind}_{name}" for kind in _KINDS for name in (_COMPLETE, _BEFORE))
+
+
+class Spending(NamedTuple):
+    """USD. `exposed_usd`: at most so much more for calls that kills cut off; None when nobody can bound it."""
+
+    usd: float
+    exposed_usd: float | None
+
+    @property
+    def most_usd(self) -> float:
+        """As far as it is known."""
+        return self.usd + (self.exposed_usd or 0.0)
+
+
+def spending(database: Database) -> Spending:
+    exposed_usd = _exposed_usd(database)
+    if exposed_usd is not None:
+        exposed_usd = max(0.0, exposed_usd - _noted(database, "exposed", _BEFORE))
+    return Spending(database.counts().cost_usd - _noted(database, "spent", _BEFORE), exposed_usd)
+
+
+def note_complete(connection: sqlite3.Connection, database: Database) -> None:
+    store_meta(connection, f"spent_{_COMPLETE}", repr(database.counts().cost_usd))
+    store_meta(connection, f"exposed_{_COMPLETE}", repr(_exposed_usd(database) or 0.0))
+
+
+def leave_input(connection: sqlite3.Connection, database: Database) -> None:
+    """Another input comes. One that was never complete goes on to count: its rows may be the next one's."""
+    for kind in _KINDS:
+        noted = database.meta(f"{kind}_{_COMPLETE}")
+        if noted is not None:
+            store_meta(connection, f"{kind}_{_BEFORE}", noted)
+            connection.execute("DELETE FROM meta WHERE name = ?", (f"{kind}_{_COMPLETE}",))
+
+
+def _exposed_usd(database: Database) -> float | None:
+    """Over all runs before this one that did not end by themselves."""
+    usd, unpriced = database.rows(
+        "SELECT total(exposed_usd), total(exposed_calls > 0 AND exposed_usd IS NULL) FROM runs"
+        " WHERE NOT clean AND run <> ?",
+        (database.run,),
+    )[0]
+    return None if unpriced else float(usd)
+
+
+def _noted(database: Database, kind: str, name: str) -> float:
+    return float(database.meta(f"{kind}_{name}") or 0.0)

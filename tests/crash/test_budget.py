@@ -1,0 +1,67 @@
+"""A budget holds over kills: what was cut off counts with the most that it can have cost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import job_rig as rig
+import pytest
+import yaml
+
+from batchllm.errors import ExitCode
+from batchllm.simulate import SimulatedProvider
+
+pytestmark = pytest.mark.timeout(120)
+ROWS, IN_FLIGHT = 400, 16
+PRICE = {"input": 100.0, "output": 100.0}  # USD for a million tokens
+MOST_KILLS = 6
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "batchllm", "run", "job.yaml", "--quiet"],
+        cwd=folder,
+        env={**os.environ, "BATCHLLM_STATE_DIR": str(folder / "state")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def killed(folder: Path, book: SimulatedProvider, calls: int) -> int | None:
+    """Start, and kill once so many more calls have come in; the exit code of a run that ended before."""
+    before = book.ledger.accepted
+    process = start(folder)
+    try:
+        while process.poll() is None and book.ledger.accepted < before + calls:
+            time.sleep(0.002)
+        if process.poll() is not None:
+            return process.returncode
+        process.send_signal(signal.SIGKILL)
+        return None
+    finally:
+        process.communicate()
+
+
+def test_the_provider_is_never_owed_more_than_the_budget(tmp_path: Path) -> None:
+    rig.write_rows(tmp_path / "rows.jsonl", ROWS)
+    with rig.served({"latency": {"median_s": 0.05, "p99_s": 0.2}}) as (urls, books):
+        lane = rig.lane(urls[0], "one", price=PRICE, limits={"concurrency": IN_FLIGHT})
+        task = {"type": "chat", "prompt": "{{ text }}", "params": {"max_tokens": 40}}
+        budget_usd = 0.5
+        spec = rig.job(tmp_path, [lane], task=task, budget={"usd": budget_usd})
+        (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec), "utf-8")
+        codes = [killed(tmp_path, books[0], 25) for _ in range(MOST_KILLS)]
+        last = start(tmp_path)
+        _, said = last.communicate()
+        owed_usd = (books[0].ledger.prompt_tokens + books[0].ledger.completion_tokens) * 100e-6
+    assert codes[0] is None
+    assert last.returncode == ExitCode.LIMIT_STOPPED
+    assert "calls that were cut off may have cost up to $" in said
+    assert owed_usd <= budget_usd
+    assert books[0].ledger.accepted > 25
+    status = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
+    assert status["complete"] is False

@@ -43,7 +43,7 @@ from batchllm.journal.recovery import purge
 from batchllm.journal.salvage import salvage
 from batchllm.journal.sealing import renewals, save_manifest, section_digest
 from batchllm.journal.snapshot import opened
-from batchllm.journal.spending import SPENDING_NAMES
+from batchllm.journal.spending import copy_spending
 from batchllm.journal.tables import Tables, table_schemas
 from batchllm.ports import Shape, Task
 from batchllm.records import LaneInfo
@@ -234,8 +234,9 @@ class _Making:
         lost = Counts() if manifest is None else minus(_counts_of(manifest), usage)
         if lost != Counts():
             values["lost_usage"] = usage_json(lost)
-        for name, value in (values | self._kept_values()).items():
+        for name, value in values.items():
             store_meta(connection, name, value)
+        self._keep_spending(connection)
         for number, lane in enumerate(lanes):
             connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?)", (number, *lane))
         counts = usage.plus(lost)._replace(ok=gathered.ok, failed=gathered.failed)
@@ -259,13 +260,13 @@ class _Making:
                 return Counts()
             return salvage(journal, connection, gathered, self._reader, lanes)
 
-    def _kept_values(self) -> dict[str, str]:
-        """What the old journal alone knows of earlier inputs' money; without it all counts as the present one's."""
+    def _keep_spending(self, connection: sqlite3.Connection) -> None:
+        """What the old journal alone knows of money; without it all counts as the present input's."""
         if not self._found.is_journal_readable:
-            return {}
+            return
         with opened(self._layout) as journal:
-            told = {} if journal is None else {name: journal.meta(name) for name in SPENDING_NAMES}
-        return {name: value for name, value in told.items() if value is not None}
+            if journal is not None:
+                copy_spending(journal, connection)
 
     def _is_complete(self, gathered: Gathered) -> bool:
         """Only where the manifest said so and its parts, all of them and no others, are what is there."""

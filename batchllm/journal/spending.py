@@ -9,11 +9,23 @@ import sqlite3
 from typing import NamedTuple
 
 from batchllm.journal.database import Database, store_meta
+from batchllm.journal.snapshot import Snapshot
 
 _COMPLETE, _BEFORE = "complete_usd", "before_usd"
 _KINDS = ("spent", "exposed")
-#: By which a record knows them; worth keeping when the rest of the journal is made anew.
-SPENDING_NAMES = tuple(f"{kind}_{name}" for kind in _KINDS for name in (_COMPLETE, _BEFORE))
+_RUN_COLUMNS = (
+    "run",
+    "started",
+    "ended",
+    "pid",
+    "host",
+    "version",
+    "exposed_calls",
+    "exit_code",
+    "clean",
+    "exposed_usd",
+)
+_NAMES = tuple(f"{kind}_{name}" for kind in _KINDS for name in (_COMPLETE, _BEFORE))
 
 
 class Spending(NamedTuple):
@@ -47,6 +59,19 @@ def leave_input(connection: sqlite3.Connection, database: Database) -> None:
         if noted is not None:
             store_meta(connection, f"{kind}_{_BEFORE}", noted)
             connection.execute("DELETE FROM meta WHERE name = ?", (f"{kind}_{_COMPLETE}",))
+
+
+def copy_spending(journal: Snapshot, connection: sqlite3.Connection) -> None:
+    """From a journal that is given up into the one that takes its place, the runs with what they had exposed too."""
+    for name in _NAMES:
+        value = journal.meta(name)
+        if value is not None:
+            store_meta(connection, name, value)
+    there = {name for _, name, *_ in journal.rows("PRAGMA table_info(runs)")}
+    names = [name for name in _RUN_COLUMNS if name in there]  # a journal of an older format may lack some
+    places = ", ".join("?" * len(names))
+    for run in journal.rows(f"SELECT {', '.join(names)} FROM runs ORDER BY run"):  # noqa: S608 - our own names
+        connection.execute(f"INSERT INTO runs ({', '.join(names)}) VALUES ({places})", run)  # noqa: S608
 
 
 def _exposed_usd(database: Database) -> float | None:

@@ -56,9 +56,9 @@ def test_an_input_that_was_never_complete_goes_on_to_count(kit, out):
 
 def test_a_journal_that_is_made_anew_knows_what_earlier_inputs_cost(kit, out):
     run(kit, out, rows=range(4), completes=4)
-    run(kit, out, moves=True, rows=[4])
+    run(kit, out, moves=True, rows=[4], told=(64, 0.75), clean=False)
     owner = Owner(kit.IDENTITY, kit.LANES, 1, kit.ChatTask(), kit.Shape())
     with kit.sqlite3.connect(Layout(out).database) as connection:
         connection.execute("UPDATE totals SET ok = ok + 1")  # it does not fit its parts any more
     assert rebuild(out, owner, clock=kit.Clock(), drops_missing=False).is_new
-    assert run(kit, out) == Spending(0.25, 0.0)
+    assert run(kit, out) == Spending(0.25, 0.75)

@@ -1,6 +1,7 @@
 """A backfill over a large record: how long, and in how much memory, until the first new row is sent.
 
-`python -m benchmarks.backfill [--rows N] [--kind jsonl|parquet] [--quick] [--json FOLDER]`. The record of N answered
+`python -m benchmarks.backfill [--rows N] [--kind jsonl|parquet] [--task chat|embedding] [--quick] [--json FOLDER]`.
+The record of N answered
 rows is written as a run would leave it, without the calls. Then the input changes: 1,000 more rows at its end, 1,000
 more anywhere with all rows in another order, or 1,000 of them changed. `batchllm run` is timed from its start to its
 first request, where its memory is read, and to its end; what it sends is counted.
@@ -32,7 +33,7 @@ from batchllm.spec.fingerprint import fingerprint, semantic_sections
 from batchllm.spec.loading import load_job
 from batchllm.wiring import CheckedJob, check
 from benchmarks import harness
-from benchmarks.startup import Arrivals, noting_server
+from benchmarks.startup import VECTOR_WIDTH, Arrivals, noting_server
 from benchmarks.tables import Column, Report
 
 NEW_ROWS = 1_000
@@ -108,7 +109,17 @@ def write_input(path: Path, table: Iterable[bytes]) -> None:
         writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-def write_job(path: Path, url: str, kind: str) -> None:
+_TASKS: Mapping[str, Mapping[str, object]] = {
+    "chat": {
+        "type": "chat",
+        "prompt": "Which sentiment has this?\n\n{{ text }}",
+        "params": {"max_tokens": 20},
+    },
+    "embedding": {"type": "embedding", "text": "{{ text }}", "dimensions": VECTOR_WIDTH},
+}
+
+
+def write_job(path: Path, url: str, kind: str, task: str) -> None:
     lane = {
         "provider": "custom",
         "model": "m",
@@ -118,11 +129,7 @@ def write_job(path: Path, url: str, kind: str) -> None:
     spec = {
         "name": "backfill",
         "input": {"path": f"rows.{kind}", "key": "id"},
-        "task": {
-            "type": "chat",
-            "prompt": "Which sentiment has this?\n\n{{ text }}",
-            "params": {"max_tokens": 20},
-        },
+        "task": _TASKS[task],
         "providers": [lane],
         "output": {"path": "out", "carry": ["gold"]},
     }
@@ -166,7 +173,9 @@ def _records(checked: CheckedJob, row: Row) -> tuple[AttemptRecord, RowDone]:
     call = AttemptRecord(row.ordinal, 1, 0, "m", 60, 9, 0, 0, 1e-5, "yes", 200, None, 300.0, 1.7e9, None)
     digest = asked_digest(checked.task, row)
     ref = RowRef(row.ordinal, row.key, row.carry)
-    done = RowDone(ref, 0, "positive, I should say", "stop", "m", 60, 9, 1e-5, 300.0, 1, None, digest)
+    is_vector = checked.job.task.type == "embedding"
+    answer = bytes(4 * VECTOR_WIDTH) if is_vector else "positive, I should say"
+    done = RowDone(ref, 0, answer, "stop", "m", 60, 9, 1e-5, 300.0, 1, None, digest)
     return call, done
 
 
@@ -221,6 +230,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backfill", description=__doc__)
     parser.add_argument("--rows", type=int, help="of the record (default 10,000,000; quick: 20,000)")
     parser.add_argument("--kind", choices=("jsonl", "parquet"), default="jsonl")
+    parser.add_argument("--task", choices=tuple(_TASKS), default="chat")
     harness.add_options(parser)
     parsed = parser.parse_args(argv)
     chosen = harness.options(parsed)
@@ -229,7 +239,7 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="backfill-") as name, noting_server() as (url, arrivals):
         folder = Path(name)
         path = folder / f"rows.{parsed.kind}"
-        write_job(folder / "job.yaml", url, parsed.kind)
+        write_job(folder / "job.yaml", url, parsed.kind, parsed.task)
         write_input(path, lines(rows))
         make_record(folder)
         (folder / "out").rename(folder / "before")
@@ -239,7 +249,7 @@ def main(argv: Sequence[str]) -> None:
             write_input(path, make(list(lines(rows))))
             found.append(_line(change, rows, backfill(folder, arrivals)))
             print(json.dumps(found[-1]), file=sys.stderr)  # the table comes after half an hour
-    harness.publish(_report(parsed.kind, found), chosen)
+    harness.publish(_report(parsed.kind, parsed.task, found), chosen)
 
 
 def _line(change: str, rows: int, used: Backfilled) -> dict[str, object]:
@@ -257,12 +267,15 @@ def _line(change: str, rows: int, used: Backfilled) -> dict[str, object]:
     }
 
 
-def _report(kind: str, found: Sequence[Mapping[str, object]]) -> Report:
+def _report(kind: str, task: str, found: Sequence[Mapping[str, object]]) -> Report:
     notes = (
         f"Bounds: {MOST_PLAN_S:.0f} s and {MOST_PLAN_MB:.0f} MB until the first of {NEW_ROWS:,} is sent; no other.",
         "The end includes the completion: where rows moved, all parts are written again in the new order.",
     )
-    return Report(f"backfill-{kind}", f"Backfills ({kind})", harness.machine(), _COLUMNS, found, notes)
+    name = kind if task == "chat" else f"{kind}-{task}"
+    return Report(
+        f"backfill-{name}", f"Backfills ({kind}, {task})", harness.machine(), _COLUMNS, found, notes
+    )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from benchmarks.servers import chat_reply, write_rows
 from benchmarks.tables import Column, Report
 
 _ROWS = 10
+VECTOR_WIDTH = 8
 _IMPORTS = "import pyarrow.parquet, aiohttp, pydantic"
 _BATCHLLM = [sys.executable, "-m", "batchllm"]
 _JOB = {
@@ -77,7 +78,7 @@ def cpu_of(stat: str, ticks_s: int) -> float:
 
 @contextmanager
 def noting_server() -> Iterator[tuple[str, Arrivals]]:
-    """Answers chat completions on a free port of loopback."""
+    """Answers chat completions and embeddings of 8 numbers on a free port of loopback."""
     arrivals = Arrivals()
     reply = chat_reply("positive").encode()
 
@@ -86,8 +87,8 @@ def noting_server() -> Iterator[tuple[str, Arrivals]]:
 
         def do_POST(self) -> None:
             arrivals.note()
-            self.rfile.read(int(self.headers["content-length"]))
-            self._answer(200, reply)
+            asked = self.rfile.read(int(self.headers["content-length"]))
+            self._answer(200, _vectors(asked) if self.path.endswith("/embeddings") else reply)
 
         def do_GET(self) -> None:
             self._answer(404, b"{}")
@@ -111,6 +112,15 @@ def noting_server() -> Iterator[tuple[str, Arrivals]]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _vectors(asked: bytes) -> bytes:
+    texts = json.loads(asked)["input"]
+    items = [
+        {"object": "embedding", "index": at, "embedding": [0.5] * VECTOR_WIDTH} for at in range(len(texts))
+    ]
+    usage = {"prompt_tokens": 9 * len(texts), "total_tokens": 9 * len(texts)}
+    return json.dumps({"object": "list", "data": items, "model": "m", "usage": usage}).encode()
 
 
 def jobs(url: str) -> Mapping[str, dict[str, object]]:

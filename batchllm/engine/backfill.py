@@ -58,7 +58,7 @@ class Backfill:
         # In a record of several versions of the job a digest may be of another version, and tells nothing.
         is_blind = self.journal.is_mixed
         matches = match_marks(old_marks or NO_MARKS, marks_of(self.marked.marks))
-        was_finished = _flags(self.journal.finished.rows(old_rows), old_rows)
+        was_finished = as_flags(self.journal.finished.rows(old_rows), old_rows)
         wanted = _wanted(matches, was_finished)
         carries = self.journal.carries()
         try:
@@ -215,7 +215,7 @@ def numbers(values: "array[int]", kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
-def _flags(bits: bytearray, count: int) -> pa.Array:
+def as_flags(bits: bytearray, count: int) -> pa.Array:
     return pa.Array.from_buffers(pa.bool_(), count, [None, pa.py_buffer(bits)])
 
 
@@ -238,7 +238,7 @@ def _set(wanted: bytearray, rows: pa.Array) -> None:
 
 def open_rows(finished: bytearray, rows: int, limit: int | None) -> bytearray:
     """A byte for each of `rows` rows: 1 where the bit in `finished` is not set, among the first `limit`."""
-    flags = pc.invert(_flags(finished, rows)).cast(pa.uint8())
+    flags = pc.invert(as_flags(finished, rows)).cast(pa.uint8())
     wanted = bytearray(flags.buffers()[1] or b"")[:rows]
     if limit is not None and limit < rows:
         wanted[limit:] = bytes(rows - limit)

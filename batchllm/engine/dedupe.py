@@ -9,24 +9,27 @@ A row whose original has no outcome when the run ends stays open like it.
 """
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from batchllm.engine.backfill import numbers
+from batchllm.engine.backfill import as_flags, numbers
 from batchllm.journal import Copied, CopyRequests, Journal
 from batchllm.matching import Marks, find_repeats
 from batchllm.plan import asked_digest
 from batchllm.ports import Source, Task
-from batchllm.records import Row
+from batchllm.records import BadRow, Row
 
 _MARK_BYTES = 8
 _HASH_CHARS = 32
 _NOTHING = bytes(_MARK_BYTES)
 _COPIED_AT_ONCE = 1 << 16
 _COPIED_BYTES = 64 << 20
+#: So many rows, at most, are looked up in the record; for more all of it is read.
+_LOOKED_UP = 1 << 17
 
 
 class InputTable(NamedTuple):
@@ -87,15 +90,18 @@ def find_dedupe(
     journal: Journal,
     *,
     table: InputTable,
-    limit: int | None,
-    is_finished: Callable[[int], bool],
+    batches: Iterator[Sequence[Row | BadRow]],
 ) -> Dedupe:
-    """Of the first `limit` rows, those that ask what an earlier one asks, or what was answered in an earlier run."""
+    """Of the rows in `batches`, those that ask what an earlier one of them asks, or what was answered before."""
+    new = _Asked()
+    new.add_open(task, batches)
     asked = _Asked()
-    if journal.counts.ok and not journal.is_mixed:  # there an answer may be of another version of the job
-        asked.add_known(journal)
-    known = len(asked.ordinals)
-    asked.add_open(source, task, table.rows if limit is None else limit, is_finished)
+    if (
+        len(new) and journal.counts.ok and not journal.is_mixed
+    ):  # there an answer may be of another version of the job
+        asked.add_known(journal, table.rows, new.prefixes())
+    known = len(asked)
+    asked.add(new)
     repeats = find_repeats(asked.marks())
     # Repeats among what is answered already are nobody's concern.
     start = _first_at_least(repeats.later, known)
@@ -109,17 +115,28 @@ def find_dedupe(
 
 
 class _Asked:
-    """Eight bytes of what each row asks, and its ordinal: first what is answered, then what is open."""
+    """Eight bytes of what each row asks, and its ordinal."""
 
     def __init__(self) -> None:
         self.ordinals = array("q")
         self._marks = array("Q")
 
-    def add_known(self, journal: Journal) -> None:
+    def __len__(self) -> int:
+        return len(self.ordinals)
+
+    def add(self, other: "_Asked") -> None:
+        self.ordinals.extend(other.ordinals)
+        self._marks.extend(other._marks)
+
+    def add_known(self, journal: Journal, rows: int, prefixes: pa.Array | None) -> None:
+        """What is answered; with `prefixes` only what may be the same as one of these."""
+        # With an answer of each lane a row may lack some: it is asked itself.
+        is_whole = as_flags(journal.finished.rows(rows), rows)
         for known in journal.known_hashes():
-            # With an answer of each lane a row may lack some: it is asked itself.
-            is_whole = [journal.finished.has_row(row) for row in known.column("row").to_pylist()]
-            batch = known.filter(pa.array(is_whole, pa.bool_()))
+            batch = known.filter(is_whole.take(known.column("row")))
+            if prefixes is not None:
+                told = pc.utf8_slice_codeunits(batch.column("request_hash"), 0, 2 * _MARK_BYTES)
+                batch = batch.filter(pc.is_in(told, value_set=prefixes))
             hashes = batch.column("request_hash").to_pylist()
             data = bytes.fromhex(
                 "".join([text.ljust(_HASH_CHARS, "0")[: 2 * _MARK_BYTES] for text in hashes])
@@ -127,12 +144,18 @@ class _Asked:
             self._marks.frombytes(data)
             self.ordinals.extend(batch.column("row").to_pylist())
 
-    def add_open(self, source: Source, task: Task, rows: int, is_finished: Callable[[int], bool]) -> None:
-        for batch in source.batches():
+    def add_open(self, task: Task, batches: Iterator[Sequence[Row | BadRow]]) -> None:
+        for batch in batches:
             for row in batch:
-                if row.ordinal < rows and not is_finished(row.ordinal):
-                    self.ordinals.append(row.ordinal)
-                    self._marks.frombytes(asked_digest(task, row)[:_MARK_BYTES] or _NOTHING)
+                self.ordinals.append(row.ordinal)
+                self._marks.frombytes(asked_digest(task, row)[:_MARK_BYTES] or _NOTHING)
+
+    def prefixes(self) -> pa.Array | None:
+        """The beginnings of the hashes as the record has them; None when they are too many to look each one up."""
+        if len(self) > _LOOKED_UP:
+            return None
+        text, size = self._marks.tobytes().hex(), 2 * _MARK_BYTES
+        return pa.array([text[at : at + size] for at in range(0, len(text), size)], pa.string())
 
     def marks(self) -> Marks:
         values = numbers(self._marks, pa.uint64())

@@ -151,8 +151,7 @@ class _Run:
             self._checked.task,
             journal,
             table=table,
-            limit=self._options.limit,
-            is_finished=self._is_finished(journal),
+            batches=self._batches(journal)(),
         )
         return found if len(found) else None
 
@@ -396,14 +395,22 @@ class _Run:
     def _batches(self, journal: Journal) -> Callable[[], Iterator[Sequence[Row | BadRow]]]:
         """What the run reads: after an earlier one only what is left, without a look at the other rows."""
         source, limit, table = self._checked.source, self._options.limit, self._table
-        if not journal.counts.ok + journal.counts.failed and self._dedupe is None and self._again is None:
+        wanted = self._wanted(journal)
+        if wanted is None:
             return lambda: limited(source.batches(), limit)
+        return lambda: source.chosen(wanted, table.file_rows)
+
+    def _wanted(self, journal: Journal) -> bytearray | None:
+        """A byte for each row: 1 for those that are to be asked. None: all of them, up to the limit."""
+        limit, table = self._options.limit, self._table
+        if not journal.counts.ok + journal.counts.failed and self._dedupe is None and self._again is None:
+            return None
         wanted = open_rows(journal.finished.rows(table.rows), table.rows, limit)
         is_finished = self._is_finished(journal)
         if self._dedupe is not None or self._again is not None:
             for row in ones(wanted):
                 wanted[row] = not is_finished(row)
-        return lambda: source.chosen(wanted, table.file_rows)
+        return wanted
 
     def _is_finished(self, journal: Journal) -> Callable[[int], bool]:
         """What need not be asked. With --retry-failed that is all that had not failed."""

@@ -6,6 +6,12 @@ constraint forgets a row once it is drained into a part, the bitmap does not.
 
 from collections.abc import Iterable
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+#: A multiple of eight, so that pieces end with whole bytes.
+_PIECE_ROWS = 1 << 17
+
 
 class Finished:
     """Read by the loop's thread, written by the writer's after each commit.
@@ -41,9 +47,17 @@ class Finished:
         size = -(-count // 8)
         if self.slots == 1:
             return bytearray(self._bits[:size].ljust(size, b"\0"))
-        bits = bytearray(size)
-        for row in range(count):
-            bits[row >> 3] |= self.has_row(row) << (row & 7)
+        units = pa.py_buffer(self._bits.ljust(-(-count * self.slots // 8), b"\0"))
+        bits = bytearray()
+        for first in range(0, count, _PIECE_ROWS):
+            rows = min(_PIECE_ROWS, count - first)
+            piece = pa.Array.from_buffers(
+                pa.bool_(), rows * self.slots, [None, units], offset=first * self.slots
+            )
+            whole = pa.repeat(True, rows)
+            for slot in range(self.slots):
+                whole = pc.and_(whole, piece.take(pa.arange(slot, rows * self.slots, self.slots)))
+            bits += whole.buffers()[1].to_pybytes()[: -(-rows // 8)]
         return bits
 
     def open_slots(self, row: int) -> list[int]:

@@ -1,6 +1,9 @@
+from unittest.mock import patch
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchllm.journal import finished as module
 from batchllm.journal.finished import Finished
 
 UNITS = st.integers(0, 300)
@@ -43,3 +46,21 @@ def test_a_row_is_finished_when_all_its_slots_are():
     single = Finished(1)
     single.mark([1])
     assert [single.has_row(row) for row in range(3)] == [False, True, False]
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(0, 90),
+    st.lists(st.tuples(UNITS, UNITS), max_size=4),
+    st.sampled_from([8, 64]),
+)
+def test_a_bit_for_each_row_says_whether_nothing_is_left_of_it(slots, count, ranges, piece_rows):
+    finished = Finished(slots)
+    for first, end in ranges:
+        finished.mark_range(first, end)
+    with patch.object(module, "_PIECE_ROWS", piece_rows):
+        bits = finished.rows(count)
+    assert len(bits) == -(-count // 8)
+    assert [bool(bits[row >> 3] >> (row & 7) & 1) for row in range(count)] == [
+        finished.has_row(row) for row in range(count)
+    ]

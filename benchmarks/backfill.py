@@ -165,6 +165,7 @@ async def _filled(checked: CheckedJob, out: Path) -> None:
             if isinstance(row, Row):
                 journal.put(_records(checked, row))
     await journal.flush()
+    journal.note_input_read_whole()
     journal.complete(marked.rows)
     await journal.close(clean=True, exit_code=0)
 

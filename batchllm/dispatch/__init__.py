@@ -1,7 +1,8 @@
 """One request → one outcome: the only loop over limit, provider, verdict, retry and fallback."""
 
+from batchllm.dispatch.calls import Out
 from batchllm.dispatch.endings import Ending
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.loop import Dispatcher, FeedBatch, Spreading
 
-__all__ = ["Dispatcher", "Ending", "FeedBatch", "Lane", "Spreading"]
+__all__ = ["Dispatcher", "Ending", "FeedBatch", "Lane", "Out", "Spreading"]

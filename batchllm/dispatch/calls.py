@@ -2,9 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from typing import NamedTuple
 
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.work import Work
+
+
+class Out(NamedTuple):
+    """A call in flight, with the first of its rows."""
+
+    lane: str
+    row: int
+    rows: int
+    for_s: float
 
 
 class Calls:
@@ -29,6 +39,14 @@ class Calls:
         task = loop.create_task(call)
         self._out[task] = (lane, work, now_s)
         task.add_done_callback(self._end)
+
+    def table(self, now_s: float) -> list[Out]:
+        """Those that have been out for the longest first."""
+        out = [
+            Out(lane.info.name, work.request.rows[0].ordinal, len(work.request.rows), now_s - sent_s)
+            for lane, work, sent_s in self._out.values()
+        ]
+        return sorted(out, key=lambda one: -one.for_s)
 
     async def drain(self, timeout_s: float) -> None:
         """Until all are over, or the time is."""

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from batchllm.budget import Budget
 from batchllm.clock import Clock
 from batchllm.dispatch.aftermath import Aftermath, FailedCall
-from batchllm.dispatch.calls import Calls
+from batchllm.dispatch.calls import Calls, Out
 from batchllm.dispatch.endings import Ending, all_dealt_with
 from batchllm.dispatch.exposure import Exposure, worst_cost, worst_usd
 from batchllm.dispatch.lane import Lane
@@ -148,6 +148,10 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         return len(self._calls)
+
+    def calls(self) -> list[Out]:
+        """Those in flight, the oldest first."""
+        return self._calls.table(self._clock.monotonic_s())
 
     @property
     def outstanding(self) -> int:

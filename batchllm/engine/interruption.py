@@ -1,8 +1,13 @@
-"""What a start says about runs before it that were killed."""
+"""What a start says about runs before it that were killed, and what a run says of its calls when it is asked."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
+from batchllm.dispatch import Out
 from batchllm.journal import Interrupted
+
+_MOST_TOLD = 10
 
 
 def told_interruption(before: Interrupted) -> str:
@@ -13,6 +18,19 @@ def told_interruption(before: Interrupted) -> str:
     if before.usd is None:
         return f"{runs} {did}: {calls}; what that costs at most is not known (no price, or no max_tokens)"
     return f"{runs} {did}: {calls}, for at most ${shown_up(before.usd)}"
+
+
+def told_calls(calls: Sequence[Out]) -> str:
+    """Calls in flight by lane, and the oldest of them one by one."""
+    lanes = Counter(call.lane for call in calls)
+    by_lane = ", ".join(f"{lane}: {count:,}" for lane, count in lanes.items())
+    lines = [f"{len(calls):,} calls in flight" + (f" ({by_lane})" if calls else "")]
+    for call in calls[:_MOST_TOLD]:
+        more = f" and {call.rows - 1:,} more" if call.rows > 1 else ""
+        lines.append(f"  for {call.for_s:.1f} s: {call.lane}, row {call.row}{more}")
+    if len(calls) > _MOST_TOLD:
+        lines.append(f"  and {len(calls) - _MOST_TOLD:,} younger ones")
+    return "\n".join(lines)
 
 
 def shown_up(usd: float) -> str:

@@ -24,7 +24,7 @@ from batchllm.engine.descriptors import most_connections
 from batchllm.engine.footprint import check_room
 from batchllm.engine.identity import identity_of, way_of_reading
 from batchllm.engine.intake import Intake
-from batchllm.engine.interruption import shown_up, told_interruption
+from batchllm.engine.interruption import shown_up, told_calls, told_interruption
 from batchllm.engine.signals import RemoteStop, stopping_on_signals
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.engine.watchdog import watching_loop
@@ -329,7 +329,11 @@ class _Run:
                     is_finishing=lambda: stats.phase == "finishing",
                     say=self._options.say,
                 ),
-                watching_loop(loop, say=self._options.say),
+                watching_loop(
+                    loop,
+                    say=self._options.say,
+                    show=lambda: self._options.say(told_calls(parts.dispatcher.calls())),
+                ),
                 self._options.watch(stats, checked.job.name),
             ):
                 return await carry_out(parts, stop)

@@ -47,10 +47,14 @@ def watching_loop(
     loop: asyncio.AbstractEventLoop,
     *,
     say: Callable[[str], None],
+    show: Callable[[], None] = lambda: None,
     stuck_s: float = _STUCK_S,
     file: TextIO | None = None,
 ) -> Iterator[None]:
-    """While the block runs, a loop that stands still is told with the stacks of all threads, and SIGQUIT shows them."""
+    """While the block runs, a loop that stands still is told with the stacks of all threads.
+
+    SIGQUIT prints them as well, and then, once the loop turns, calls `show`.
+    """
     target = file or sys.__stderr__
     pulse = Pulse(time.monotonic(), stuck_s)
     done = threading.Event()
@@ -73,7 +77,7 @@ def watching_loop(
     thread = threading.Thread(target=watch, name="batchllm-watchdog", daemon=True)
     thread.start()
     try:
-        with _stacks_on_quit(target):
+        with _stacks_on_quit(target, show):
             yield
     finally:
         done.set()
@@ -83,8 +87,8 @@ def watching_loop(
 
 
 @contextmanager
-def _stacks_on_quit(target: TextIO | None) -> Iterator[None]:
-    """SIGQUIT (Ctrl-backslash) shows the stacks and changes nothing, unless the host program has its own use for it."""
+def _stacks_on_quit(target: TextIO | None, show: Callable[[], None]) -> Iterator[None]:
+    """SIGQUIT (Ctrl-backslash) shows where it stands and changes nothing, unless the host program has a use for it."""
     is_ours = (
         _has_descriptor(target)
         and threading.current_thread() is threading.main_thread()
@@ -93,11 +97,13 @@ def _stacks_on_quit(target: TextIO | None) -> Iterator[None]:
     if not is_ours or target is None:
         yield
         return
-    faulthandler.register(signal.SIGQUIT, file=target, all_threads=True)
+    signal.signal(signal.SIGQUIT, lambda _number, _frame: show())
+    faulthandler.register(signal.SIGQUIT, file=target, all_threads=True, chain=True)
     try:
         yield
     finally:
         faulthandler.unregister(signal.SIGQUIT)
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def _dump(target: TextIO | None) -> None:

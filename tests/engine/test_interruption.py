@@ -2,7 +2,8 @@
 
 import pytest
 
-from batchllm.engine.interruption import shown_up, told_interruption
+from batchllm.dispatch import Out
+from batchllm.engine.interruption import shown_up, told_calls, told_interruption
 from batchllm.journal import Interrupted
 
 
@@ -34,3 +35,12 @@ def test_an_unknown_price_is_not_shown_as_nothing() -> None:
 )
 def test_money_is_never_rounded_down(usd: float, shown: str) -> None:
     assert shown_up(usd) == shown
+
+
+def test_calls_in_flight_are_told_by_lane_and_the_oldest_one_by_one() -> None:
+    calls = [Out("b", 7, 3, 9.96), *(Out("a", row, 1, 1.0) for row in range(11))]
+    lines = told_calls(calls).splitlines()
+    assert lines[:2] == ["12 calls in flight (b: 1, a: 11)", "  for 10.0 s: b, row 7 and 2 more"]
+    assert lines[-1] == "  and 2 younger ones"
+    assert len(lines) == 12
+    assert told_calls([]) == "0 calls in flight"

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -227,6 +228,7 @@ def test_sigquit_shows_where_each_thread_stands_and_the_run_goes_on(
     assert process.returncode == 0, err
     assert "most recent call first" in err
     assert "journal/writer.py" in err
+    assert re.search(r"(\d+) calls in flight \(one: \1\)\n  for \d+\.\d s: one, row \d+\n", err)
     assert_whole(path.parent)
 
 

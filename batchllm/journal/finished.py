@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 #: A multiple of eight, so that pieces end with whole bytes.
 _PIECE_ROWS = 1 << 17
+#: With fewer than one in so many marked, one by one is quicker.
+_SPARSE = 4096
 
 
 class Finished:
@@ -72,6 +74,23 @@ class Finished:
             if place >= len(bits):
                 self._reserve(place + 1)
             bits[place] |= 1 << (unit & 7)
+
+    def mark_all(self, units: pa.Array) -> None:
+        """Many of them (int64, no nulls), in any order."""
+        if not len(units):
+            return
+        first, last = (int(edge.as_py()) for edge in pc.min_max(units).values())
+        if last - first > _SPARSE * len(units):
+            self.mark(units.to_pylist())
+            return
+        first &= ~7
+        places = pc.subtract(units, first)
+        flags = pc.scatter(pa.repeat(True, len(units)), places, max_index=last - first)
+        data = pc.fill_null(flags, False).buffers()[1].to_pybytes()[: (last - first >> 3) + 1]
+        start, end = first >> 3, (last >> 3) + 1
+        self._reserve(end)
+        both = int.from_bytes(self._bits[start:end], "little") | int.from_bytes(data, "little")
+        self._bits[start:end] = both.to_bytes(end - start, "little")
 
     def mark_range(self, first: int, end: int) -> None:
         """All units from `first` up to, not including, `end`."""

@@ -16,6 +16,8 @@ from batchllm.journal.lines import WHOLE_ROW
 from batchllm.journal.parts import PartInfo, Store, damaged_part, open_part
 
 _BATCH_ROWS = 1 << 16
+#: Units all over the input, as after a change of its order, cost a look at all of the bits between them.
+_MARKED_AT_ONCE = 1 << 20
 
 
 def recall(store: Store, counts: Counts) -> Finished:
@@ -91,7 +93,8 @@ def runs(ranks: pa.Array) -> Iterator[tuple[int, int]]:
 
 
 def _mark_parts(store: Store, parts: Sequence[PartInfo], finished: Finished) -> int:
-    count = 0
+    count = waiting = 0
+    together: list[pa.Array] = []
     for part in parts:
         if part.min_row is None or part.max_row is None:
             continue
@@ -103,8 +106,13 @@ def _mark_parts(store: Store, parts: Sequence[PartInfo], finished: Finished) -> 
         for batch in _read(store, part, finished.slots):
             units = store.tables.units(batch).drop_null()
             count += len(units)
-            for start, stop in runs(units):
-                finished.mark_range(start, stop)
+            waiting += len(units)
+            together.append(units)
+            if waiting >= _MARKED_AT_ONCE:
+                finished.mark_all(pa.concat_arrays(together))
+                together, waiting = [], 0
+    if together:
+        finished.mark_all(pa.concat_arrays(together))
     return count
 
 

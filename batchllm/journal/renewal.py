@@ -197,7 +197,12 @@ class _Renewed:
         batch = batch.set_column(at, batch.schema.field(at), places)
         if places.null_count:
             batch = batch.filter(places.is_valid())
-        return batch.take(pc.array_sort_indices(tables.ranks(kind, batch)))
+        ranks = tables.ranks(kind, batch)
+        return batch if _is_sorted(ranks) else batch.take(pc.array_sort_indices(ranks))
+
+
+def _is_sorted(numbers: pa.Array) -> bool:
+    return bool(pc.all(pc.less_equal(numbers.slice(0, max(0, len(numbers) - 1)), numbers.slice(1))).as_py())
 
 
 def _written(store: Store, intent: Intent, rows: pa.RecordBatch) -> Sealed:

@@ -1,5 +1,6 @@
 from unittest.mock import patch
 
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,18 @@ def test_ranges_and_single_units_mark_exactly_what_they_name(ranges, singles):
         finished.mark_range(first, end)
         expected.update(range(first, end))
     finished.mark(singles)
+    assert {unit for unit in range(400) if finished.has(unit)} == expected
+    assert finished.marked() == len(expected)
+
+
+@given(st.lists(UNITS), st.lists(st.lists(UNITS)), st.sampled_from([1, 4096]))
+def test_many_at_once_and_one_by_one_are_the_same(singles, groups, sparse):
+    finished = Finished(1)
+    finished.mark(singles)
+    with patch.object(module, "_SPARSE", sparse):
+        for group in groups:
+            finished.mark_all(pa.array(group, pa.int64()))
+    expected = set(singles).union(*groups)
     assert {unit for unit in range(400) if finished.has(unit)} == expected
     assert finished.marked() == len(expected)
 

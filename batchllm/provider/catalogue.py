@@ -146,6 +146,7 @@ class ProviderEntry:
     base_url_note: str = ""
     base_url_env: tuple[str, ...] = ()
     base_url_path: str = ""
+    allow_http: bool = False
     hosts: tuple[str, ...] = ()
     key_prefixes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -354,7 +355,7 @@ def _address_faults(entry: ProviderEntry) -> Iterator[str]:
     if not entry.base_url and not entry.base_url_note:
         yield "no base_url"
     if entry.base_url:
-        for fault in address_faults("base_url", entry.base_url):
+        for fault in address_faults("base_url", entry.base_url, allows_http=entry.allow_http):
             yield f"base_url: {fault.message}" + (f" ({fault.remedy})" if fault.remedy else "")
         if entry.base_url.endswith("/"):
             yield "base_url must not end in /"

@@ -251,6 +251,9 @@ class LaneSpec(Strict):
         None, repr=False, description="Usually ${NAME}; default: the provider's own variable."
     )
     base_url: Text | None = Field(None, description="Needed for custom; overrides the catalogue's elsewhere.")
+    allow_http: bool = Field(
+        False, description="base_url may be http:// to another machine: key and prompts travel in the clear."
+    )
     headers: dict[str, str] = Field(default_factory=dict, repr=False, description="Sent with each request.")
     extra_body: dict[str, JsonValue] = Field(
         default_factory=dict,

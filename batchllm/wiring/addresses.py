@@ -45,15 +45,15 @@ class Addresses:
             except ExpansionError as error:
                 self._fault(index, "base_url", error.message, error.remedy)
                 return ""
-        return entry.base_url or self._base_url_of_environment(index, entry)
+        return entry.base_url or self._base_url_of_environment(index, spec, entry)
 
-    def _base_url_of_environment(self, index: int, entry: ProviderEntry) -> str:
+    def _base_url_of_environment(self, index: int, spec: LaneSpec, entry: ProviderEntry) -> str:
         variable = next((name for name in entry.base_url_env if self._environ.get(name)), None)
         if variable is None:
             self._fault(index, "base_url", f"{entry.title} needs a base_url", entry.base_url_note)
             return ""
         url = self._environ[variable].strip().rstrip("/")
-        faults = list(address_faults("base_url", url))
+        faults = list(address_faults("base_url", url, allows_http=spec.allow_http or entry.allow_http))
         for fault in faults:
             self._fault(index, "base_url", f"{variable}: {fault.message}", fault.remedy)
         if faults:

@@ -1,5 +1,6 @@
 """Lanes: from the job's words, the catalogue and the environment to the parts that send."""
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -111,6 +112,8 @@ class LanePlanner:
         price = find_price(
             spec, model, entry.price_provider, wall_s=self._wall_s, service_tier=asked.params.service_tier
         )
+        if price is None and entry.price_provider is not None:
+            self._note_spelling(name, model, entry, asked.task_kind)
         if price is not None and asked.task_kind in ("embedding", "moderation"):
             price = price.without_output()
         if len(self.faults) > before:
@@ -196,6 +199,15 @@ class LanePlanner:
             remedy = item.remedy + self._others(item.param, asked)
             self.faults.append(self._loaded.fault(path, f"lane {name}: {item.reason}", remedy))
         self.notes += [f"lane {name}: {note}" for note in translation.notes]
+
+    def _note_spelling(self, name: str, model: str, entry: ProviderEntry, kind: TaskKind) -> None:
+        """A model that neither list knows may be new; one that is nearly another's name is rather misspelt."""
+        known = entry.models(kind)
+        near = [] if model in known else difflib.get_close_matches(model, known, 1, 0.8)
+        if near:
+            self.notes.append(
+                f"lane {name}: {model} is in neither the catalogue nor the price list; is {near[0]} meant?"
+            )
 
     def _others(self, param: str, asked: Asked) -> str:
         able = takers(asked, param, self._catalogue)

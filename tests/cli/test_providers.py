@@ -121,6 +121,4 @@ def test_a_description_fits_80_columns(entry: ProviderEntry) -> None:
 
 
 def test_square_brackets_in_notes_are_not_taken_for_markup() -> None:
-    assert "[dimensions]" in " ".join(
-        " ".join(rendered(details(CATALOGUE.get("custom"), {}), 200)).split()
-    )
+    assert "[dimensions]" in " ".join(" ".join(rendered(details(CATALOGUE.get("custom"), {}), 200)).split())

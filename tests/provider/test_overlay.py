@@ -70,6 +70,11 @@ def test_a_new_provider_is_like_the_one_that_it_extends(tmp_path: Path) -> None:
     assert catalogue.names[-2:] == ("gateway", "simulator")
 
 
+def test_ones_own_network_may_do_without_https(tmp_path: Path) -> None:
+    text = '[providers.lan]\nextends = "vllm"\nbase_url = "http://gpu-box:8000/v1"\nallow_http = true\n'
+    assert opened(tmp_path, text).get("lan").base_url == "http://gpu-box:8000/v1"
+
+
 def test_a_new_provider_takes_over_the_dialect_and_not_the_service(tmp_path: Path) -> None:
     text = """
     [providers.proxy]

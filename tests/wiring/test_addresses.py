@@ -224,3 +224,22 @@ def test_a_base_url_without_scheme_or_in_the_clear_is_refused(url: str) -> None:
     with pytest.raises(JobError) as caught:
         plan({"provider": "custom", "model": "m", "base_url": url})
     assert caught.value.faults[0].path == "providers.0.base_url"
+
+
+def test_http_to_another_machine_is_for_those_who_ask_for_it() -> None:
+    lane = {"provider": "vllm", "model": "m", "base_url": "http://gpu-box:8000/v1", "allow_http": True}
+    assert planned(lane).base_url == "http://gpu-box:8000/v1"
+    with pytest.raises(JobError) as caught:
+        plan({**lane, "base_url": "http://169.254.169.254/v1"})
+    assert "link-local" in caught.value.faults[0].message
+    with pytest.raises(JobError) as caught:
+        plan({**lane, "allow_http": False})
+    assert "allow_http" in caught.value.faults[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("model", "is_noted"), [("gpt-4.1-nanno", True), ("gpt-4.1-nano", False), ("my-own-deployment", False)]
+)
+def test_a_model_that_is_nearly_anothers_name_is_noted(model: str, is_noted: bool) -> None:
+    _, planner = plan({"provider": "openai", "model": model, "api_key": "k"})
+    assert any("is gpt-4.1-nano meant?" in note for note in planner.notes) is is_noted

@@ -32,6 +32,10 @@ from batchllm.provider.strict_schema import OpenSchemaError, closed_schema
 from batchllm.spec.models import Params
 
 REMEDY = "leave it out, name it in this lane's omit, or set the lane's own value in its extra_body"
+_DROP_REMEDY = (
+    "leave it out, name it in this lane's omit, set the lane's own value in its extra_body,"
+    " or say params_unsupported: drop"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +114,12 @@ class _Draft:
 
     def turn_down(self, param: str, reason: str) -> None:
         """A parameter that the provider does not take: left out where the job says so, else refused."""
-        if self.drops and param not in NEVER_DROPPED:
+        if param in NEVER_DROPPED:
+            self.refuse(param, reason)
+        elif self.drops:
             self.notes.append(f"{param} is not sent: {reason}")
         else:
-            self.refuse(param, reason)
+            self.refuse(param, reason, _DROP_REMEDY)
 
     def result(self) -> Translation:
         return Translation(

@@ -366,7 +366,7 @@ PROFILES: Final[Mapping[ProfileName, Profile]] = {
             Reason.RATE: Said(429, "rate_limit_exceeded"),
             Reason.OVERLOAD: Said(503, "provider_overloaded"),
             Reason.FIELD: Said(type="invalid_request"),
-            Reason.BROKEN: Said(500, "server"),
+            Reason.BROKEN: Said(200, "provider_unavailable", "502", "Upstream error"),
         },
         usage="openrouter",
         widths={"openai/text-embedding-3-small": 1536, "openai/text-embedding-3-large": 3072},

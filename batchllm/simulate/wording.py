@@ -72,8 +72,9 @@ def numbered(said: Complaint) -> object:
 
 
 def with_metadata(said: Complaint) -> object:
-    """OpenRouter."""
-    return {"error": {"code": said.status, "message": said.message, "metadata": {"error_type": said.type}}}
+    """OpenRouter. An upstream that breaks off is told with status 200: then the code is the status that is meant."""
+    code = int(said.code) if said.status == 200 and said.code else said.status
+    return {"error": {"code": code, "message": said.message, "metadata": {"error_type": said.type}}}
 
 
 def listed(said: Complaint) -> object:

@@ -141,7 +141,10 @@ def describe(entry: "ProviderEntry", environ: Mapping[str, str]) -> Iterator[Lin
             "price",
             "known only where the base_url is; else say price: {input: ..., output: ...} on the lane",
         )
-    yield "in flight", f"at most {entry.concurrency} requests, unless limits.concurrency says otherwise"
+    yield (
+        "in flight",
+        f"{entry.concurrency} requests, more while that brings more answers; limits.concurrency is a bound",
+    )
     for note in entry.notes:
         yield "note", note
     for group, grade in entry.grades.items():

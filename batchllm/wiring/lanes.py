@@ -155,7 +155,8 @@ class LanePlanner:
         return None if found.faults else found.entry
 
     def model(self, index: int, entry: ProviderEntry, kind: TaskKind) -> str | None:
-        wanted = self._loaded.job.providers[index].model
+        spec = self._loaded.job.providers[index]
+        wanted = spec.model
         try:
             model = entry.resolve_model(wanted, kind)
         except NotFound as unknown:
@@ -164,7 +165,7 @@ class LanePlanner:
                 index, "model", f"{entry.title} has no {wanted} model for {kind}", f"name one: {known}"
             )
             return None
-        gone = entry.retirement(model)
+        gone = entry.retirement(model) if spec.base_url is None else None
         if gone is not None:
             self._fault(index, "model", f"{entry.title} has no {model} any more", gone)
             return None

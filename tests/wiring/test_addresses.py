@@ -129,6 +129,8 @@ def test_a_model_that_is_gone_is_told_before_anything_is_sent() -> None:
     fault = only_fault({"provider": "deepseek", "model": "deepseek-chat"}, {"DEEPSEEK_API_KEY": "k"})
     assert fault.path == "providers.0.model"
     assert "deepseek-flash" in fault.remedy
+    elsewhere = {"provider": "deepseek", "model": "deepseek-chat", "base_url": "https://gw.example/v1"}
+    assert planned(elsewhere).info.model == "deepseek-chat"
 
 
 @pytest.mark.parametrize(

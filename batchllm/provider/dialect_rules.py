@@ -148,8 +148,13 @@ REASONING: Mapping[Dialect, Rules] = {
     "azure": _NO_SAMPLING,
     "xai": dict.fromkeys(("stop", *_PENALTIES), _NOT_FOR_REASONING),
 }
+_NO_STOP: Mapping[str, Rules] = {
+    pattern: {"stop": Rule(refused="o3 and o4-mini refuse it")} for pattern in ("o3*", "o4-mini*")
+}
 #: What single models do not take, as patterns of their names.
 MODELS: Mapping[Dialect, Mapping[str, Rules]] = {
+    "openai": _NO_STOP,
+    "azure": _NO_STOP,
     "mistral": {"mistral-large-*": {"n": Rule(refused="mistral-large gives one answer")}},
 }
 #: That DeepSeek gives no logprobs while it thinks is a guess.

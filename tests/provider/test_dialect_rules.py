@@ -53,6 +53,8 @@ def test_who_refuses_a_parameter(param: str, refusing: set[str]) -> None:
     ("provider", "model", "param"),
     [
         ("openai", "o3", "n"),
+        ("openai", "o3-mini", "stop"),
+        ("openai", "o4-mini-2025-04-16", "stop"),
         ("openai", "gpt-5-nano", "logprobs"),
         ("azure", "gpt-5-nano", "top_logprobs"),
         ("mistral", "mistral-large-2512", "n"),

@@ -147,6 +147,9 @@ def _amount_usd(rate: Rate, usage: Usage) -> float | None:
     cached = min(usage.cached_tokens or 0, prompt)
     cached_usd = rate.input_usd if rate.cached_usd is None else rate.cached_usd
     input_usd = (prompt - cached) * rate.input_usd + cached * cached_usd
+    if usage.cache_write_tokens and rate.cache_write_usd is not None:
+        written = min(usage.cache_write_tokens, prompt - cached)
+        input_usd += written * (rate.cache_write_usd - rate.input_usd)
     return (input_usd + completion * rate.output_usd) / MILLION
 
 

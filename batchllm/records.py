@@ -85,13 +85,18 @@ class LimitHint(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """Tokens as the provider counted them; None where it did not say. `cost_usd` only when the provider states it."""
+    """Tokens as the provider counted them; None where it did not say. `cost_usd` only when the provider states it.
+
+    `cache_write_tokens`: of the prompt, those that were written to its cache, which may cost more. It is for the price
+    of the call and not kept.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: float | None = None
+    cache_write_tokens: int | None = None
 
 
 class Answer(NamedTuple):

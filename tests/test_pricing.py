@@ -109,7 +109,7 @@ RATES = st.floats(0, 100)
 
 @settings(deadline=None)
 @given(
-    st.lists(st.tuples(RATES, RATES, st.one_of(st.none(), RATES), st.integers(0, 500)), max_size=4),
+    st.lists(st.tuples(RATES, RATES, st.none() | RATES, st.none() | RATES, st.integers(0, 500)), max_size=4),
     RATES,
     RATES,
     st.integers(0, 1000),
@@ -117,23 +117,33 @@ RATES = st.floats(0, 100)
     st.data(),
 )
 def test_no_call_costs_more_than_its_worst_case(
-    more: list[tuple[float, float, float | None, int]],
+    more: list[tuple[float, float, float | None, float | None, int]],
     input_usd: float,
     output_usd: float,
     prompt: int,
     most_output: int,
     data: st.DataObject,
 ) -> None:
-    rates = (Rate(input_usd, output_usd), *(Rate(i, o, c, above_tokens=a) for i, o, c, a in more))
+    rates = (Rate(input_usd, output_usd), *(Rate(i, o, c, w, above_tokens=a) for i, o, c, w, a in more))
     price = Price(input_usd, output_usd, source="list", rates=rates)
     usage = Usage(
         data.draw(st.integers(0, prompt)),
         data.draw(st.integers(0, most_output)),
         data.draw(st.one_of(st.none(), st.integers(0, prompt))),
+        cache_write_tokens=data.draw(st.one_of(st.none(), st.integers(0, prompt))),
     )
     cost = cost_usd(price, usage, wall_s=data.draw(st.one_of(st.none(), st.floats(0, 1e10))))
     assert cost is not None
     assert 0 <= cost <= worst_case_usd(price, prompt, most_output) * (1 + 1e-9) + 1e-15
+
+
+def test_what_is_written_to_the_cache_costs_its_own_rate() -> None:
+    rate = Rate(1.0, 4.0, 0.1, 1.25)
+    price = Price(1.0, 4.0, "list", 0.1, rates=(rate,))
+    usage = Usage(1_000_000, 0, 200_000, cache_write_tokens=400_000)
+    assert cost_usd(price, usage) == pytest.approx(0.4 * 1.0 + 0.2 * 0.1 + 0.4 * 1.25)
+    plain = Price(1.0, 4.0, "list", 0.1)
+    assert cost_usd(plain, usage) == pytest.approx(0.8 * 1.0 + 0.2 * 0.1)
 
 
 def test_the_jobs_price_wins() -> None:

@@ -34,11 +34,13 @@ class UnknownProviderError(BatchllmError):
 def providers_command(name: str | None, as_json: bool) -> None:
     """List the providers that are known by name, or describe one of them.
 
-    A job may name any other OpenAI-compatible server with `provider: custom` and its base_url.
+    A job may name any other OpenAI-compatible server with `provider: custom` and its base_url. What stands in
+    ~/.config/batchllm/providers.toml (or the file that BATCHLLM_PROVIDERS names) is laid over the shipped list.
     """
-    from batchllm.provider.catalogue import NotFound, load_catalogue
+    from batchllm.provider.catalogue import NotFound
+    from batchllm.provider.overlay import open_catalogue
 
-    catalogue = load_catalogue()
+    catalogue = open_catalogue(os.environ)
     try:
         entry = catalogue.get(name) if name is not None else None
     except NotFound as error:
@@ -127,7 +129,10 @@ def describe(entry: "ProviderEntry", environ: Mapping[str, str]) -> Iterator[Lin
     if entry.aliases:
         yield "also called", ", ".join(entry.aliases)
     yield "address", entry.base_url or entry.base_url_note
+    if entry.hosts:
+        yield "same service", ", ".join(entry.hosts)
     yield "key", _keys(entry, environ)
+    yield "speaks", f"the dialect {entry.dialect}; limits are told in the words of {entry.limit_headers}"
     for kind in entry.endpoints:
         yield "endpoint", f"{kind}: {_endpoint(entry, kind)}"
     yield from _models(entry)
@@ -136,7 +141,10 @@ def describe(entry: "ProviderEntry", environ: Mapping[str, str]) -> Iterator[Lin
             "price",
             "known only where the base_url is; else say price: {input: ..., output: ...} on the lane",
         )
-    yield "in flight", f"at most {entry.concurrency} requests, unless limits.concurrency says otherwise"
+    yield (
+        "in flight",
+        f"{entry.concurrency} requests, more while that brings more answers; limits.concurrency is a bound",
+    )
     for note in entry.notes:
         yield "note", note
     for group, grade in entry.grades.items():
@@ -144,6 +152,8 @@ def describe(entry: "ProviderEntry", environ: Mapping[str, str]) -> Iterator[Lin
     if entry.grades:
         yield "grades", "A the provider's own word, B real replies, C other libraries, D a guess"
     yield "checked", entry.checked.isoformat()
+    if entry.overlaid:
+        yield "changed", f"{', '.join(entry.overlaid)} by {entry.overlaid_by}"
 
 
 def _models(entry: "ProviderEntry") -> Iterator[Line]:
@@ -154,16 +164,29 @@ def _models(entry: "ProviderEntry") -> Iterator[Line]:
         yield "vectors", f"{known.name}: {_limits(known)}{_guess(known.guess)}"
     for model in entry.moderation_models:
         yield "moderation", model
+    for model, told in entry.retired.items():
+        yield "gone", f"{model}: {told}"
+    yield "schema", f"{entry.schema.default}{_schema_exceptions(entry)}"
+
+
+def _schema_exceptions(entry: "ProviderEntry") -> str:
+    """The models that differ from the default."""
+    others = {"json_schema": entry.schema.json_schema, "json_object": entry.schema.json_object}
+    return "".join(f"; {mode} for {', '.join(names)}" for mode, names in others.items() if names)
 
 
 def _limits(model: "EmbeddingModel") -> str:
-    parts = [f"width {model.dimensions}" + (" or as asked for" if model.sends_dimensions else "")]
+    parts = [f"width {model.dimensions}" + (_asked_width(model) if model.sends_dimensions else "")]
     parts.append(f"{model.max_inputs} inputs a request")
     if model.max_tokens_per_input:
         parts.append(f"{model.max_tokens_per_input} tokens an input")
     if model.max_tokens_per_request:
         parts.append(f"{model.max_tokens_per_request} tokens a request")
     return ", ".join(parts)
+
+
+def _asked_width(model: "EmbeddingModel") -> str:
+    return f", or from {model.min_dimensions} to {model.max_dimensions or model.dimensions} as asked for"
 
 
 def _guess(is_guess: bool) -> str:
@@ -192,7 +215,8 @@ def _key_set(entry: "ProviderEntry", environ: Mapping[str, str]) -> str | None:
 
 def _keys(entry: "ProviderEntry", environ: Mapping[str, str]) -> str:
     if not entry.env:
-        return "none needed" if entry.name == "simulator" else "as the server wants it (api_key)"
+        is_needless = entry.name == "simulator" or (entry.base_url or "").startswith("http://")
+        return "none needed" if is_needless else "as the server wants it (api_key)"
     found = _key_set(entry, environ)
     return " or ".join(f"{name} (set)" if name == found else name for name in entry.env)
 

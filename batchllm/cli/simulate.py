@@ -41,11 +41,15 @@ class _Listening:
     port: int
     is_quiet: bool
     key_variable: str | None
+    provider: str
 
 
 @click.command("simulate")
 @click.option(
     "--config", type=click.Path(path_type=Path), help="YAML with the keys of a job's simulate section."
+)
+@click.option(
+    "--profile", metavar="NAME", help="Behave as this provider does: groq, mistral, deepseek and others."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -66,7 +70,9 @@ class _Listening:
 )
 @click.option(
     "--headers",
-    type=click.Choice(["openai", "groq", "mistral", "none", "absurd"]),
+    type=click.Choice(
+        ["openai", "groq", "mistral", "azure", "together", "fireworks", "openrouter", "none", "absurd"]
+    ),
     help="Whose words the limits are told in.",
 )
 @click.option(
@@ -92,6 +98,7 @@ class _Listening:
 def simulate_command(
     *,
     config: Path | None,
+    profile: str | None,
     host: str,
     port: int,
     allow_remote: bool,
@@ -124,7 +131,10 @@ def simulate_command(
         )
     from batchllm.simulate import SimulatedProvider
 
+    if profile is not None:
+        _check_profile(profile)
     options: dict[str, dict[str, object] | object | None] = {
+        "profile": profile,
         "seed": seed,
         "limits": {"rpm": rpm, "tpm": tpm, "concurrency": concurrency, "rpd": rpd},
         "enforcement": enforcement,
@@ -141,7 +151,18 @@ def simulate_command(
         models=models,
         keeps_details=False,
     )
-    _serve(provider, _Listening(host, port, quiet, api_key_env))
+    _serve(provider, _Listening(host, port, quiet, api_key_env, profile or "custom"))
+
+
+def _check_profile(name: str) -> None:
+    from difflib import get_close_matches
+
+    from batchllm.simulate.profiles import PROFILES
+
+    if name not in PROFILES:
+        near = get_close_matches(name, PROFILES, 1)
+        meant = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(PROFILES)}."
+        raise click.BadParameter(f"there is no profile {name!r}. {meant}", param_hint="--profile")
 
 
 def _serve(provider: "SimulatedProvider", listening: _Listening) -> None:
@@ -168,16 +189,17 @@ async def _until_signalled(provider: "SimulatedProvider", listening: _Listening)
         loop.add_signal_handler(number, stopping.set)
     base_url = await provider.start(listening.host, listening.port)
     try:
-        click.echo(base_url if listening.is_quiet else _greeting(base_url, listening.key_variable))
+        click.echo(base_url if listening.is_quiet else _greeting(base_url, listening))
         await stopping.wait()
     finally:
         await provider.stop()
 
 
-def _greeting(base_url: str, key_variable: str | None) -> str:
-    key = f', api_key: "${{{key_variable}}}"' if key_variable else ""
+def _greeting(base_url: str, listening: _Listening) -> str:
+    key = f', api_key: "${{{listening.key_variable}}}"' if listening.key_variable else ""
     return (
-        f'serving {base_url}  in a job: {{provider: custom, base_url: "{base_url}", model: simulated{key}}}'
+        f"serving {base_url}  in a job: "
+        f'{{provider: {listening.provider}, base_url: "{base_url}", model: simulated{key}}}'
     )
 
 

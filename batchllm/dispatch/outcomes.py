@@ -44,7 +44,7 @@ def cost_of(lane: Lane, verdict: Reading | Failure, started_at: float) -> float 
 def attempt_record(
     lane: Lane, request: Request, verdict: Reading | Failure, facts: CallFacts
 ) -> AttemptRecord:
-    prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, _ = verdict.usage or UNKNOWN
+    prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, _, _ = verdict.usage or UNKNOWN
     billed, status, code = (
         (verdict.billed, verdict.status, verdict.code) if isinstance(verdict, Failure) else _ANSWERED
     )

@@ -47,7 +47,7 @@ from batchllm.journal.files import Layout, free_bytes, is_network_folder, read_m
 from batchllm.limit.shared_limits import SharedLimits
 from batchllm.limit.sharing import Membership, NoSharing, Sharing
 from batchllm.plan import Planner, narrow
-from batchllm.provider.catalogue import load_catalogue
+from batchllm.provider.overlay import open_catalogue
 from batchllm.records import BadRow, Request, Row
 from batchllm.report.summary import RunSummary
 from batchllm.retry import RetryPolicy
@@ -88,7 +88,7 @@ def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None)
     """Run a job to its end; raises a BatchllmError for what keeps it from starting or from being kept."""
     checked = check(
         loaded,
-        catalogue=load_catalogue(),
+        catalogue=open_catalogue(options.environ),
         environ=options.environ,
         clock=options.clock,
         frame=frame,

@@ -28,7 +28,7 @@ from batchllm.journal.rebuilding import Owner, Rebuilt, rebuild
 from batchllm.journal.rereading import Reread, reread
 from batchllm.plan import digest_of
 from batchllm.ports import Source
-from batchllm.provider.catalogue import load_catalogue
+from batchllm.provider.overlay import open_catalogue
 from batchllm.records import Row
 from batchllm.spec import models
 from batchllm.spec.fingerprint import differences, differs_in_reading_only, fingerprint
@@ -181,7 +181,9 @@ class _Carried:
 @contextmanager
 def locked(loaded: LoadedJob, tools: Tools, frame: object | None) -> Iterator[tuple[CheckedJob, Path]]:
     """The job, checked, and its output folder, which must be there, with nobody else in it."""
-    checked = check(loaded, catalogue=load_catalogue(), environ=tools.environ, clock=tools.clock, frame=frame)
+    checked = check(
+        loaded, catalogue=open_catalogue(tools.environ), environ=tools.environ, clock=tools.clock, frame=frame
+    )
     out = Path(str(checked.job.output.path))
     if not out.is_dir():
         raise InputMissingError(f"there is no output {out}", remedy="start the job with `batchllm run JOB`")

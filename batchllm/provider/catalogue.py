@@ -1,8 +1,8 @@
 """The providers that are known by name, as data.
 
 What a provider offers changes every month, what we do with it does not: the first stands in `catalogue.toml`, with
-a grade and a source for each group of facts, the second in `dialect`. Nothing here reaches the network, and a job
-may override all of it (base_url, model, limits, price, omit, extra_body).
+a grade and a source for each group of facts, the second in `dialect`. Nothing here reaches the network. A user's own
+file and a lane's `catalogue` are laid over it (see `overlay`).
 
 The file is packaged, so a fault in it is a fault of ours: it raises InvariantError, never a JobError.
 """
@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatchcase
 from importlib import resources
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from batchllm.errors import InvariantError
+from batchllm.spec.env import address_faults
 
 TaskKind: TypeAlias = Literal["chat", "completion", "embedding", "moderation"]
 Tier: TypeAlias = Literal["fast", "balanced", "powerful"]
@@ -33,10 +35,20 @@ Dialect: TypeAlias = Literal[
     "xai",
     "fireworks",
     "openrouter",
+    "azure",
+    "gemini",
+    "anthropic",
+    "vllm",
+    "ollama",
+    "tgi",
     "custom",
 ]
-LimitHeaders: TypeAlias = Literal["none", "openai", "groq", "mistral", "together", "fireworks", "openrouter"]
-SchemaMode: TypeAlias = Literal["json_schema", "json_object"]
+LimitHeaders: TypeAlias = Literal[
+    "none", "openai", "azure", "groq", "mistral", "together", "fireworks", "openrouter"
+]
+SchemaMode: TypeAlias = Literal["json_schema", "json_object", "prompt"]
+#: How vectors come: numbers as text, base64 of little-endian float32, base64 of signed bytes.
+VectorForm: TypeAlias = Literal["float", "base64", "base64_int8"]
 FactGroup: TypeAlias = Literal["address", "endpoints", "models", "embeddings", "params", "schema", "limits"]
 
 TASK_KINDS: tuple[TaskKind, ...] = ("chat", "completion", "embedding", "moderation")
@@ -47,6 +59,7 @@ PATHS: Mapping[TaskKind, str] = {
     "embedding": "/embeddings",
     "moderation": "/moderations",
 }
+VECTOR_FORMS: tuple[VectorForm, ...] = get_args(VectorForm)
 CLOSED = ConfigDict(extra="forbid")
 
 
@@ -77,7 +90,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingModel:
-    """`max_dimensions` is the widest vector that may be asked for; None: no wider than the native width.
+    """Vectors may be asked for from `min_dimensions` to `max_dimensions` wide; None: no wider than the native width.
 
     A limit that is None is not documented.
     """
@@ -88,6 +101,7 @@ class EmbeddingModel:
     max_inputs: int
     sends_dimensions: bool
     aliases: tuple[str, ...] = ()
+    min_dimensions: int = 1
     max_dimensions: int | None = None
     max_tokens_per_input: int | None = None
     max_tokens_per_request: int | None = None
@@ -96,7 +110,10 @@ class EmbeddingModel:
 
 @dataclass(frozen=True, slots=True)
 class SchemaSupport:
-    """How answers can be held to a JSON Schema; the lists are patterns of models that differ from the default."""
+    """How answers can be held to a JSON Schema; the lists are patterns of models that differ from the default.
+
+    `prompt`: the server has no way to enforce any JSON; the schema is an instruction and nothing more.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = CLOSED
     default: SchemaMode = "json_schema"
@@ -108,7 +125,10 @@ class SchemaSupport:
 class ProviderEntry:
     """One provider. `env` names the key variables in the order in which they are looked up.
 
-    `sends_base64`: vectors may be asked for as base64 of float32, a quarter of their size as text.
+    `hosts` are patterns of further hosts that are the same service, so that its key may go there. Where there is no
+    `base_url`, `base_url_env` names the variables that may hold one, and `base_url_path` is added to an address
+    without a path. `retired` maps patterns of models that are gone to what to do about it. `overlaid` holds the keys
+    that a user's file (`overlaid_by`) has set.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = CLOSED
@@ -121,9 +141,14 @@ class ProviderEntry:
     concurrency: int
     sends_dimensions: bool
     checked: date
-    sends_base64: bool = False
+    vector_form: VectorForm = "float"
     base_url: str | None = None
     base_url_note: str = ""
+    base_url_env: tuple[str, ...] = ()
+    base_url_path: str = ""
+    allow_http: bool = False
+    hosts: tuple[str, ...] = ()
+    key_prefixes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     endpoint_notes: Mapping[TaskKind, str] = field(default_factory=dict)
     tiers: Mapping[TaskKind, Mapping[Tier, ModelChoice]] = field(default_factory=dict)
@@ -132,10 +157,13 @@ class ProviderEntry:
     moderation_models: tuple[str, ...] = ()
     reasoning_models: tuple[str, ...] = ()
     plain_models: tuple[str, ...] = ()
+    retired: Mapping[str, str] = field(default_factory=dict)
     schema: SchemaSupport = SchemaSupport()
     price_provider: str | None = None
     notes: tuple[str, ...] = ()
     grades: Mapping[FactGroup, Grade] = field(default_factory=dict)
+    overlaid: tuple[str, ...] = ()
+    overlaid_by: str = ""
 
     def supports(self, kind: TaskKind) -> bool:
         return self.endpoints[kind] is not False
@@ -179,6 +207,20 @@ class ProviderEntry:
 
     def embedding_model(self, model: str) -> EmbeddingModel | None:
         return next((known for known in self.embeddings if model in (known.name, *known.aliases)), None)
+
+    def kinds_of(self, model: str) -> list[TaskKind]:
+        """The kinds of task that a model is known for; empty for one that the catalogue does not know."""
+        return [kind for kind in TASK_KINDS if model in self.models(kind)]
+
+    def retirement(self, model: str) -> str | None:
+        """What to do instead, when the model is gone."""
+        return next((told for gone, told in self.retired.items() if _matches(model, (gone,))), None)
+
+    def owns_host(self, host: str) -> bool:
+        """Whether its key may be sent to this host; `host` may hold a port."""
+        host = host.lower()
+        home = None if self.base_url is None else urlsplit(self.base_url).netloc.lower()
+        return host == home or _matches(host, self.hosts)
 
     def is_reasoning(self, model: str) -> bool:
         """Whether the model takes no sampling parameters."""
@@ -234,7 +276,7 @@ def simulator(checked: date) -> ProviderEntry:
         limit_headers="openai",
         concurrency=64,
         sends_dimensions=True,
-        sends_base64=True,
+        vector_form="base64",
         checked=checked,
         base_url_note="the simulator is started by the run, on loopback",
         default_model="simulated",
@@ -244,7 +286,11 @@ def simulator(checked: date) -> ProviderEntry:
 
 def load_catalogue() -> Catalogue:
     """Read and check the packaged file; call once and keep the result."""
-    return parse_catalogue(resources.files(__package__).joinpath("catalogue.toml").read_text("utf-8"))
+    return parse_catalogue(shipped_text())
+
+
+def shipped_text() -> str:
+    return resources.files(__package__).joinpath("catalogue.toml").read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,52 +302,71 @@ class _File:
 
 def parse_catalogue(text: str) -> Catalogue:
     try:
-        raw = tomllib.loads(text)
-        for name, table in raw.get("providers", {}).items():
-            table.setdefault("name", name)
-            table.setdefault("checked", raw.get("checked"))
+        raw = tables(text)
         read = TypeAdapter(_File).validate_json(json.dumps(raw, default=str), strict=True)
     except (tomllib.TOMLDecodeError, ValidationError, AttributeError) as error:
         raise _broken(str(error)) from error
-    faults = [fault for name, entry in read.providers.items() for fault in _faults(name, entry)]
-    faults += _shared_names(read.providers)
+    faults = [
+        f"{name}: {fault}" for name, entry in read.providers.items() for fault in entry_faults(name, entry)
+    ]
+    faults += [f"{name}: {fault}" for name, fault in shared_names(read.providers)]
     if faults:
         raise _broken("; ".join(faults))
     return Catalogue(read.checked, {**read.providers, "simulator": simulator(read.checked)})
+
+
+def tables(text: str) -> dict[str, Any]:
+    """The file as it is written, each provider with its name and date."""
+    raw = tomllib.loads(text)
+    for name, table in raw.get("providers", {}).items():
+        table.setdefault("name", name)
+        table.setdefault("checked", raw.get("checked"))
+    return raw
 
 
 def _broken(what: str) -> InvariantError:
     return InvariantError(f"batchllm/provider/catalogue.toml: {what}", remedy="Install batchllm again.")
 
 
-def _faults(name: str, entry: ProviderEntry) -> Iterator[str]:
+def entry_faults(name: str, entry: ProviderEntry) -> Iterator[str]:
     """What the types cannot say."""
     if entry.name != name:
-        yield f"{name}: called {entry.name} inside"
+        yield f"called {entry.name} inside"
     if set(entry.endpoints) != set(TASK_KINDS):
-        yield f"{name}: endpoints must say yes or no to each of {', '.join(TASK_KINDS)}"
-    if not entry.base_url and not entry.base_url_note:
-        yield f"{name}: no base_url, and no base_url_note that says why"
-    if entry.base_url and (not entry.base_url.startswith("https://") or entry.base_url.endswith("/")):
-        yield f"{name}: base_url must begin with https:// and not end in /"
+        yield f"endpoints must say yes or no to each of {', '.join(TASK_KINDS)}"
+    for path in entry.endpoints.values():
+        if isinstance(path, str) and not path.startswith("/"):
+            yield f"endpoints: a path begins with /, and {path!r} does not"
+    yield from _address_faults(entry)
     if entry.concurrency < 1:
-        yield f"{name}: concurrency must be at least 1"
+        yield "concurrency must be at least 1"
     for kind, tiers in entry.tiers.items():
         if set(tiers) != set(TIERS):
-            yield f"{name}: tiers.{kind} must hold {', '.join(TIERS)}"
+            yield f"tiers.{kind} must hold {', '.join(TIERS)}"
     for model in entry.embeddings:
-        if (
-            min(model.dimensions, model.max_inputs) < 1
-            or (model.max_dimensions or model.dimensions) < model.dimensions
-        ):
-            yield f"{name}: {model.name}: widths and counts must be positive, max_dimensions no less than dimensions"
+        widest = model.max_dimensions or model.dimensions
+        if model.max_inputs < 1 or not 1 <= model.min_dimensions <= model.dimensions <= widest:
+            yield (
+                f"{model.name}: widths and counts must be positive, and dimensions between the least and the most"
+            )
 
 
-def _shared_names(entries: Mapping[str, ProviderEntry]) -> Iterator[str]:
+def _address_faults(entry: ProviderEntry) -> Iterator[str]:
+    if not entry.base_url and not entry.base_url_note:
+        yield "no base_url"
+    if entry.base_url:
+        for fault in address_faults("base_url", entry.base_url, allows_http=entry.allow_http):
+            yield f"base_url: {fault.message}" + (f" ({fault.remedy})" if fault.remedy else "")
+        if entry.base_url.endswith("/"):
+            yield "base_url must not end in /"
+
+
+def shared_names(entries: Mapping[str, ProviderEntry]) -> Iterator[tuple[str, str]]:
+    """Entries whose names clash, each with what is wrong."""
     owners: dict[str, str] = {"simulator": "simulator"}
     for entry in entries.values():
         for name in (entry.name, *entry.aliases):
             if name != name.lower():
-                yield f"{entry.name}: {name!r} must be lower-case"
+                yield entry.name, f"{name!r} must be lower-case"
             if owners.setdefault(name, entry.name) != entry.name:
-                yield f"{entry.name}: the name {name!r} belongs to {owners[name]}"
+                yield entry.name, f"the name {name!r} belongs to {owners[name]}"

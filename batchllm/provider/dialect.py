@@ -5,7 +5,8 @@ A job names its parameters once, as OpenAI does. Providers differ in four ways:
 - another name for the same thing: renamed (seed is random_seed at Mistral);
 - a hint that does not change what an answer means (seed, user): left out, with a note;
 - a parameter that shapes the answer and that the provider does not take: the job is refused before anything is spent,
-  since silently different answers are worse than none; what is taken but may do nothing is sent, with a note;
+  since silently different answers are worse than none, unless the job says to leave such parameters out
+  (`params_unsupported: drop`); what is taken but may do nothing is sent, with a note;
 - no way to enforce a JSON Schema: the schema goes into the prompt, as an instruction.
 
 What the lane itself says wins: a name in `omit` is not sent and not judged, and `extra_body` is merged last, as it
@@ -15,13 +16,26 @@ is. Both are the way out where this table is behind the times.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from batchllm.provider.catalogue import Dialect, ProviderEntry, TaskKind
+from batchllm.provider.catalogue import VECTOR_FORMS, Catalogue, Dialect, ProviderEntry, TaskKind
+from batchllm.provider.dialect_rules import (
+    NEUTRAL,
+    NEVER_DROPPED,
+    REQUIRED_UPSTREAM,
+    THINKING,
+    Rule,
+    Rules,
+    rules_for,
+)
 from batchllm.provider.strict_schema import OpenSchemaError, closed_schema
 from batchllm.spec.models import Params
 
 REMEDY = "leave it out, name it in this lane's omit, or set the lane's own value in its extra_body"
+_DROP_REMEDY = (
+    "leave it out, name it in this lane's omit, set the lane's own value in its extra_body,"
+    " or say params_unsupported: drop"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,107 +78,9 @@ class Translation:
         return max((cap for cap in caps if isinstance(cap, int)), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How one parameter travels. Without a rule it goes as it is.
-
-    `highest` and `most` bound a number and a list; past `highest` a `note` is enough where the bound is only
-    documented. `instead` replaces single values by another field.
-    """
-
-    wire: str = ""
-    refused: str = ""
-    dropped: str = ""
-    note: str = ""
-    highest: float | None = None
-    most: int | None = None
-    allowed: tuple[str, ...] = ()
-    instead: Mapping[str, tuple[str, object]] = field(default_factory=dict)
-
-
-Rules = Mapping[str, Rule]
-
-_UNKNOWN = Rule(refused="this provider does not know it")
-_STOP_4 = Rule(most=4)
-_FOR_REASONING = Rule(refused="only reasoning models take it")
-_NOT_FOR_REASONING = Rule(refused="reasoning models refuse it")
-_WHILE_THINKING = Rule(note="ignored while the model thinks; reasoning_effort: none turns thinking off")
-
-CHAT: Mapping[Dialect, Rules] = {
-    "openai": {"max_tokens": Rule("max_completion_tokens"), "stop": _STOP_4},
-    "together": {
-        "temperature": Rule(highest=1.0, note="Together documents 0 to 1"),
-        "stop": _STOP_4,
-        "reasoning_effort": Rule(allowed=("low", "medium", "high")),
-        "verbosity": _UNKNOWN,
-        "service_tier": _UNKNOWN,
-        "user": Rule(dropped="Together does not know it"),
-    },
-    "groq": {
-        "max_tokens": Rule("max_completion_tokens"),
-        "stop": _STOP_4,
-        "presence_penalty": _UNKNOWN,
-        "frequency_penalty": _UNKNOWN,
-        "logit_bias": Rule(refused="Groq answers 400 to it"),
-        "verbosity": _UNKNOWN,
-    },
-    "mistral": {
-        "temperature": Rule(highest=1.5),
-        "seed": Rule("random_seed"),
-        "logit_bias": _UNKNOWN,
-        "reasoning_effort": Rule(allowed=("high", "none")),
-        "verbosity": _UNKNOWN,
-        "service_tier": _UNKNOWN,
-        "user": Rule(dropped="Mistral answers 422 to it"),
-    },
-    "deepseek": {
-        "stop": Rule(most=16),
-        "seed": Rule(dropped="DeepSeek has none"),
-        "logit_bias": _UNKNOWN,
-        "reasoning_effort": Rule(
-            allowed=("high", "max"), instead={"none": ("thinking", {"type": "disabled"})}
-        ),
-        "verbosity": _UNKNOWN,
-        "service_tier": _UNKNOWN,
-        "user": Rule("user_id"),
-    },
-    "xai": {"verbosity": _UNKNOWN, "service_tier": _UNKNOWN},
-    "fireworks": {"stop": _STOP_4, "verbosity": _UNKNOWN},
-    "openrouter": {"stop": _STOP_4},
-    "perplexity": {},
-    "custom": {},
-}
-PLAIN: Mapping[Dialect, Rules] = {
-    "openai": {"reasoning_effort": _FOR_REASONING, "verbosity": _FOR_REASONING},
-}
-REASONING: Mapping[Dialect, Rules] = {
-    "openai": dict.fromkeys(
-        ("temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias"), _NOT_FOR_REASONING
-    ),
-    "xai": dict.fromkeys(("stop", "presence_penalty", "frequency_penalty"), _NOT_FOR_REASONING),
-}
-THINKING: Rules = dict.fromkeys(
-    ("temperature", "top_p", "presence_penalty", "frequency_penalty"), _WHILE_THINKING
-)
-COMPLETION: Rules = {
-    "max_tokens": Rule(),
-    **dict.fromkeys(
-        ("reasoning_effort", "verbosity", "service_tier"),
-        Rule(refused="the completions endpoint does not take it"),
-    ),
-}
-#: Values that every provider assumes anyway: asking for them is no reason to refuse a job.
-NEUTRAL: Mapping[str, float] = {
-    "temperature": 1,
-    "top_p": 1,
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-}
 #: The two names of the output cap; no server takes both in one request.
 CAPS = frozenset({"max_tokens", "max_completion_tokens"})
 DIMENSIONS_FIELD: Mapping[Dialect, str] = {"mistral": "output_dimension"}
-#: How a vector may come: numbers as text, or base64 of little-endian float32. Whichever is asked for, both are read.
-VECTOR_FORMS = ("float", "base64")
 #: Fields that decide what is sent and how the reply is read.
 RESERVED: Mapping[str, str] = {
     "model": "set the lane's model",
@@ -177,9 +93,10 @@ RESERVED: Mapping[str, str] = {
 class _Draft:
     """What has been decided so far, and what the lane has taken into its own hands."""
 
-    def __init__(self, omit: Sequence[str], extra_body: Mapping[str, object]) -> None:
+    def __init__(self, omit: Sequence[str], extra_body: Mapping[str, object], *, drops: bool) -> None:
         self.omit = frozenset(omit)
         self.extra_body = extra_body
+        self.drops = drops
         self.fields: dict[str, object] = {}
         self.instruction = ""
         self.unsupported: list[Unsupported] = []
@@ -194,6 +111,15 @@ class _Draft:
 
     def refuse(self, param: str, reason: str, remedy: str = REMEDY) -> None:
         self.unsupported.append(Unsupported(param, reason, remedy))
+
+    def turn_down(self, param: str, reason: str) -> None:
+        """A parameter that the provider does not take: left out where the job says so, else refused."""
+        if param in NEVER_DROPPED:
+            self.refuse(param, reason)
+        elif self.drops:
+            self.notes.append(f"{param} is not sent: {reason}")
+        else:
+            self.refuse(param, reason, _DROP_REMEDY)
 
     def result(self) -> Translation:
         return Translation(
@@ -211,9 +137,13 @@ def translate(
     model: str,
     omit: Sequence[str] = (),
     extra_body: Mapping[str, object] | None = None,
+    drops: bool = False,
 ) -> Translation:
-    """The body that one lane sends. `model` is the real one, not a tier."""
-    draft = _Draft(omit, extra_body or {})
+    """The body that one lane sends. `model` is the real one, not a tier.
+
+    `drops`: parameters that the provider does not take are left out, with a note, and do not refuse the job.
+    """
+    draft = _Draft(omit, extra_body or {}, drops=drops)
     if not entry.supports(asked.task_kind):
         draft.refuse(
             "task.type", entry.refusal(asked.task_kind), "take this lane out, or choose another provider"
@@ -223,12 +153,32 @@ def translate(
         rules = _rules(draft, asked, entry, model)
         for name, value in asked.params.model_dump(exclude_none=True).items():
             _put_param(draft, name, value, rules.get(name, Rule()))
+        if entry.dialect == "openrouter" and not REQUIRED_UPSTREAM.isdisjoint(draft.fields):
+            draft.put("provider", {"require_parameters": True})
     if asked.task_kind == "chat" and asked.schema is not None:
         _put_schema(draft, asked, entry, model)
     if asked.task_kind == "embedding":
-        draft.put("encoding_format", "base64" if entry.sends_base64 else "float")
+        draft.put("encoding_format", entry.vector_form)
         _put_dimensions(draft, asked.dimensions, entry, model)
     return draft.result()
+
+
+def takers(asked: Asked, param: str, catalogue: Catalogue) -> list[str]:
+    """The hosted providers of the catalogue that could do what `param` asks, or the whole kind of task."""
+    if param != "task.type":
+        wanted = asked.params.model_dump(include={param}, exclude_none=True)
+        if not wanted:
+            return []
+        asked = replace(asked, params=asked.params.model_construct(**wanted), schema=None)
+    return [entry.name for entry in catalogue if _can(entry, asked)]
+
+
+def _can(entry: ProviderEntry, asked: Asked) -> bool:
+    models = entry.models(asked.task_kind)
+    if not entry.env or not entry.supports(asked.task_kind) or not models:
+        return False
+    asked = replace(asked, dimensions=None)
+    return any(not translate(asked, entry=entry, model=model).unsupported for model in models)
 
 
 def _judge_extra_body(draft: _Draft, kind: TaskKind) -> None:
@@ -248,15 +198,9 @@ def _judge_extra_body(draft: _Draft, kind: TaskKind) -> None:
 
 
 def _rules(draft: _Draft, asked: Asked, entry: ProviderEntry, model: str) -> Rules:
-    dialect = entry.dialect
-    if dialect == "custom":
-        return {}
-    if asked.task_kind == "completion":
-        return {**CHAT[dialect], **COMPLETION}
-    by_model = REASONING if entry.is_reasoning(model) else PLAIN
-    rules = {**CHAT[dialect], **by_model.get(dialect, {})}
-    if dialect == "deepseek" and _is_thinking(draft, asked.params):
-        rules |= THINKING
+    rules = rules_for(entry, asked.task_kind, model)
+    if entry.dialect == "deepseek" and asked.task_kind == "chat" and _is_thinking(draft, asked.params):
+        return {**rules, **THINKING}
     return rules
 
 
@@ -271,19 +215,21 @@ def _put_param(draft: _Draft, name: str, value: object, rule: Rule) -> None:
     wire = rule.wire or name
     if draft.is_taken(name, wire) or (name == "max_tokens" and CAPS & draft.extra_body.keys()):
         return
-    if isinstance(value, str) and value in rule.instead:
-        draft.put(*rule.instead[value])
+    if isinstance(value, str | bool) and value in rule.instead:
+        field_name, other = rule.instead[value]
+        if field_name not in draft.fields:
+            draft.put(field_name, other)
         return
     if rule.refused:
         if value != NEUTRAL.get(name):
-            draft.refuse(name, rule.refused)
+            draft.turn_down(name, rule.refused)
         return
     if rule.dropped:
         draft.notes.append(f"{name} is not sent: {rule.dropped}")
         return
     fault = _fault(value, rule)
     if fault and not rule.note:
-        draft.refuse(name, fault)
+        draft.turn_down(name, fault)
         return
     if rule.note and (fault or (rule.highest is None and value != NEUTRAL.get(name))):
         draft.notes.append(f"{name}: {rule.note}")
@@ -296,7 +242,7 @@ def _fault(value: object, rule: Rule) -> str:
     if rule.most is not None and isinstance(value, list) and len(value) > rule.most:
         return f"at most {rule.most} here"
     if rule.allowed and value not in rule.allowed:
-        names = [*rule.allowed, *rule.instead]
+        names = [*rule.allowed, *map(str, rule.instead)]
         return f"must be one of {', '.join(dict.fromkeys(names))} here"
     return ""
 
@@ -336,6 +282,9 @@ def _put_dimensions(draft: _Draft, dimensions: int | None, entry: ProviderEntry,
     elif dimensions > (known.max_dimensions or known.dimensions):
         most = known.max_dimensions or known.dimensions
         draft.refuse("dimensions", f"{model} has at most {most}", f"say {most} or less")
+    elif dimensions < known.min_dimensions:
+        least = known.min_dimensions
+        draft.refuse("dimensions", f"{model} has at least {least}", f"say {least} or more")
     else:
         draft.put(wire, dimensions)
 
@@ -345,8 +294,9 @@ def _put_schema(draft: _Draft, asked: Asked, entry: ProviderEntry, model: str) -
     if "response_format" in draft.extra_body:
         return
     mode = entry.schema_mode(model)
-    if mode == "json_object" or "response_format" in draft.omit:
-        draft.put("response_format", {"type": "json_object"})
+    if mode != "json_schema" or "response_format" in draft.omit:
+        if mode == "json_object":
+            draft.put("response_format", {"type": "json_object"})
         draft.instruction = (
             "Answer with one JSON object and nothing else. It must be valid under this JSON Schema:\n"
             + json.dumps(schema, ensure_ascii=False, separators=(",", ":"))

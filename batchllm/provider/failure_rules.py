@@ -260,6 +260,7 @@ _RULES: tuple[Rule, ...] = (
             r"max_(?:completion_)?tokens`? is too large",
             r"^`?max_(?:completion_)?tokens`? must be less than or equal",
             r"unknown parameter",
+            r"^invalid json payload received\. unknown name",  # Gemini
             r"^unsupported (?:parameter|value)",
             r"is not supported with this model",
         ),

@@ -5,6 +5,7 @@ fields      fields of a request body      hints      what is told of the limits 
 faults      what goes wrong, and when an answer comes
 calls       body → what is asked          answers    what is answered      schemas   values that fit a JSON Schema
 replies     OpenAI's shapes               ledger     what was seen
+profiles    what sets a provider apart    wording    its errors             costume   what comes and goes, in its terms
 responder   one request → one reply       server     sockets               embedded  in a thread of the runner
 """
 

@@ -2,10 +2,12 @@
 
 Names and formats are those that were captured: OpenAI (Go durations until all is there again), Groq (the same names,
 but its requests are those of the day, and the minute's are told nowhere), Mistral (no reset, and a body that names
-no wait). `none` is a gateway of which nothing is known. `absurd` is for clients that must survive it.
+no wait), Azure (whole seconds, and the window), Together (numbers a second), Fireworks (three budgets of tokens),
+OpenRouter (only with its refusals). `none` is a gateway of which nothing is known. `absurd` is for clients that must
+survive it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 from typing import Final
 
@@ -45,17 +47,23 @@ class Hints:
 
     def limits(self, gate: Gate, now_s: float, turn: int) -> Headers:
         """Headers of any reply; `turn`, its number, chooses among the absurd ones."""
-        match self._style:
-            case "openai":
-                return list(_openai(gate.request_meter(now_s), gate.token_meter(now_s)))
-            case "groq":
-                return list(_openai(gate.day_meter(now_s), gate.token_meter(now_s)))
-            case "mistral":
-                return list(_mistral(gate, now_s))
-            case "absurd":
-                return absurd_limits(turn)
-            case "none":
-                return []
+        if self._style == "absurd":
+            return absurd_limits(turn)
+        tell = _STYLES.get(self._style)
+        return [] if tell is None else list(tell(gate, now_s))
+
+    def refused(self, refusal: Refusal, wall_s: int) -> Headers:
+        """What comes with a refusal beside the limits and the wait."""
+        if self._style == "fireworks":
+            return [("x-ratelimit-over-limit", "yes")]
+        if self._style == "openrouter":
+            reset_ms = ceil((wall_s + (refusal.wait_s or 0.0)) * 1000)
+            return [
+                ("x-ratelimit-limit", str(refusal.limit)),
+                ("x-ratelimit-remaining", "0"),
+                ("x-ratelimit-reset", str(reset_ms)),
+            ]
+        return []
 
     def retry(self, wait_s: float | None, turn: int) -> Headers:
         """Rounded up: whoever waits as told is let in."""
@@ -98,7 +106,15 @@ class Hints:
         return f"in {go_duration(wait_s if self._retry_after == 'exact' else ceil(wait_s))}"
 
 
-def _openai(requests: Meter | None, tokens: Meter | None) -> Iterator[tuple[str, str]]:
+def _openai(gate: Gate, now_s: float) -> Iterator[tuple[str, str]]:
+    yield from _plain(gate.request_meter(now_s), gate.token_meter(now_s))
+
+
+def _groq(gate: Gate, now_s: float) -> Iterator[tuple[str, str]]:
+    yield from _plain(gate.day_meter(now_s), gate.token_meter(now_s))
+
+
+def _plain(requests: Meter | None, tokens: Meter | None) -> Iterator[tuple[str, str]]:
     for meter, unit in ((requests, "requests"), (tokens, "tokens")):
         if meter is not None:
             yield f"x-ratelimit-limit-{unit}", str(meter.limit)
@@ -114,6 +130,51 @@ def _mistral(gate: Gate, now_s: float) -> Iterator[tuple[str, str]]:
         if meter is not None:
             yield f"x-ratelimit-limit-{unit}", str(meter.limit)
             yield f"x-ratelimit-remaining-{unit}", str(meter.remaining)
+
+
+def _azure(gate: Gate, now_s: float) -> Iterator[tuple[str, str]]:
+    for meter, unit in ((gate.request_meter(now_s), "requests"), (gate.token_meter(now_s), "tokens")):
+        if meter is not None:
+            yield f"x-ratelimit-limit-{unit}", str(meter.limit)
+            yield f"x-ratelimit-remaining-{unit}", str(meter.remaining)
+            yield f"x-ratelimit-reset-{unit}", str(ceil(meter.reset_s))
+            yield f"x-ratelimit-renewalperiod-{unit}", "60"
+
+
+def _together(gate: Gate, now_s: float) -> Iterator[tuple[str, str]]:
+    """Numbers of a second, a sixtieth of the minute's; that they are is how clients read them."""
+    for meter, name in (
+        (gate.request_meter(now_s), "x-ratelimit"),
+        (gate.token_meter(now_s), "x-tokenlimit"),
+    ):
+        if meter is not None:
+            limit = max(1, meter.limit // 60)
+            yield f"{name}-limit", str(limit)
+            yield f"{name}-remaining", str(min(limit, meter.remaining))
+            if name == "x-ratelimit":
+                yield f"{name}-reset", "1"
+
+
+def _fireworks(gate: Gate, now_s: float) -> Iterator[tuple[str, str]]:
+    """One budget stands for all three; what is left is told when half of it is gone."""
+    tokens = gate.token_meter(now_s)
+    if tokens is None:
+        return
+    for kind in ("prompt", "cache-adjusted-prompt", "generated"):
+        yield f"x-ratelimit-limit-tokens-{kind}", str(tokens.limit)
+        if tokens.remaining * 2 < tokens.limit:
+            yield f"x-ratelimit-remaining-tokens-{kind}", str(tokens.remaining)
+
+
+#: `openrouter` tells its limits with refusals only, `none` nothing.
+_STYLES: Final[Mapping[str, Callable[[Gate, float], Iterator[tuple[str, str]]]]] = {
+    "openai": _openai,
+    "groq": _groq,
+    "mistral": _mistral,
+    "azure": _azure,
+    "together": _together,
+    "fireworks": _fireworks,
+}
 
 
 def absurd_limits(turn: int) -> Headers:

@@ -17,6 +17,7 @@ from batchllm.errors import StorageError
 from batchllm.simulate import replies
 from batchllm.simulate.answers import Model
 from batchllm.simulate.calls import Call, Kind, parse_call
+from batchllm.simulate.costume import clothed, costume_of
 from batchllm.simulate.faults import Attempts, Fate, Fates, FaultKind
 from batchllm.simulate.fields import CallError
 from batchllm.simulate.hints import Hints
@@ -88,6 +89,8 @@ class Responder:
         models: Sequence[str] = (),
         nonce: str = "",
     ) -> None:
+        simulation = clothed(simulation)
+        self._costume = costume_of(simulation)
         self._ledger = ledger
         self._clock = clock
         self._authorization = f"Bearer {api_key}".encode() if api_key is not None else None
@@ -169,19 +172,18 @@ class Responder:
             return _plain(200, b'{"status":"ok"}')
         self._authorize(request)
         for suffix, kind in _ENDPOINTS:
-            if path.endswith(suffix):
+            if path.endswith(suffix) and (self._costume is None or self._costume.offers(kind)):
                 _allow(request, "POST")
                 _check_media(request)
-                call = parse_call(kind, request.body)
+                call = parse_call(kind, self._in_our_terms(kind, request))
                 if self._models and call.model not in self._models:
                     raise _unknown_model(call.model)
                 return self._admit(request, call, stamp, now_s)
-        if path.endswith("/models"):
+        if path.endswith("/models") and (self._costume is None or self._costume.has_models):
             _allow(request, "GET")
+            body = replies.models_body(self._models or ("simulated",))
             return _plain(
-                200,
-                replies.models_body(self._models or ("simulated",)),
-                self._limit_headers(now_s),
+                200, body if self._costume is None else self._costume.models(body), self._limit_headers(now_s)
             )
         _, found, name = path.rpartition("/models/")
         if found:
@@ -201,9 +203,10 @@ class Responder:
         reserved = call.reserved_tokens
         refusal = self._gate.admit(reserved, now_s)
         if refusal is not None:
-            status, body = self._hints.refusal(refusal, call.model)
+            status, body = self._worded(*self._hints.refusal(refusal, call.model))
             self._ledger.note(LedgerEntry(now_s, request.path, "refused", status, texts=call.subjects))
             headers = self._limit_headers(now_s) + self._hints.retry(refusal.wait_s, self._count)
+            headers += self._hints.refused(refusal, stamp.created)
             return _plain(status, body, headers)
         try:
             return self._answer(request, call, stamp, now_s)
@@ -214,7 +217,7 @@ class Responder:
     def _answer(self, request: HttpRequest, call: Call, stamp: Stamp, now_s: float) -> Reply:
         digest = _text_digest(call)
         attempt, fate = self._fate(digest)
-        draft = self._draft(call, stamp)
+        draft = self._dressed(call, request, self._draft(call, stamp))
         reply = self._apply(fate, call, draft, stamp, now_s)
         prompt_tokens, completion_tokens = _billed(fate.fault, call, draft)
         self._ledger.note(
@@ -255,8 +258,27 @@ class Responder:
                     return _Draft(tokens, bytes, replies.text_events(call, answers, stamp))
                 return _Draft(tokens, partial(replies.text_body, call, answers, stamp))
 
+    def _in_our_terms(self, kind: Kind, request: HttpRequest) -> bytes:
+        return request.body if self._costume is None else self._costume.take(kind, request).body
+
+    def _worded(self, status: int, body: bytes) -> tuple[int, bytes]:
+        return (status, body) if self._costume is None else self._costume.word(status, body)
+
+    def _dressed(self, call: Call, request: HttpRequest, draft: _Draft) -> _Draft:
+        costume = self._costume
+        if costume is None:
+            return draft
+        thought = costume.thought_tokens(call, request)
+        return _Draft(
+            draft.completion_tokens + thought,
+            lambda: costume.dress(call, draft.make_body(), thought),
+            tuple(costume.dress_event(call, event, thought) for event in draft.events),
+        )
+
     def _apply(self, fate: Fate, call: Call, draft: _Draft, stamp: Stamp, now_s: float) -> Reply:
         headers = self._limit_headers(now_s)
+        if self._costume is not None:
+            headers += self._costume.usage_headers(call)
         whole = Reply(200, headers, draft.make_body, draft.events, fate.latency_s)
         match fate.fault:
             case None:
@@ -281,20 +303,23 @@ class Responder:
                 "service_unavailable_error",
                 code="server_is_overloaded",
             )
-            return _plain(503, body, headers + self._hints.retry(OVERLOAD_WAIT_S, self._count))
+            status, body = self._worded(503, body)
+            return _plain(status, body, headers + self._hints.retry(OVERLOAD_WAIT_S, self._count))
         body = replies.error_body("The server had an error while processing your request.", "server_error")
-        return _plain(500, body, headers)._replace(delay_s=latency_s)
+        status, body = self._worded(500, body)
+        return _plain(status, body, headers)._replace(delay_s=latency_s)
 
     def _limit_headers(self, now_s: float) -> Headers:
         return self._hints.limits(self._gate, now_s, self._count)
 
     def _reject(self, path: str, error: CallError, now_s: float) -> Reply:
-        self._ledger.note(LedgerEntry(now_s, path, "rejected", error.status))
+        body = replies.error_body(error.message, "invalid_request_error", param=error.param, code=error.code)
+        status, body = self._worded(error.status, body)
+        self._ledger.note(LedgerEntry(now_s, path, "rejected", status))
         headers = self._limit_headers(now_s)
         if error.allow is not None:
             headers.append(("allow", error.allow))
-        body = replies.error_body(error.message, "invalid_request_error", param=error.param, code=error.code)
-        return _plain(error.status, body, headers)
+        return _plain(status, body, headers)
 
     def _authorize(self, request: HttpRequest) -> None:
         if self._authorization is None:

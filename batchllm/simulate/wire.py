@@ -233,7 +233,8 @@ def render_head(
         lines += f"content-length: {length}\r\n"
     if not keeps_alive:
         lines += "connection: close\r\n"
-    return b"".join((_STATUS_LINES[status], lines.encode("latin-1", "replace"), b"\r\n"))
+    first = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status  # 529 has no name
+    return b"".join((first, lines.encode("latin-1", "replace"), b"\r\n"))
 
 
 def render_chunk(data: bytes) -> bytes:

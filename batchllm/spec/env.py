@@ -9,6 +9,7 @@ An address is checked after expansion and is not repeated in a message, for it m
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
@@ -102,7 +103,8 @@ def _shown(name: str) -> str:
 def connection_faults(lane_at: Parts, lane: Mapping[str, object], environ: Mapping[str, str]) -> list[Fault]:
     """What is wrong with a lane's key, address and headers. `lane` may be unchecked: other types are passed over."""
     faults: list[Fault] = []
-    for name, check in (("api_key", _key_faults), ("base_url", address_faults)):
+    check_address = partial(address_faults, allows_http=lane.get("allow_http") is True)
+    for name, check in (("api_key", _key_faults), ("base_url", check_address)):
         text = lane.get(name)
         if isinstance(text, str) and text:
             path = dotted((*lane_at, name))
@@ -135,8 +137,11 @@ def _header_faults(path: str, header: str, text: object, environ: Mapping[str, s
     return []
 
 
-def address_faults(path: str, url: str) -> Iterator[Fault]:
-    """A base_url must be one that a key can be sent to. Names are judged as written: nothing is looked up."""
+def address_faults(path: str, url: str, *, allows_http: bool = False) -> Iterator[Fault]:
+    """A base_url must be one that a key can be sent to. Names are judged as written: nothing is looked up.
+
+    `allows_http`: http:// may lead to another machine.
+    """
     if "://" not in url:
         scheme = "http" if _is_loopback(re.split("[:/]", url)[0]) else "https"
         yield Fault(path, "the address has no scheme", f"begin it with {scheme}://")
@@ -152,7 +157,7 @@ def address_faults(path: str, url: str) -> Iterator[Fault]:
         yield Fault(path, "this is no web address", "it looks like https://host/v1")
         return
     yield from _part_faults(path, parts)
-    yield from _host_faults(path, parts.scheme, host)
+    yield from _host_faults(path, parts.scheme, host, allows_http=allows_http)
 
 
 def _part_faults(path: str, parts: SplitResult) -> Iterator[Fault]:
@@ -168,16 +173,18 @@ def _part_faults(path: str, parts: SplitResult) -> Iterator[Fault]:
             return
 
 
-def _host_faults(path: str, scheme: str, host: str) -> Iterator[Fault]:
+def _host_faults(path: str, scheme: str, host: str, *, allows_http: bool) -> Iterator[Fault]:
     address = _address(host)
     if host.rstrip(".") in _METADATA_HOSTS or (address and _is_metadata(address)):
         message = "this is a link-local address, where clouds keep their machines' credentials"
         yield Fault(path, message, "give the provider's own address")
     elif scheme == "http" and address and address.is_unspecified:
         yield Fault(path, f"{host} is an address to listen on, not to call", "write 127.0.0.1")
-    elif scheme == "http" and not _is_loopback(host):
+    elif scheme == "http" and not allows_http and not _is_loopback(host):
         message = "http:// sends the key and the prompts in the clear to another machine"
-        yield Fault(path, message, "use https, or a tunnel to localhost")
+        yield Fault(
+            path, message, "use https, or a tunnel to localhost; allow_http: true is for a network you trust"
+        )
 
 
 def _is_loopback(host: str) -> bool:

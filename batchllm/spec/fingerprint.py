@@ -1,7 +1,8 @@
 """What of a job decides an answer, as canonical text, and what changed between two jobs.
 
 A finished row is reused only while this text is the same. What is not in it (limits, timeouts, retries, keys,
-headers, prices, budget, paths, the job's name, a simulator's latency and faults) may change freely between runs.
+headers, prices, budget, paths, the job's name, a simulator's latency and faults) may change freely between runs. Nor is
+`params_unsupported`: where both of its values can run at all, they send the same.
 Lanes go by name, so that their order is free too; addresses and templates stand as they are written, with their
 `${NAME}`, so that the text holds no secret and does not depend on the machine.
 """
@@ -17,8 +18,8 @@ _SHOWN_CHARACTERS = 80
 _ABSENT = object()
 #: Keys of a task that say which texts are answers. A schema is sent along, too; what was kept can be read by another.
 _READING = frozenset({"schema", "truncated"})
-#: Fields of a body that say how an answer travels, not which one it is: vectors are the same float32 either way.
-_FORM_ONLY = frozenset({("embedding", "encoding_format")})
+#: Forms in which the same vectors travel: any of them is read, so they are no difference.
+_SAME_VECTORS = frozenset({"float", "base64"})
 
 
 def semantic_sections(job: Job) -> dict[str, str]:
@@ -69,14 +70,19 @@ def _lane(lane: LaneSpec, kind: str) -> dict[str, object]:
     facts: dict[str, object] = {"provider": lane.provider, "model": lane.model}
     if lane.base_url is not None:
         facts["base_url"] = lane.base_url
-    extra_body = {name: value for name, value in lane.extra_body.items() if (kind, name) not in _FORM_ONLY}
+    extra_body = dict(lane.extra_body)
+    if kind == "embedding" and str(extra_body.get("encoding_format")) in _SAME_VECTORS:
+        del extra_body["encoding_format"]
     if extra_body:
         facts["extra_body"] = extra_body
     if lane.omit:
         facts["omit"] = sorted(set(lane.omit))
+    if lane.catalogue:
+        facts["catalogue"] = lane.catalogue
     if lane.provider == "simulator":
         simulation = lane.simulate or Simulation()
-        facts["simulate"] = simulation.model_dump(mode="json", include={"answers", "seed", "dimensions"})
+        told = {"answers", "seed", "dimensions"} | ({"profile"} if simulation.profile else set())
+        facts["simulate"] = simulation.model_dump(mode="json", include=told)
     return facts
 
 

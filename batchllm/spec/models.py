@@ -193,9 +193,24 @@ class AnswerRule(Strict):
     reply: str | dict[str, JsonValue] = Field(description="The answer; a mapping is sent as JSON text.")
 
 
+#: Whose dialect, headers and refusals a simulated provider has.
+ProfileName = Literal[
+    "openai", "together", "perplexity", "groq", "mistral", "deepseek", "xai", "fireworks", "openrouter", "azure",
+    "gemini", "anthropic", "vllm", "sglang", "llamacpp", "lmstudio", "ollama", "tgi",
+]  # fmt: skip
+HeaderStyle = Literal[
+    "openai", "groq", "mistral", "azure", "together", "fireworks", "openrouter", "none", "absurd"
+]
+
+
 class Simulation(Strict):
     """A simulated provider: real HTTP on loopback, with limits, latency, faults and answers of your choice."""
 
+    profile: ProfileName | None = Field(
+        None,
+        description="Behave as this provider does: its endpoints, strictness, headers, refusals and usage; and the lane"
+        " speaks its dialect. headers, retry_after and counts_refused have its values unless they are given.",
+    )
     seed: int = 0
     limits: SimulatedLimits = SimulatedLimits()
     enforcement: Literal["refill", "second", "minute"] = Field(
@@ -206,7 +221,7 @@ class Simulation(Strict):
         ),
     )
     counts_refused: bool = Field(False, description="A refused request counts against rpm, as at OpenAI.")
-    headers: Literal["openai", "groq", "mistral", "none", "absurd"] = Field(
+    headers: HeaderStyle = Field(
         "openai",
         description="Whose words the limits are told in; none: not at all; absurd: numbers that no limit can be.",
     )
@@ -236,6 +251,9 @@ class LaneSpec(Strict):
         None, repr=False, description="Usually ${NAME}; default: the provider's own variable."
     )
     base_url: Text | None = Field(None, description="Needed for custom; overrides the catalogue's elsewhere.")
+    allow_http: bool = Field(
+        False, description="base_url may be http:// to another machine: key and prompts travel in the clear."
+    )
     headers: dict[str, str] = Field(default_factory=dict, repr=False, description="Sent with each request.")
     extra_body: dict[str, JsonValue] = Field(
         default_factory=dict,
@@ -244,6 +262,11 @@ class LaneSpec(Strict):
     )
     omit: list[Text] = Field(
         default_factory=list, description="Body fields that this server does not take, such as seed."
+    )
+    catalogue: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="What this server does otherwise than its catalogue entry says: dialect, endpoints, schema, tiers,"
+        " embeddings, vector_form, sends_dimensions, reasoning_models, plain_models (as `batchllm providers --json`).",
     )
     limits: Limits = Limits()
     price: Price | None = Field(
@@ -302,6 +325,11 @@ class Job(Strict):
     routing: Literal["spread", "fallback", "all"] = Field(
         "spread",
         description="spread: each row to the lane with room; fallback: in order; all: each row to every lane.",
+    )
+    params_unsupported: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="A parameter that a lane's provider does not take. refuse: the job; drop: it is not sent there,"
+        " which is said once.",
     )
     retry: Retry = Retry()
     budget: Budget | None = None

@@ -7,6 +7,9 @@ back in halves, so that one text does not cost its neighbours their answers.
 Both forms are read, whichever was asked for, since some servers ignore the word. In base64 a vector never is a list
 of Python floats: one of 1,536 takes a sixth of the CPU that the same numbers take as text, most of it for making the
 floats.
+
+Signed bytes (Perplexity's `base64_int8`) become the same numbers as float32. A string of bytes does not tell what it
+holds, so a lane that asks for them reads its replies with a task made by `of_signed_bytes`.
 """
 
 import binascii
@@ -14,6 +17,7 @@ import math
 import sys
 from array import array
 from collections.abc import Sequence
+from copy import copy
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,10 +45,17 @@ class EmbeddingTask:
     def __init__(self, spec: models.EmbeddingTask, dimensions: int) -> None:
         self._text = Template(spec.text, where="task.text")
         self._dimensions = dimensions
+        self._packed = _packed
         self.template_columns = self._text.columns
         self.answer_fields: tuple[pa.Field, ...] = (
             pa.field("embedding", pa.list_(pa.float32(), dimensions)),
         )
+
+    def of_signed_bytes(self) -> "EmbeddingTask":
+        """The same task for a lane whose replies hold base64 of signed bytes."""
+        other = copy(self)
+        other._packed = _packed_bytes
+        return other
 
     def content(self, row: Row) -> object:
         """The row's text; a request holds a list of them."""
@@ -62,9 +73,9 @@ class EmbeddingTask:
             return placed
         vectors: list[bytes] = []
         for at, given in enumerate(placed):
-            vector = _packed(given)
+            vector = self._packed(given)
             if not vector:
-                return envelope.malformed(f"vector {at} is neither a list of numbers nor base64 of float32")
+                return envelope.malformed(f"vector {at} is neither a list of numbers nor base64 of them")
             if len(vector) != self._dimensions * _FLOAT_BYTES:
                 return self._wrong_width(vector, envelope)
             vectors.append(vector)
@@ -107,6 +118,18 @@ def _placed(envelope: Envelope, rows: int) -> list[object] | Failure:
             return envelope.malformed(f"two vectors have the index {index}")
         by_index[index] = entry.get("embedding")
     return [by_index[index] for index in range(rows)]
+
+
+def _packed_bytes(given: object) -> bytes | None:
+    """As `_packed`, where base64 holds signed bytes."""
+    if not isinstance(given, str):
+        return _packed(given)
+    try:
+        packed = binascii.a2b_base64(given, strict_mode=True)
+    except (binascii.Error, ValueError):
+        return None
+    numbers = pa.Array.from_buffers(pa.int8(), len(packed), [None, pa.py_buffer(packed)]).cast(pa.float32())
+    return bytes(numbers.buffers()[1])[: len(packed) * _FLOAT_BYTES]
 
 
 def _packed(given: object) -> bytes | None:

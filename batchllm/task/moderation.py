@@ -1,7 +1,8 @@
 """Moderation: the texts of several rows → one request; the reply → flags and scores, kept as canonical JSON.
 
 Results have no index; their order is the inputs' order, so only their number can be checked. OpenAI says whether an
-input is flagged; Mistral says it for each category, and one is enough.
+input is flagged; Mistral says it for each category, and one is enough. Mistral's categories keep their names; where one
+means what a category of OpenAI's means, it stands under that name too, so that both can be asked alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,13 @@ from batchllm.task.reply import open_envelope
 
 #: Beyond this a whole number is no longer exact as a float64; no score comes near it. NaN is not below it.
 _EXACT = 2**53
+#: Mistral's category → OpenAI's of the same meaning (`sexual` has one name at both).
+_SAME_MEANING: Mapping[str, str] = {
+    "hate_and_discrimination": "hate",
+    "violence_and_threats": "violence",
+    "selfharm": "self-harm",
+    "criminal": "illicit",
+}
 
 
 class ModerationTask:
@@ -92,6 +100,11 @@ def _kept(result: object) -> bytes | None:
         return None
     if not all(type(score) in {int, float} and abs(score) < _EXACT for score in numbers.values()):
         return None
+    for own, usual in _SAME_MEANING.items():
+        if own in flags:
+            flags.setdefault(usual, flags[own])
+        if own in numbers:
+            numbers.setdefault(usual, numbers[own])
     kept = {"flagged": flagged, "categories": flags, "category_scores": numbers}
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
 

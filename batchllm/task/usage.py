@@ -33,7 +33,7 @@ def read_usage(reply: Mapping[str, object]) -> Usage:
     cached = _cached(usage)
     if cached is not None and prompt is not None and cached > prompt:
         cached = None
-    return Usage(prompt, completion, cached, reasoning, _cost_usd(usage))
+    return Usage(prompt, completion, cached, reasoning, _cost_usd(usage), _written(usage, prompt, cached))
 
 
 def _is_reasoning_apart(
@@ -59,6 +59,12 @@ def _cached(usage: Mapping[str, object]) -> int | None:
         _part(usage, "prompt_token_details").get("cached_tokens"),
     )
     return next((tokens for tokens in map(_tokens, candidates) if tokens is not None), None)
+
+
+def _written(usage: Mapping[str, object], prompt: int | None, cached: int | None) -> int | None:
+    """OpenAI from gpt-5.6 on, OpenRouter."""
+    written = _tokens(_part(usage, "prompt_tokens_details").get("cache_write_tokens"))
+    return None if written is not None and written + (cached or 0) > (prompt or 0) else written
 
 
 def _cost_usd(usage: Mapping[str, object]) -> float | None:

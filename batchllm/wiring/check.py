@@ -16,7 +16,8 @@ from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params
 from batchllm.task import AnswerSchemaError, build_task
 from batchllm.tokens import HeadStart, TokenCounter, counter_for
-from batchllm.wiring.lanes import SIMULATOR, LanePlan, LanePlanner
+from batchllm.wiring.entries import SIMULATOR, pinned
+from batchllm.wiring.lanes import LanePlan, LanePlanner
 from batchllm.wiring.packing import Packing, plan_packing
 
 #: Rows that are looked at to see whether the columns of the templates exist.
@@ -112,7 +113,7 @@ def check(
     counter = _counter(job, lanes)
     packing = _packing(job, lanes, dimensions, counter)
     return CheckedJob(
-        loaded=loaded,
+        loaded=pinned(loaded, lanes),
         task=task,
         source=source,
         lanes=tuple(

@@ -1,9 +1,6 @@
-"""Lanes: from the job's words, the catalogue and the environment to the parts that send.
+"""Lanes: from the job's words, the catalogue and the environment to the parts that send."""
 
-A key goes to the host that it was given for and to no other: the provider's own variable is not sent to an address
-that the job put in the catalogue's place, unless the job says so with `api_key`.
-"""
-
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +23,8 @@ from batchllm.ports import Task
 from batchllm.pricing import Price, find_price
 from batchllm.provider.catalogue import Catalogue, NotFound, ProviderEntry, TaskKind
 from batchllm.provider.connection import HttpConnection
-from batchllm.provider.dialect import Asked, Translation, translate
+from batchllm.provider.dialect import Asked, Translation, takers, translate
+from batchllm.provider.echo import Echo
 from batchllm.provider.hints import limits, nonsense
 from batchllm.provider.redact import one_line
 from batchllm.provider.simulated import is_simulator
@@ -35,8 +33,10 @@ from batchllm.records import Failure, LaneInfo, LimitHint, Reading, Request, Res
 from batchllm.spec.env import ExpansionError, expand
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import LaneSpec, Retry
+from batchllm.task import EmbeddingTask
+from batchllm.wiring.addresses import Addresses
+from batchllm.wiring.entries import SIMULATOR, entry_of
 
-SIMULATOR = "simulator"
 #: Of a lane that does not say: 8 s of latency at 7,500 requests a minute. What really is in flight follows the rate.
 MOST_IN_FLIGHT = 1_000
 _PARTS = re.compile(r"[/?&=]")
@@ -83,8 +83,10 @@ class LanePlanner:
         self._catalogue = catalogue
         self._environ = environ
         self._wall_s = wall_s
+        self._entries: dict[int, ProviderEntry | None] = {}
         self.faults: list[Fault] = []
         self.notes: list[str] = []
+        self._addresses = Addresses(catalogue, environ, fault=self._fault, note=self.notes.append)
 
     def plan(self, index: int, asked: Asked) -> LanePlan | None:
         """None when something is wrong with the lane; what it is stands in `faults`."""
@@ -95,16 +97,23 @@ class LanePlanner:
             return None
         before = len(self.faults)
         name = spec.name or spec.provider
-        base_url = self._base_url(index, spec, entry)
-        key = self._key(index, spec, entry, base_url)
+        base_url = self._addresses.base_url(index, spec, entry)
+        key = self._addresses.key(index, spec, entry, base_url)
         headers = self._headers(index, spec, key)
         translation = translate(
-            asked, entry=entry, model=model, omit=spec.omit, extra_body=dict(spec.extra_body)
+            asked,
+            entry=entry,
+            model=model,
+            omit=spec.omit,
+            extra_body=dict(spec.extra_body),
+            drops=self._loaded.job.params_unsupported == "drop",
         )
-        self._note_translation(index, name, translation)
+        self._note_translation(index, name, translation, asked)
         price = find_price(
             spec, model, entry.price_provider, wall_s=self._wall_s, service_tier=asked.params.service_tier
         )
+        if price is None and entry.price_provider is not None:
+            self._note_spelling(name, model, entry, asked.task_kind)
         if price is not None and asked.task_kind in ("embedding", "moderation"):
             price = price.without_output()
         if len(self.faults) > before:
@@ -124,73 +133,53 @@ class LanePlanner:
         )
 
     def entry(self, index: int) -> ProviderEntry | None:
-        name = self._loaded.job.providers[index].provider
+        if index not in self._entries:
+            self._entries[index] = self._found_entry(index)
+        return self._entries[index]
+
+    def _found_entry(self, index: int) -> ProviderEntry | None:
+        spec = self._loaded.job.providers[index]
         try:
-            return self._catalogue.get(name)
+            found = entry_of(spec, self._catalogue)
         except NotFound as unknown:
             near = f"did you mean {' or '.join(unknown.nearest)}? " if unknown.nearest else ""
             self._fault(
                 index,
                 "provider",
-                f"there is no provider {name!r}",
+                f"there is no provider {spec.provider!r}",
                 f"{near}known: {', '.join(self._catalogue.names)}; `custom` takes any base_url",
             )
             return None
+        for fault in found.faults:
+            self._fault(index, f"catalogue.{fault.path}".rstrip("."), fault.message, fault.remedy)
+        return None if found.faults else found.entry
 
     def model(self, index: int, entry: ProviderEntry, kind: TaskKind) -> str | None:
-        wanted = self._loaded.job.providers[index].model
+        spec = self._loaded.job.providers[index]
+        wanted = spec.model
         try:
-            return entry.resolve_model(wanted, kind)
+            model = entry.resolve_model(wanted, kind)
         except NotFound as unknown:
             known = ", ".join(unknown.nearest) or "none is known"
             self._fault(
                 index, "model", f"{entry.title} has no {wanted} model for {kind}", f"name one: {known}"
             )
             return None
-
-    def _base_url(self, index: int, spec: LaneSpec, entry: ProviderEntry) -> str:
-        if entry.name == SIMULATOR:
-            return ""
-        if spec.base_url is not None:
-            try:
-                return expand(spec.base_url, self._environ).rstrip("/")
-            except ExpansionError as error:
-                self._fault(index, "base_url", error.message, error.remedy)
-                return ""
-        if entry.base_url is None:
-            self._fault(index, "base_url", f"{entry.title} needs a base_url", entry.base_url_note)
-            return ""
-        return entry.base_url
-
-    def _key(self, index: int, spec: LaneSpec, entry: ProviderEntry, base_url: str) -> str | None:
-        if spec.api_key is not None:
-            try:
-                return expand(spec.api_key, self._environ)
-            except ExpansionError as error:
-                self._fault(index, "api_key", error.message, error.remedy)
-                return None
-        if not entry.env or entry.name == SIMULATOR:
+        gone = entry.retirement(model) if spec.base_url is None else None
+        if gone is not None:
+            self._fault(index, "model", f"{entry.title} has no {model} any more", gone)
             return None
-        if entry.base_url is not None and _host(base_url) != _host(entry.base_url):
-            self._note_foreign_key(index, entry, base_url)
-            return None
-        for variable in entry.env:
-            if self._environ.get(variable):
-                return self._environ[variable]
-        self._fault(
-            index,
-            "api_key",
-            f"{entry.title} needs a key, and {entry.env[0]} is not set",
-            f"export {entry.env[0]}=..., or give the lane an api_key",
-        )
-        return None
-
-    def _note_foreign_key(self, index: int, entry: ProviderEntry, base_url: str) -> None:
-        if base_url:
-            self.notes.append(
-                f"lane {index}: {entry.env[0]} is not sent to {_host(base_url)}, which is not {entry.title};"
-                " name a key with api_key if that host needs one"
+        made_for = entry.kinds_of(model)
+        if made_for and entry.supports(kind) and _group(kind) not in map(_group, made_for):
+            known = ", ".join(entry.models(kind)) or "none is known"
+            self._fault(
+                index,
+                "model",
+                f"{model} is made for {' and '.join(made_for)}, not for {kind}",
+                f"name one: {known}",
             )
+            return None
+        return model
 
     def _headers(self, index: int, spec: LaneSpec, key: str | None) -> dict[str, str]:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -201,15 +190,29 @@ class LanePlanner:
                 self._fault(index, f"headers.{name}", error.message, error.remedy)
         return headers
 
-    def _note_translation(self, index: int, name: str, translation: Translation) -> None:
+    def _note_translation(self, index: int, name: str, translation: Translation, asked: Asked) -> None:
         for item in translation.unsupported:
             path = item.param if item.param.startswith("task.") else f"task.params.{item.param}"
             if item.param == "dimensions":
                 path = "task.dimensions"
             if item.param.startswith("extra_body."):
                 path = f"providers.{index}.{item.param}"
-            self.faults.append(self._loaded.fault(path, f"lane {name}: {item.reason}", item.remedy))
+            remedy = item.remedy + self._others(item.param, asked)
+            self.faults.append(self._loaded.fault(path, f"lane {name}: {item.reason}", remedy))
         self.notes += [f"lane {name}: {note}" for note in translation.notes]
+
+    def _note_spelling(self, name: str, model: str, entry: ProviderEntry, kind: TaskKind) -> None:
+        """A model that neither list knows may be new; one that is nearly another's name is rather misspelt."""
+        known = entry.models(kind)
+        near = [] if model in known else difflib.get_close_matches(model, known, 1, 0.8)
+        if near:
+            self.notes.append(
+                f"lane {name}: {model} is in neither the catalogue nor the price list; is {near[0]} meant?"
+            )
+
+    def _others(self, param: str, asked: Asked) -> str:
+        able = takers(asked, param, self._catalogue)
+        return f"; {', '.join(able)} can" if able else ""
 
     def _fault(self, index: int, key: str, message: str, remedy: str = "") -> None:
         self.faults.append(self._loaded.fault(f"providers.{index}.{key}", message, remedy))
@@ -253,7 +256,7 @@ def build_lanes(
 
 
 def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> Lane:
-    task, clock = frame.task, frame.clock
+    task, clock = _reader(plan, frame.task), frame.clock
     spec, cap = plan.spec, plan.translation.max_output_tokens
     most = plan.window if task.kind == "embedding" else min(frame.most_in_flight, MOST_IN_FLIGHT)
     window = Window(spec.limits.concurrency or most, usual=plan.entry.concurrency, first=FIRST_CALLS)
@@ -274,8 +277,10 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
             lane_limits.note_nonsense(nonsense(headers))
         return hints
 
+    echo = _echo(plan, task, frame)
+
     def judged(response: Response, request: Request) -> Reading | Failure:
-        return judge(
+        verdict = judge(
             response,
             request,
             task,
@@ -283,6 +288,9 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
             secrets=plan.secrets,
             keeps_body=frame.keeps_bodies,
         )
+        if verdict.model is not None and verdict.model not in echo.seen:
+            echo.note(verdict.model)
+        return verdict
 
     return Lane(
         index=plan.index,
@@ -316,6 +324,22 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
         max_output_tokens=(cap or 0) if task.content_field != "input" else 0,
         prompt_margin=frame.prompt_margin,
         redact=lambda text: one_line(text, plan.secrets),
+    )
+
+
+def _reader(plan: LanePlan, task: Task) -> Task:
+    """The task as this lane's replies are read."""
+    if isinstance(task, EmbeddingTask) and plan.translation.fields.get("encoding_format") == "base64_int8":
+        return task.of_signed_bytes()
+    return task
+
+
+def _echo(plan: LanePlan, task: Task, frame: Frame) -> Echo:
+    return Echo(
+        plan.info.model,
+        is_free=plan.entry.base_url is None or not plan.entry.env,
+        mixes_badly=task.kind == "embedding",
+        say=lambda text: frame.say(f"{plan.info.name}: {one_line(text, plan.secrets)}"),
     )
 
 
@@ -362,5 +386,6 @@ def _secrets(key: str | None, headers: Mapping[str, str], template: str, base_ur
     return tuple(dict.fromkeys(values))
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.lower()
+def _group(kind: TaskKind) -> str:
+    """Models that write serve chat and completion alike, as far as anybody can tell."""
+    return "text" if kind in ("chat", "completion") else kind

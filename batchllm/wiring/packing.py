@@ -23,6 +23,9 @@ MOST_INPUTS = {"embedding": 64, "moderation": 32}
 #: What the body of a reply takes for each number of a vector: base64 has 4 characters for 3 bytes of float32; numbers
 #: as text have up to 22 characters with their comma ("-0.006929283495992422," is what OpenAI sends).
 BASE64_BYTES, TEXT_BYTES = 16 / 3, 22.0
+#: Base64 of signed bytes: 4/3 on the wire, but 4/3 of text, the byte and its float32 (6.4) while it is read; as much as
+#: a body of this size takes with `COPIES`.
+INT8_BYTES = 2.8
 #: What a reply takes while it is read, for each byte of its body: the body, its text in Python's hands, and the bytes
 #: of its vectors (base64: 1 + 1 + 0.75); or the body, a float object and its place in a list, and the bytes (text:
 #: 1 + 32 / 22 + 4 / 22). Rounded up.
@@ -96,7 +99,7 @@ def _window(lane: LanePlan, reply_bytes: float) -> int:
 def _body_bytes(lane: LanePlan, width: int) -> float:
     """Of one vector in the reply; what stands around it is small beside it."""
     form = lane.translation.fields.get("encoding_format")
-    return width * (BASE64_BYTES if form == "base64" else TEXT_BYTES)
+    return width * {"base64": BASE64_BYTES, "base64_int8": INT8_BYTES}.get(str(form), TEXT_BYTES)
 
 
 def _tokens(lanes: Sequence[LanePlan], is_exact: bool) -> int | None:

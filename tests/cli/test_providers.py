@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -9,14 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from batchllm.cli.providers import UnknownProviderError, details, overview, providers_command
+from batchllm.errors import JobError
 from batchllm.provider.catalogue import ProviderEntry, load_catalogue
 
 CATALOGUE = load_catalogue()
 SECRET = "sk-never-shown"
 
 
-def call(*args: str) -> Result:
-    return CliRunner().invoke(providers_command, args, env={"GROQ_API_KEY": SECRET, "OPENAI_API_KEY": ""})
+def call(*args: str, file: str = "") -> Result:
+    environ = {"GROQ_API_KEY": SECRET, "OPENAI_API_KEY": "", "BATCHLLM_PROVIDERS": file, "HOME": "/nowhere"}
+    return CliRunner().invoke(providers_command, args, env={**environ, "XDG_CONFIG_HOME": ""})
 
 
 def rendered(table: Table, width: int) -> list[str]:
@@ -65,6 +68,24 @@ def test_json_is_a_list_or_one_object() -> None:
     assert one["checked"] == "2026-11-23"
 
 
+def test_ones_own_file_is_shown_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "providers.toml"
+    file.write_text('[providers.mine]\nextends = "custom"\nbase_url = "https://x.example/v1"\n', "utf-8")
+    assert f"changed: base_url, extends by {file}" in call("mine", file=str(file)).stdout
+    assert "https://x.example/v1" in call(file=str(file)).stdout
+    assert json.loads(call("mine", "--json", file=str(file)).stdout)["overlaid_by"] == str(file)
+    file.write_text("[providers.mine]\n", "utf-8")
+    result = call(file=str(file))
+    assert isinstance(result.exception, JobError)
+    assert result.exception.exit_code == 78
+
+
+def test_a_server_of_ones_own_needs_no_key() -> None:
+    text = call("ollama").stdout
+    assert "key: none needed" in text
+    assert "http://localhost:11434/v1" in text
+
+
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     result = call("opnai")
     assert isinstance(result.exception, UnknownProviderError)
@@ -85,9 +106,10 @@ def test_on_a_terminal_nothing_is_cut_and_nothing_overflows(width: int) -> None:
     text = "\n".join(lines)
     assert max(len(line) for line in lines) <= width
     assert "…" not in text
+    unfolded = "".join(text.split())
     for entry in CATALOGUE:
         assert entry.name in text
-        assert (entry.base_url or "") in text
+        assert (entry.base_url or "") in unfolded
         assert all(choice.model in text for choice in entry.tiers.get("chat", {}).values())
 
 
@@ -99,6 +121,4 @@ def test_a_description_fits_80_columns(entry: ProviderEntry) -> None:
 
 
 def test_square_brackets_in_notes_are_not_taken_for_markup() -> None:
-    assert "[logit_bias, user]" in " ".join(
-        " ".join(rendered(details(CATALOGUE.get("custom"), {}), 200)).split()
-    )
+    assert "[dimensions]" in " ".join(" ".join(rendered(details(CATALOGUE.get("custom"), {}), 200)).split())

@@ -249,7 +249,8 @@ def test_the_guide_names_every_option() -> None:
 
 
 def test_the_lane_and_the_schedule_in_the_guide_are_valid() -> None:
-    lane, changing = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    lane, clothed, changing = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    assert LaneSpec.model_validate(yaml.safe_load(clothed)[0]).simulate.profile == "groq"
     (lane,) = yaml.safe_load(lane)["providers"]
     assert LaneSpec.model_validate(lane).simulate.limits.rpm == 3000
     simulation = Simulation.model_validate(yaml.safe_load(changing))
@@ -271,3 +272,15 @@ def test_the_test_in_the_guide_passes(tmp_path: Path) -> None:
         check=False,
     )
     assert "1 passed" in done.stdout, done.stdout
+
+
+def test_a_profile_is_worn_and_an_unknown_one_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with running("--profile", "mistral", "--quiet") as process:
+        assert process.stdout is not None
+        base_url = url_of(process.stdout.readline())
+        status, reply = ask(base_url)
+        assert (status, "prompt_token_details" in str(reply["usage"])) == (200, True)
+    assert invoke(["simulate", "--profile", "mistrl"]) == 2
+    assert "Did you mean mistral?" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def broken(old: str, new: str) -> str:
     return TEXT.replace(old, new, 1)
 
 
-def test_the_eleven_and_the_simulator_are_known() -> None:
+def test_all_providers_and_the_simulator_are_known() -> None:
     assert CATALOGUE.names == (
         "openai",
         "together",
@@ -43,6 +43,15 @@ def test_the_eleven_and_the_simulator_are_known() -> None:
         "xai",
         "fireworks",
         "openrouter",
+        "azure",
+        "gemini",
+        "anthropic",
+        "vllm",
+        "sglang",
+        "llamacpp",
+        "lmstudio",
+        "ollama",
+        "tgi",
         "custom",
         "simulator",
     )
@@ -78,7 +87,7 @@ def test_each_kind_of_task_has_a_path_or_a_reason(entry: ProviderEntry) -> None:
 @pytest.mark.parametrize("entry", NAMED, ids=lambda entry: entry.name)
 def test_hosted_providers_resolve_each_tier_of_what_they_offer(entry: ProviderEntry) -> None:
     if not entry.tiers:
-        assert entry.name in {"anyscale", "perplexity", "custom"}
+        assert not entry.env or entry.name in {"anyscale", "azure"}
         return
     for kind in TASK_KINDS:
         if entry.supports(kind):
@@ -96,6 +105,55 @@ def test_perplexity_chat_is_refused_with_the_date_on_which_it_closed() -> None:
     entry = CATALOGUE.get("perplexity")
     assert not entry.supports("chat")
     assert "2026-09-27" in entry.refusal("chat")
+
+
+LOCAL = ["vllm", "sglang", "llamacpp", "lmstudio", "ollama", "tgi"]
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_server_of_ones_own_has_an_address_on_this_machine_and_wants_no_key(name: str) -> None:
+    entry = CATALOGUE.get(name)
+    assert (entry.base_url or "").startswith("http://localhost:")
+    assert entry.env == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "is_home"),
+    [
+        ("mistral", "api.mistral.ai", True),
+        ("mistral", "api.eu.mistral.ai", True),
+        ("mistral", "mistral.ai.evil.example", False),
+        ("together", "api.together.xyz", True),
+        ("xai", "us.api.x.ai", True),
+        ("xai", "api.x.ai.example", False),
+        ("azure", "my-resource.openai.azure.com", True),
+        ("azure", "openai.azure.com.example", False),
+        ("azure", "", False),
+        ("openai", "localhost:8080", False),
+        ("custom", "anything.example", False),
+    ],
+)
+def test_a_key_belongs_to_the_hosts_of_its_service(name: str, host: str, is_home: bool) -> None:
+    assert CATALOGUE.get(name).owns_host(host) is is_home
+
+
+def test_a_model_that_is_gone_says_what_to_do() -> None:
+    entry = CATALOGUE.get("deepseek")
+    assert "deepseek-flash" in (entry.retirement("deepseek-chat") or "")
+    assert entry.retirement("deepseek-flash") is None
+
+
+def test_kinds_of_a_model_are_those_that_the_catalogue_names() -> None:
+    entry = CATALOGUE.get("openai")
+    assert entry.kinds_of("text-embedding-3-small") == ["embedding"]
+    assert entry.kinds_of("gpt-4.1-nano") == ["chat"]
+    assert entry.kinds_of("gpt-unheard-of") == []
+
+
+def test_no_two_providers_claim_one_beginning_of_a_key() -> None:
+    claimed = [prefix for entry in CATALOGUE for prefix in entry.key_prefixes]
+    assert len(claimed) == len(set(claimed)) >= 6
+    assert not any(a != b and a.startswith(b) for a in claimed for b in claimed)
 
 
 def test_anyscale_says_why_it_has_no_address() -> None:
@@ -121,7 +179,12 @@ def test_key_variables_come_in_order() -> None:
         ("x.ai", "xai"),
         ("fireworks.ai", "fireworks"),
         (" OpenAI ", "openai"),
-        ("vllm", "custom"),
+        ("v-llm", "vllm"),
+        ("llama.cpp", "llamacpp"),
+        ("lm-studio", "lmstudio"),
+        ("claude", "anthropic"),
+        ("google", "gemini"),
+        ("self-hosted", "custom"),
     ],
 )
 def test_aliases_lead_to_their_provider(alias: str, name: str) -> None:
@@ -217,6 +280,8 @@ def test_schema_support_differs_by_model() -> None:
         broken("moderation = true\n", "moderation = true\nspeech = true\n"),
         broken("dimensions = 1536", "dimensions = '1536'"),
         broken("dimensions = 1536", "dimensions = -1"),
+        broken("dimensions = 1536", "dimensions = 1536\nmin_dimensions = 1537"),
+        broken('completion = "/beta/completions"', 'completion = "beta/completions"'),
         broken("concurrency = 64", "concurrency = 0"),
         broken("https://api.openai.com/v1", "http://api.openai.com/v1"),
         broken("https://api.openai.com/v1", "https://api.openai.com/v1/"),
@@ -258,7 +323,7 @@ def test_each_lane_that_the_page_shows_is_one_that_a_job_may_hold() -> None:
     assert len(lanes) >= 10
     for lane in lanes:
         spec = LaneSpec.model_validate(lane)
-        asked = Asked("chat", Params(max_tokens=5))
+        asked = Asked("embedding" if "embed" in spec.model else "chat", Params(max_tokens=5))
         entry = CATALOGUE.get(spec.provider)
         translation = translate(
             asked, entry=entry, model=spec.model, omit=spec.omit, extra_body=spec.extra_body

@@ -13,8 +13,21 @@ from batchllm.spec.models import Params
 
 CATALOGUE = load_catalogue()
 #: Who sends vectors as base64; all others are asked for floats.
-FORMS = {"openai": "base64", "simulator": "base64"}
-HOSTED_CHAT = ["openai", "together", "groq", "mistral", "deepseek", "xai", "fireworks", "openrouter"]
+FORMS = {"openai": "base64", "simulator": "base64", "perplexity": "base64_int8"}
+HOSTED_CHAT = [
+    "openai",
+    "together",
+    "groq",
+    "mistral",
+    "deepseek",
+    "xai",
+    "fireworks",
+    "openrouter",
+    "azure",
+    "gemini",
+    "anthropic",
+]
+OWN = ["vllm", "sglang", "llamacpp", "lmstudio", "ollama", "tgi", "custom", "anyscale", "simulator"]
 LABEL = {
     "type": "object",
     "properties": {"label": {"enum": ["positive", "negative"]}},
@@ -32,7 +45,7 @@ def refused(translation: Translation) -> list[str]:
     return [fault.param for fault in translation.unsupported]
 
 
-@pytest.mark.parametrize("provider", [*HOSTED_CHAT, "custom", "anyscale", "simulator"])
+@pytest.mark.parametrize("provider", [*HOSTED_CHAT, *OWN])
 def test_nothing_asked_is_nothing_sent(provider: str) -> None:
     assert chat(provider) == Translation({})
 
@@ -48,6 +61,11 @@ def test_nothing_asked_is_nothing_sent(provider: str) -> None:
         ("xai", "max_tokens"),
         ("fireworks", "max_tokens"),
         ("openrouter", "max_tokens"),
+        ("azure", "max_completion_tokens"),
+        ("gemini", "max_tokens"),
+        ("anthropic", "max_tokens"),
+        ("vllm", "max_tokens"),
+        ("ollama", "max_tokens"),
         ("custom", "max_tokens"),
     ],
 )
@@ -84,6 +102,8 @@ def test_user_is_renamed_left_out_or_sent() -> None:
     assert chat("mistral", user="u").fields == {}
     assert chat("together", user="u").fields == {}
     assert chat("groq", user="u").fields == {"user": "u"}
+    assert chat("ollama", user="u").fields == {}
+    assert chat("gemini", user="u", seed=1).fields == {}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +125,11 @@ def test_user_is_renamed_left_out_or_sent() -> None:
         ("xai", "grok-4.7", {"stop": "END"}, ["stop"]),
         ("xai", "grok-4.7", {"presence_penalty": 0.1}, ["presence_penalty"]),
         ("together", "m", {"reasoning_effort": "xhigh"}, ["reasoning_effort"]),
+        ("azure", "gpt-5-nano", {"temperature": 0.0}, ["temperature"]),
+        ("gemini", "gemini-3.5-flash", {"frequency_penalty": 0.5}, ["frequency_penalty"]),
+        ("anthropic", "claude-haiku-4-5", {"presence_penalty": 0.5}, ["presence_penalty"]),
+        ("anthropic", "claude-haiku-4-5", {"reasoning_effort": "low"}, ["reasoning_effort"]),
+        ("ollama", "llama3.2", {"logit_bias": {"1": 1.0}}, ["logit_bias"]),
     ],
 )
 def test_a_parameter_that_the_model_cannot_take_refuses_the_job(
@@ -127,6 +152,10 @@ def test_a_parameter_that_the_model_cannot_take_refuses_the_job(
         ("mistral", "mistral-small-latest", {"temperature": 1.5, "reasoning_effort": "none"}),
         ("xai", "grok-4.20-0309-non-reasoning", {"stop": "END", "presence_penalty": 0.1}),
         ("openrouter", "openai/gpt-oss-20b", {"temperature": 2.0, "reasoning_effort": "high"}),
+        ("azure", "my-deployment", {"temperature": 0.0, "reasoning_effort": "low", "seed": 1}),
+        ("vllm", "m", {"logit_bias": {"1": 1.5}, "reasoning_effort": "low", "seed": 1}),
+        ("ollama", "m", {"seed": 1, "stop": "x", "reasoning_effort": "none", "presence_penalty": 0.5}),
+        ("gemini", "gemini-3.5-flash", {"reasoning_effort": "none", "temperature": 2.0}),
         ("custom", "m", {"stop": ["a"] * 16, "verbosity": "low", "user": "u", "service_tier": "x"}),
     ],
 )
@@ -159,6 +188,11 @@ def test_deepseeks_thinking_is_turned_off_by_the_effort_none() -> None:
     translation = chat("deepseek", temperature=0.0, reasoning_effort="none")
     assert translation.fields == {"temperature": 0.0, "thinking": {"type": "disabled"}}
     assert translation.notes == ()
+
+
+def test_togethers_thinking_is_turned_off_by_the_effort_none() -> None:
+    assert chat("together", reasoning_effort="none").fields == {"reasoning": {"enabled": False}}
+    assert chat("together", reasoning_effort="low").fields == {"reasoning_effort": "low"}
 
 
 def test_deepseeks_thinking_may_be_set_on_the_lane() -> None:
@@ -298,6 +332,12 @@ def test_elsewhere_the_prompt_carries_the_schema(provider: str, model: str) -> N
     assert json.loads(translation.instruction.split("\n", 1)[1]) == LABEL
 
 
+def test_a_server_that_holds_nothing_to_a_schema_gets_the_instruction_alone() -> None:
+    translation = with_schema("anthropic")
+    assert translation.fields == {}
+    assert json.loads(translation.instruction.split("\n", 1)[1]) == LABEL
+
+
 def test_a_server_without_response_format_gets_the_instruction_alone() -> None:
     translation = with_schema("custom", omit=["response_format"])
     assert translation.fields == {}
@@ -388,10 +428,11 @@ def test_a_server_that_knows_no_dimensions_is_not_told() -> None:
     assert embedding("simulator", "m", 768).notes == ()
 
 
-def test_perplexitys_packed_vectors_are_refused() -> None:
-    translation = embedding("perplexity", "pplx-embed-v1-4b")
-    assert refused(translation) == ["task.type"]
-    assert "base64_int8" in translation.unsupported[0].reason
+def test_perplexitys_vectors_are_asked_for_as_signed_bytes() -> None:
+    assert embedding("perplexity", "pplx-embed-v1-4b").fields == {"encoding_format": "base64_int8"}
+    assert embedding("perplexity", "pplx-embed-v1-4b", 512).fields["dimensions"] == 512
+    assert refused(embedding("perplexity", "pplx-embed-v1-4b", 127)) == ["dimensions"]
+    assert refused(embedding("perplexity", "pplx-embed-v1-0.6b", 1025)) == ["dimensions"]
 
 
 def test_base64_is_asked_for_only_where_the_provider_is_known_to_send_it() -> None:
@@ -399,8 +440,7 @@ def test_base64_is_asked_for_only_where_the_provider_is_known_to_send_it() -> No
         entry.name: translate(Asked("embedding"), entry=entry, model="m").fields["encoding_format"]
         for entry in CATALOGUE
     }
-    assert {name for name, form in asked.items() if form == "base64"} == set(FORMS) == {"openai", "simulator"}
-    assert set(asked.values()) == {"base64", "float"}
+    assert {name: form for name, form in asked.items() if form != "float"} == FORMS
 
 
 @pytest.mark.parametrize("form", ["base64", "float"])
@@ -411,7 +451,7 @@ def test_a_lane_chooses_the_form_of_its_vectors(provider: str, form: str) -> Non
     assert translation.fields == {"encoding_format": form}
 
 
-@pytest.mark.parametrize("form", ["base64_int8", "ubinary", "", None, 1])
+@pytest.mark.parametrize("form", ["base64_binary", "ubinary", "", None, 1])
 def test_a_form_that_cannot_be_read_is_refused(form: object) -> None:
     translation = embedding("custom", "m", extra_body={"encoding_format": form})
     assert refused(translation) == ["extra_body.encoding_format"]

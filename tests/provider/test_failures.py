@@ -121,6 +121,8 @@ DEAD = [
                            "whereas you provided 99999.", param="max_tokens"), Code.CAPABILITY),
     (400, "groq", openai("`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is "
                          "less than the `context_window` for this model"), Code.CAPABILITY),
+    (400, "gemini", (b'[{"error":{"code":400,"message":"Invalid JSON payload received. Unknown name \\"seed\\": Cannot '
+     b'find field.","status":"INVALID_ARGUMENT"}}]'), Code.CAPABILITY),
     (422, "mistral", mistral({"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"],
                                           "msg": "Extra inputs are not permitted", "input": 1}]},
                              None, "invalid_request_error", 422), Code.CAPABILITY),

@@ -72,6 +72,9 @@ def test_the_sections_are_these() -> None:
         lambda: job(budget={"usd": 5}),
         lambda: job(drain_timeout_s=1),
         lambda: job(disk_wait_s=0),
+        lambda: job(params_unsupported="drop"),
+        lambda: with_lane(catalogue={}),
+        lambda: with_simulation(profile=None),
         lambda: job(routing="fallback"),
         lambda: with_lane(limits={"rpm": 5}),
         lambda: with_lane(timeout_s=5, connect_timeout_s=1),
@@ -89,14 +92,16 @@ def test_what_is_operational_changes_nothing(other: Callable[[], Job]) -> None:
 
 
 def test_how_vectors_travel_is_operational_for_an_embedding_and_a_field_like_others_for_a_chat() -> None:
-    def lines(task: Data) -> list[str]:
+    def lines(task: Data, form: str = "base64") -> list[str]:
         plain, coded = (
             semantic_sections(job(task=task, providers=[_lane(extra_body=extra)]))
-            for extra in ({}, {"encoding_format": "base64"})
+            for extra in ({}, {"encoding_format": form})
         )
         return differences(plain, coded)
 
-    assert lines({"type": "embedding", "text": "{{ x }}", "dimensions": 3}) == []
+    embedding = {"type": "embedding", "text": "{{ x }}", "dimensions": 3}
+    assert lines(embedding) == lines(embedding, "float") == []
+    assert len(lines(embedding, "base64_int8")) == 1  # these are other numbers
     assert len(lines({"type": "chat", "prompt": "{{ x }}"})) == 1
 
 
@@ -104,6 +109,14 @@ def test_how_vectors_travel_is_operational_for_an_embedding_and_a_field_like_oth
     ("other", "line"),
     [
         (lambda: with_lane(model="balanced"), "lanes.groq.model: fast → balanced"),
+        (
+            lambda: with_lane(catalogue={"dialect": "mistral"}),
+            'lanes.groq.catalogue: (none) → {"dialect": "mistral"}',
+        ),
+        (
+            lambda: with_simulation(profile="groq"),
+            'lanes.simulator.simulate.profile: (none) → "groq"',
+        ),
         (
             lambda: with_lane(base_url="https://${HOST}/v1"),
             'lanes.groq.base_url: (none) → "https://${HOST}/v1"',

@@ -105,6 +105,34 @@ def test_a_vector_is_the_same_as_floats_and_as_base64(numbers: list[float]) -> N
     assert [answer.value for answer in verdict.answers] == [packed(numbers)] * 2
 
 
+@given(st.lists(st.integers(-128, 127), min_size=WIDTH, max_size=WIDTH).filter(any))
+def test_signed_bytes_are_whole_numbers(numbers: list[int]) -> None:
+    as_text = base64.b64encode(bytes(number & 255 for number in numbers)).decode()
+    reply = {"data": [entry(0, as_text), entry(1, numbers)], "usage": USAGE}
+    verdict = task().of_signed_bytes().read(reply, request(2))
+    assert isinstance(verdict, Reading)
+    assert [answer.value for answer in verdict.answers] == [packed([float(number) for number in numbers])] * 2
+
+
+def test_bytes_are_read_as_signed_only_where_they_were_asked_for() -> None:
+    """Four times as many of them would be another vector of the right width."""
+    as_text = base64.b64encode(packed(vector(0))).decode()
+    failure = task(WIDTH).of_signed_bytes().read({"data": [entry(0, as_text)], "usage": USAGE}, request(1))
+    assert isinstance(failure, Failure)
+    assert "12 numbers" in failure.message
+    plain = task(WIDTH * 4).read({"data": [entry(0, base64.b64encode(b"abcd" * 3).decode())]}, request(1))
+    assert isinstance(plain, Failure)
+    assert "3 numbers" in plain.message
+
+
+@pytest.mark.parametrize("given", ["***", "", None, {}])
+def test_what_is_no_vector_is_none_as_signed_bytes_either(given: Any) -> None:
+    reply = {"data": [{"index": 0, "embedding": given}], "usage": USAGE}
+    failure = task().of_signed_bytes().read(reply, request(1))
+    assert isinstance(failure, Failure)
+    assert failure.code is FailureCode.MALFORMED
+
+
 def test_whole_numbers_are_numbers() -> None:
     verdict = read([entry(0, [1, 0, -2])], 1)
     assert isinstance(verdict, Reading)

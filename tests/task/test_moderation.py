@@ -76,6 +76,27 @@ def test_without_a_flag_one_category_is_enough(is_true: bool, flagged: bool) -> 
     assert orjson.loads(value)["flagged"] is flagged
 
 
+def test_mistral_s_categories_stand_under_openai_s_names_too() -> None:
+    own = {
+        "hate_and_discrimination": 0.9,
+        "violence_and_threats": 0.2,
+        "selfharm": 0.1,
+        "criminal": 0.8,
+        "law": 0.7,
+    }
+    [value] = kept({"categories": {name: score > 0.5 for name, score in own.items()}, "category_scores": own})
+    told = orjson.loads(value)
+    usual = {"hate": 0.9, "violence": 0.2, "self-harm": 0.1, "illicit": 0.8}
+    assert told["category_scores"] == own | usual
+    assert {name for name, is_true in told["categories"].items() if is_true} == {
+        "hate",
+        "hate_and_discrimination",
+        "illicit",
+        "criminal",
+        "law",
+    }
+
+
 def test_scores_may_be_missing() -> None:
     [value] = kept({"flagged": False, "categories": {"hate": False}})
     assert orjson.loads(value)["category_scores"] == {}

@@ -83,6 +83,20 @@ CASES: list[tuple[str, Mapping[str, object], Usage]] = [
         },
         Usage(1, 2, None, None, 0.006),
     ),
+    (
+        "openai: written to the cache",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 2,
+            "prompt_tokens_details": {"cached_tokens": 20, "cache_write_tokens": 70},
+        },
+        Usage(100, 2, 20, None, None, 70),
+    ),
+    (
+        "more written than asked",
+        {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 6}},
+        Usage(10, None, 5),
+    ),
     ("free", {"prompt_tokens": 0, "completion_tokens": 0, "cost": 0}, Usage(0, 0, None, None, 0.0)),
     (
         "nulls",

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from batchllm.errors import Fault
-from batchllm.simulate.calls import BYTES_PER_TOKEN, Call, count_tokens
+from batchllm.simulate.calls import BYTES_PER_TOKEN, Call, Offer, count_tokens
 from batchllm.simulate.fields import CallError
 from batchllm.simulate.schemas import SchemaError, make_instance
 from batchllm.spec.models import Simulation
@@ -37,11 +37,16 @@ _ANGLES: Final = 256
 
 
 class ModelAnswer(NamedTuple):
-    """`finish_reason` as in OpenAI's replies: stop, length, tool_calls."""
+    """`finish_reason` as in OpenAI's replies: stop, length, tool_calls. With a `tool` the text is its arguments.
+
+    `tokens` are all that it took, those of the `thought` before it included.
+    """
 
     text: str
     finish_reason: str
     tokens: int
+    tool: str | None = None
+    thought: str = ""
 
 
 class Rules:
@@ -104,24 +109,15 @@ class Model:
 
     def _text_answer(self, call: Call, subject: str, choice: int) -> ModelAnswer:
         asked = call.text if len(call.subjects) == 1 else subject
-        reply = self._rules.reply(asked)
+        reply, tool = self._rules.reply(asked), call.tool
         if reply is None:
-            reply = self._made_up(call, asked, subject, choice)
+            digest = self._digest(call.model, asked, call.extras, choice)
+            offer = _chosen(call, digest)
+            if offer is not None:
+                call, tool = call._replace(schema=offer.parameters), offer.name
+            reply = _made_up(call, tool, subject, digest)
         text = reply if isinstance(reply, str) else orjson.dumps(reply).decode()
-        return _finished(call, text)
-
-    def _made_up(self, call: Call, asked: str, subject: str, choice: int) -> str:
-        digest = self._digest(call.model, asked, call.extras, choice)
-        if call.schema is not None:
-            try:
-                return orjson.dumps(make_instance(call.schema, digest)).decode()
-            except (SchemaError, orjson.JSONEncodeError) as error:
-                field = "response_format" if call.tool is None else "tools"
-                raise CallError(
-                    f"Invalid schema for '{field}': {error}.", param=field, code="invalid_json_schema"
-                ) from error
-        text = f"echo {digest.hex()[:12]}: {first_words(subject)}"
-        return orjson.dumps({"answer": text}).decode() if call.wants_json else text
+        return _finished(call, text, tool, f"I think of: {first_words(subject)}" if call.reasons else "")
 
     def _scores(self, model: str, subject: str) -> dict[str, float]:
         numbers = unpack(
@@ -143,21 +139,51 @@ class Model:
         return made.digest()
 
 
+def _chosen(call: Call, digest: bytes) -> Offer | None:
+    """Of the tools that may be called, one for every other text."""
+    if not call.offered or digest[0] % 2:
+        return None
+    return call.offered[digest[1] % len(call.offered)]
+
+
+def _made_up(call: Call, tool: str | None, subject: str, digest: bytes) -> str:
+    if call.schema is not None:
+        try:
+            return orjson.dumps(make_instance(call.schema, digest)).decode()
+        except (SchemaError, orjson.JSONEncodeError) as error:
+            field = "response_format" if tool is None else "tools"
+            raise CallError(
+                f"Invalid schema for '{field}': {error}.", param=field, code="invalid_json_schema"
+            ) from error
+    text = f"echo {digest.hex()[:12]}: {first_words(subject)}"
+    return orjson.dumps({"answer": text}).decode() if call.wants_json else text
+
+
 def first_words(text: str) -> str:
     """Short also where words are long or are not set apart."""
     return " ".join(text[: _FIRST_CHARACTERS * 4].split()[:_FIRST_WORDS])[:_FIRST_CHARACTERS]
 
 
-def _finished(call: Call, text: str) -> ModelAnswer:
+def _finished(call: Call, text: str, tool: str | None, thought: str) -> ModelAnswer:
+    """A thought takes half of what the answer may have, at most."""
     for mark in call.stop:
         text = text.partition(mark)[0]
-    reason = "stop" if call.tool is None else "tool_calls"
+    reason = "stop" if tool is None else "tool_calls"
+    tokens = 0
+    if thought:
+        thought = _cut(thought, None if call.max_tokens is None else call.max_tokens // 2)
+        tokens = count_tokens(thought) if thought else 0
     if call.max_tokens is not None:
-        most_bytes = call.max_tokens * BYTES_PER_TOKEN
-        data = text.encode()
-        if len(data) > most_bytes:
-            text, reason = data[:most_bytes].decode(errors="ignore"), "length"
-    return ModelAnswer(text, reason, count_tokens(text) if text else 0)
+        whole, text = text, _cut(text, call.max_tokens - tokens)
+        reason = reason if text == whole else "length"
+    return ModelAnswer(text, reason, tokens + (count_tokens(text) if text else 0), tool, thought)
+
+
+def _cut(text: str, most_tokens: int | None) -> str:
+    """A token is so many bytes."""
+    if most_tokens is None or len(text) * 4 <= most_tokens * BYTES_PER_TOKEN:
+        return text
+    return text.encode()[: most_tokens * BYTES_PER_TOKEN].decode(errors="ignore")
 
 
 def _score(value: object) -> float | None:

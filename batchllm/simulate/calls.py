@@ -18,6 +18,7 @@ DEFAULT_ANSWER_TOKENS: Final = 16
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS: Final = ("text", "input_text")
 _OTHER_PARTS: Final = ("image_url", "input_audio", "file", "refusal")
+_NO_THOUGHT: Final = (None, "none", "minimal")
 _FORMATS: Final = ("text", "json_object", "json_schema")
 
 
@@ -28,12 +29,27 @@ class Kind(StrEnum):
     MODERATION = "moderation"
 
 
+class Offer(NamedTuple):
+    """A function that may be called, with the schema of its arguments."""
+
+    name: str
+    parameters: Mapping[str, object]
+
+
+class LogprobsAsked(NamedTuple):
+    """So many tokens at each place; asked for with a number, they come in the older form, as at Together."""
+
+    top: int
+    is_older: bool
+
+
 class Call(NamedTuple):
     """What is asked.
 
     `text` is what answer rules search and what draws are made from. `subjects` are the texts asked about: each prompt
     or input; for chat the last text of the user. `extras` are the parts that are no text (images, tool calls), as
-    JSON. `schema` and `tool` are what the answer must fit.
+    JSON. `schema` and `tool` are what the answer must fit; of the tools in `offered` it may choose one. `reasons`: with
+    thoughts; `searches`: with sources.
     """
 
     kind: Kind
@@ -52,6 +68,10 @@ class Call(NamedTuple):
     tool: str | None = None
     dimensions: int | None = None
     as_base64: bool = False
+    offered: tuple["Offer", ...] = ()
+    logprobs: "LogprobsAsked | None" = None
+    reasons: bool = False
+    searches: bool = False
 
     @property
     def reserved_tokens(self) -> int:
@@ -133,6 +153,10 @@ def _chat(body: Mapping[str, object]) -> Call:
         schema=tool_schema if tool is not None else schema,
         wants_json=wants_json,
         tool=tool,
+        offered=_offered(body),
+        logprobs=_logprobs(body),
+        reasons=body.get("reasoning_effort") not in _NO_THOUGHT,
+        searches=isinstance(body.get("web_search_options"), dict),
     )
 
 
@@ -317,6 +341,32 @@ def _tool(body: Mapping[str, object]) -> tuple[str | None, Mapping[str, object]]
         param="tool_choice",
         code="invalid_value",
     )
+
+
+def _offered(body: Mapping[str, object]) -> tuple[Offer, ...]:
+    """The tools that the model is free to call."""
+    tools = body.get("tools")
+    if not tools or not isinstance(tools, list) or body.get("tool_choice") not in (None, "auto"):
+        return ()
+    functions = [tool.get("function") for tool in tools if isinstance(tool, dict)]
+    return tuple(
+        Offer(function["name"], function.get("parameters") or {"type": "object"})
+        for function in functions
+        if isinstance(function, dict) and isinstance(function.get("name"), str)
+    )
+
+
+def _logprobs(body: Mapping[str, object]) -> LogprobsAsked | None:
+    asked = body.get("logprobs")
+    if type(asked) is int:
+        return LogprobsAsked(min(asked, 20), True) if asked > 0 else None
+    top = integer(body, "top_logprobs", 0, 20)
+    if boolean(body, "logprobs"):
+        return LogprobsAsked(top or 0, False)
+    if top is not None:
+        message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
+        raise CallError(message, param="top_logprobs", code="invalid_value")
+    return None
 
 
 def _includes_usage(body: Mapping[str, object]) -> bool:

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from batchllm.simulate.answers import FLAGGED_FROM, ModelAnswer
-from batchllm.simulate.calls import Call, Kind
+from batchllm.simulate.answers import FLAGGED_FROM, ModelAnswer, first_words
+from batchllm.simulate.calls import Call, Kind, LogprobsAsked, count_tokens
 from batchllm.simulate.wire import render_event
 
 Headers = list[tuple[str, str]]
@@ -21,6 +21,7 @@ HTML_PAGE: Final = (
 _DONE: Final = b"data: [DONE]\n\n"
 _WORD: Final = re.compile(r"\S+\s*|\s+")
 _FINGERPRINT: Final = "fp_simulated"
+_SOURCE: Final = "https://example.com/simulated"
 
 
 class Stamp(NamedTuple):
@@ -46,7 +47,7 @@ def _model_entry(model: str) -> dict[str, object]:
     return {"id": model, "object": "model", "created": 0, "owned_by": "batchllm-simulator"}
 
 
-def usage(call: Call, completion_tokens: int) -> dict[str, object]:
+def usage(call: Call, completion_tokens: int, reasoning_tokens: int = 0) -> dict[str, object]:
     """Chat and completion; embeddings have no completion tokens in OpenAI's replies."""
     counts: dict[str, object] = {"prompt_tokens": call.prompt_tokens}
     if call.kind is not Kind.EMBEDDING:
@@ -54,7 +55,7 @@ def usage(call: Call, completion_tokens: int) -> dict[str, object]:
     counts["total_tokens"] = call.prompt_tokens + completion_tokens
     if call.kind is Kind.CHAT:
         counts["prompt_tokens_details"] = {"cached_tokens": 0}
-        counts["completion_tokens_details"] = {"reasoning_tokens": 0}
+        counts["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens}
     return counts
 
 
@@ -62,8 +63,14 @@ def text_body(call: Call, answers: Sequence[ModelAnswer], stamp: Stamp) -> bytes
     """A chat completion or a completion."""
     make = _chat_choice if call.kind is Kind.CHAT else _completion_choice
     choices = [make(call, answer, index, stamp) for index, answer in enumerate(answers)]
-    counts = usage(call, sum(answer.tokens for answer in answers))
-    return orjson.dumps({**_envelope(call, stamp), "choices": choices, "usage": counts})
+    counts = _total(call, answers)
+    sources = _sources(call) if call.searches else {}
+    return orjson.dumps({**_envelope(call, stamp), "choices": choices, "usage": counts, **sources})
+
+
+def _total(call: Call, answers: Sequence[ModelAnswer]) -> dict[str, object]:
+    thought = sum(count_tokens(answer.thought) for answer in answers if answer.thought)
+    return usage(call, sum(answer.tokens for answer in answers), thought)
 
 
 def text_events(call: Call, answers: Sequence[ModelAnswer], stamp: Stamp) -> tuple[bytes, ...]:
@@ -78,7 +85,7 @@ def text_events(call: Call, answers: Sequence[ModelAnswer], stamp: Stamp) -> tup
         for choice in make(call, answer, index, stamp)
     ]
     if call.includes_usage:
-        counts = usage(call, sum(answer.tokens for answer in answers))
+        counts = _total(call, answers)
         events.append(render_event(orjson.dumps({**envelope, "choices": [], "usage": counts})))
     return (*events, _DONE)
 
@@ -124,10 +131,63 @@ def _envelope(call: Call, stamp: Stamp, *, is_chunk: bool = False) -> dict[str, 
 
 def _chat_choice(call: Call, answer: ModelAnswer, index: int, stamp: Stamp) -> dict[str, object]:
     message: dict[str, object] = {"role": "assistant", "content": answer.text, "refusal": None}
-    if call.tool is not None:
+    if answer.tool is not None:
         message["content"] = None
-        message["tool_calls"] = [_tool_call(call.tool, answer.text, index, stamp)]
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
+        message["tool_calls"] = [_tool_call(answer.tool, answer.text, index, stamp)]
+    if answer.thought:
+        message["reasoning"] = answer.thought
+    if call.searches:
+        message["annotations"] = [_annotation(call, answer)]
+    told = None if call.logprobs is None else _logprobs(answer.text, call.logprobs)
+    return {"index": index, "message": message, "logprobs": told, "finish_reason": answer.finish_reason}
+
+
+def _sources(call: Call) -> dict[str, object]:
+    """As Perplexity tells them: addresses, and what was found there."""
+    title = first_words(call.subjects[-1])
+    result = {"title": title, "url": _SOURCE, "date": "2026-01-01", "snippet": f"What is told of {title}"}
+    return {"citations": [_SOURCE], "search_results": [result]}
+
+
+def _annotation(call: Call, answer: ModelAnswer) -> dict[str, object]:
+    """As OpenAI tells them."""
+    cited = {
+        "url": _SOURCE,
+        "title": first_words(call.subjects[-1]),
+        "start_index": 0,
+        "end_index": len(answer.text),
+    }
+    return {"type": "url_citation", "url_citation": cited}
+
+
+def _logprobs(text: str, asked: LogprobsAsked) -> dict[str, object]:
+    """A word with the space behind it is a token; the longer one is, the less likely."""
+    tokens = _WORD.findall(text)
+    tops = [
+        {f"{token}{'?' * rank}": _likelihood(token, rank) for rank in range(asked.top)} for token in tokens
+    ]
+    if asked.is_older:
+        return {
+            "tokens": tokens,
+            "token_logprobs": [_likelihood(token) for token in tokens],
+            "top_logprobs": tops,
+        }
+    content = [
+        {
+            **_token(token, _likelihood(token)),
+            "top_logprobs": [_token(other, number) for other, number in top.items()],
+        }
+        for token, top in zip(tokens, tops, strict=True)
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _likelihood(token: str, rank: int = 0) -> float:
+    return -0.125 * len(token) * (rank + 1)
+
+
+def _token(token: str, logprob: float) -> dict[str, object]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
 
 
 def _tool_call(name: str, arguments: str, index: int, stamp: Stamp) -> dict[str, object]:
@@ -142,14 +202,14 @@ def _completion_choice(_call: Call, answer: ModelAnswer, index: int, _stamp: Sta
     return {"index": index, "text": answer.text, "logprobs": None, "finish_reason": answer.finish_reason}
 
 
-def _chat_deltas(call: Call, answer: ModelAnswer, index: int, stamp: Stamp) -> Iterator[dict[str, object]]:
+def _chat_deltas(_call: Call, answer: ModelAnswer, index: int, stamp: Stamp) -> Iterator[dict[str, object]]:
     first: dict[str, object] = {"role": "assistant", "content": "", "refusal": None}
-    if call.tool is not None:
+    if answer.tool is not None:
         first["content"] = None
-        first["tool_calls"] = [{"index": 0, **_tool_call(call.tool, "", index, stamp)}]
+        first["tool_calls"] = [{"index": 0, **_tool_call(answer.tool, "", index, stamp)}]
     yield _delta(index, first)
     for piece in _pieces(answer.text):
-        if call.tool is not None:
+        if answer.tool is not None:
             yield _delta(index, {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
         else:
             yield _delta(index, {"content": piece})

@@ -17,7 +17,7 @@ from batchllm.simulate.answers import (
     vector_base64,
     vector_json,
 )
-from batchllm.simulate.calls import Call, Kind, count_tokens
+from batchllm.simulate.calls import Call, Kind, Offer, count_tokens
 from batchllm.simulate.fields import CallError
 from batchllm.spec.models import AnswerRule, Simulation
 
@@ -100,6 +100,22 @@ def test_a_tool_is_called_with_arguments_of_its_schema() -> None:
     answer = said(tool="f", schema={"type": "object", "properties": {"n": {"type": "integer"}}})
     assert answer.finish_reason == "tool_calls"
     assert isinstance(orjson.loads(answer.text)["n"], int)
+
+
+def test_of_offered_tools_one_is_called_for_some_texts() -> None:
+    offers = (Offer("f", {"type": "object"}), Offer("g", {"type": "object"}))
+    answers = [said(f"text {number}", offered=offers) for number in range(60)]
+    assert {answer.tool for answer in answers} == {None, "f", "g"}
+    assert all((answer.finish_reason == "tool_calls") == (answer.tool is not None) for answer in answers)
+    assert said("x", model(("x", "words")), offered=offers).tool is None
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 3, 9])
+def test_a_thought_counts_and_leaves_room_for_the_answer(max_tokens: int) -> None:
+    answer = said("x", model(("x", "12345678")), reasons=True, max_tokens=max_tokens)
+    assert answer.tokens <= max_tokens
+    assert answer.text
+    assert said("x", reasons=True).thought == "I think of: x"
 
 
 @pytest.mark.parametrize(("tool", "field"), [(None, "response_format"), ("f", "tools")])

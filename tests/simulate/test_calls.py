@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.simulate.calls import DEFAULT_ANSWER_TOKENS, Call, Kind, count_tokens, parse_call
+from batchllm.simulate.calls import (
+    DEFAULT_ANSWER_TOKENS,
+    Call,
+    Kind,
+    LogprobsAsked,
+    count_tokens,
+    parse_call,
+)
 from batchllm.simulate.fields import CallError
 
 USER = {"role": "user", "content": "How are you?"}
@@ -16,7 +23,8 @@ JSON = st.recursive(
 )
 FIELDS = (
     "model", "messages", "prompt", "input", "max_tokens", "n", "stop", "stream", "stream_options", "response_format",
-    "tools", "tool_choice", "encoding_format", "dimensions",
+    "tools", "tool_choice", "encoding_format", "dimensions", "logprobs", "top_logprobs", "reasoning_effort",
+    "web_search_options",
 )  # fmt: skip
 
 
@@ -133,6 +141,27 @@ def test_a_schema_and_a_forced_tool_shape_the_answer() -> None:
     assert (named.tool, named.schema) == ("g", {"title": "g"})
     assert chat(tools=tools).tool is None
     assert chat(tools=tools, tool_choice="auto").tool is None
+
+
+def test_tools_that_need_not_be_called_are_offered() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "g"}}]
+    assert [offer.name for offer in chat(tools=tools).offered] == ["f", "g"]
+    assert chat(tools=tools, tool_choice="none").offered == ()
+    assert chat(tools=tools, tool_choice="required").offered == ()
+
+
+def test_log_probabilities_are_asked_for_by_word_or_by_number() -> None:
+    assert chat(logprobs=True, top_logprobs=3).logprobs == LogprobsAsked(3, False)
+    assert chat(logprobs=5).logprobs == LogprobsAsked(5, True)
+    assert chat(logprobs=False).logprobs is None
+    assert chat(logprobs=0).logprobs is None
+    assert fault_of(Kind.CHAT, {"model": "m", "messages": [USER], "top_logprobs": 3}).param == "top_logprobs"
+
+
+def test_thoughts_and_sources_are_asked_for() -> None:
+    assert chat(reasoning_effort="low").reasons
+    assert not chat(reasoning_effort="none").reasons
+    assert chat(web_search_options={}).searches
 
 
 def test_stop_is_one_text_or_several() -> None:

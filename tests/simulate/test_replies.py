@@ -53,7 +53,7 @@ def test_a_completion_reply_has_openais_shape() -> None:
 
 
 def test_a_tool_call_has_no_content() -> None:
-    body = orjson.loads(replies.text_body(call(tool="f"), [ModelAnswer("{}", "tool_calls", 1)], STAMP))
+    body = orjson.loads(replies.text_body(call(tool="f"), [ModelAnswer("{}", "tool_calls", 1, "f")], STAMP))
     message = body["choices"][0]["message"]
     assert message["content"] is None
     assert message["tool_calls"] == [
@@ -86,7 +86,7 @@ def test_usage_comes_last_in_a_stream_when_asked_for() -> None:
 
 
 def test_a_streamed_tool_call_gives_its_name_first_and_then_its_arguments() -> None:
-    events = events_of(call(tool="f"), ModelAnswer('{"a": 1}', "tool_calls", 2))
+    events = events_of(call(tool="f"), ModelAnswer('{"a": 1}', "tool_calls", 2, "f"))
     calls = [event["choices"][0]["delta"].get("tool_calls", [{}])[0] for event in events]
     assert calls[0]["function"] == {"name": "f", "arguments": ""}
     assert "".join(part.get("function", {}).get("arguments", "") for part in calls) == '{"a": 1}'

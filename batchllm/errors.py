@@ -13,6 +13,7 @@
     ├── LockedError                   75   another run holds the output
     ├── CredentialsError              77   the key is missing or was rejected
     └── RowError                       -   one row cannot be asked; it becomes a line in failures/
+        └── RowInputError              -   what it brings along is wrong (an image), and not how it is written
 
 A message says what is wrong and where; `remedy` says what to do about it and is printed after it.
 Codes not raised as errors stand in `ExitCode`.
@@ -125,3 +126,7 @@ class CredentialsError(BatchllmError):
 
 class RowError(BatchllmError):
     """One row cannot be asked (a template that names a missing value, text that is no text)."""
+
+
+class RowInputError(RowError):
+    """What the row brings along cannot be sent (an image that is missing, or none)."""

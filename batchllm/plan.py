@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from batchllm.errors import RowError
+from batchllm.errors import RowError, RowInputError
 from batchllm.ports import Task
 from batchllm.records import BadRow, FailureCode, Request, Row, RowFailed, RowRef
 from batchllm.tokens import TOKENS_PER_MESSAGE, TOKENS_PER_REPLY, estimate
@@ -32,6 +32,7 @@ class _Asked(NamedTuple):
     row: RowRef
     content: object
     digest: bytes
+    size: int
     texts: Sequence[str]
 
 
@@ -85,7 +86,7 @@ class Planner:
             elif self._task.is_packed:
                 planned += self._packed(_Packed(item, tokens))
             else:
-                planned.append(Request((item.row,), item.content, (tokens,), (item.digest,)))
+                planned.append(Request((item.row,), item.content, (tokens,), (item.digest,), item.size))
         return planned
 
     def _rendered(self, row: Row | BadRow) -> _Asked | RowFailed:
@@ -96,12 +97,14 @@ class Planner:
         ref = RowRef(row.ordinal, row.key, row.carry)
         try:
             content = self._task.content(row)
-            digest = digest_of(self._task.kind, content)
+            asked = _asked_bytes(self._task.kind, content)
+        except RowInputError as error:
+            return _failed(ref, FailureCode.INPUT, " ".join(filter(None, (error.message, error.remedy))))
         except RowError as error:
             return _failed(ref, FailureCode.TEMPLATE, " ".join(filter(None, (error.message, error.remedy))))
         except TypeError as error:  # orjson's: a value of a messages column that JSON cannot hold
             return _failed(ref, FailureCode.TEMPLATE, f"what the row asks cannot be sent: {error}")
-        return _Asked(ref, content, digest, self._task.texts(content))
+        return _Asked(ref, content, _digest(asked), len(asked), self._task.texts(content))
 
     def _counts(self, asked: Sequence[_Asked]) -> Mapping[str, int]:
         """All texts of a batch in one call, each once: the same system message stands in every row of it."""
@@ -113,8 +116,8 @@ class Planner:
 
     def _frame_tokens(self, content: object) -> int:
         if self._task.kind != "chat" or not isinstance(content, list):
-            return 0
-        return TOKENS_PER_MESSAGE * len(content) + TOKENS_PER_REPLY
+            return self._task.fixed_tokens
+        return TOKENS_PER_MESSAGE * len(content) + TOKENS_PER_REPLY + self._task.fixed_tokens
 
     def _packed(self, packed: _Packed) -> list[Request]:
         done: list[Request] = []
@@ -177,7 +180,15 @@ def narrow(request: Request, positions: Sequence[int]) -> Request:
 
 def digest_of(kind: str, content: object) -> bytes:
     """Identifies what is asked, whichever lane it goes to. Raises TypeError for what JSON cannot hold."""
-    return blake2b(orjson.dumps([kind, content]), digest_size=_DIGEST_BYTES).digest()
+    return _digest(_asked_bytes(kind, content))
+
+
+def _asked_bytes(kind: str, content: object) -> bytes:
+    return orjson.dumps([kind, content])
+
+
+def _digest(asked: bytes) -> bytes:
+    return blake2b(asked, digest_size=_DIGEST_BYTES).digest()
 
 
 def _too_large(asked: _Asked, tokens: int, most: int) -> RowFailed:

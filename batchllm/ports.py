@@ -95,6 +95,7 @@ class Task(Protocol):
     is_packed: bool  # several rows a request
     answer_fields: tuple[pa.Field, ...]
     template_columns: frozenset[str]  # what its templates read of a row
+    fixed_tokens: int  # of each request, beside its texts: tools, images
 
     def content(self, row: Row) -> object:
         """What to send for this row. Raises RowError."""
@@ -107,6 +108,13 @@ class Task(Protocol):
 
     def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
         """Kept answers → one array for each of `answer_fields`."""
+
+
+class ImageFiles(Protocol):
+    """Files that rows name."""
+
+    def read(self, path: str, most_bytes: int) -> bytes:
+        """The whole file. Raises RowInputError: missing, unreadable, no file, or larger than `most_bytes`."""
 
 
 class Provider(Protocol):

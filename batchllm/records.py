@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 Key: TypeAlias = str | int | None
-#: An answer as kept: text (chat, completion), little-endian float32 bytes (embedding), JSON bytes (moderation).
+#: An answer as kept: text (chat, completion), little-endian float32 bytes (embedding), JSON bytes (moderation, and
+#: chat with more than a text to keep).
 AnswerValue: TypeAlias = str | bytes
 
 
@@ -45,12 +46,19 @@ class Request(NamedTuple):
     `content` is lane-neutral: messages (chat), a string (completion), a list of strings, one a row (embedding,
     moderation). `tokens` holds the estimated prompt tokens of each row, `digests` what identifies its content
     (16 bytes): the same whichever lane it goes to and whatever it is packed with.
+
+    `size` is what the content of a single row takes as JSON, in bytes (0: not known). Of a row that is asked again
+    after an answer that was no use, `growth` says how many times the lane's output cap it may take, and `first` what
+    was asked at first; its digest stays that of the first.
     """
 
     rows: tuple[RowRef, ...]
     content: object
     tokens: tuple[int, ...]
     digests: tuple[bytes, ...]
+    size: int = 0
+    growth: int = 1
+    first: "Request | None" = None
 
     @property
     def prompt_tokens(self) -> int:
@@ -148,6 +156,7 @@ class FailureCode(StrEnum):
     REFUSAL = "refusal"
     TRUNCATED = "truncated"
     SCHEMA_MISMATCH = "schema_mismatch"
+    TOOL_CALL = "malformed_tool_call"
     INPUT = "input"
     TEMPLATE = "template"
     LANE_DEAD = "lane_dead"

@@ -176,6 +176,18 @@ def limited(batches: Iterator[Sequence[Row | BadRow]], limit: int | None) -> Ite
             return
 
 
+def in_pieces(
+    batches: Iterator[Sequence[Row | BadRow]], rows: int | None
+) -> Iterator[Sequence[Row | BadRow]]:
+    """The same rows, at most so many at a time; None: as they come."""
+    if rows is None:
+        yield from batches
+        return
+    for batch in batches:
+        for start in range(0, len(batch), rows):
+            yield batch[start : start + rows]
+
+
 def _seal(parts: RunParts, ending: Ending) -> Manifest:
     parts.finish()
     if ending.code is ExitCode.OK and parts.is_whole:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from batchllm.errors import RowInputError
 from batchllm.records import (
     Answer,
     AttemptRecord,
@@ -163,6 +164,22 @@ class MemoryRecorder:
     @property
     def attempts(self) -> list[AttemptRecord]:
         return [record for record in self.records if isinstance(record, AttemptRecord)]
+
+
+class MemoryImages:
+    """Images that lie in a mapping instead of on a disk."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+        self.read_paths: list[str] = []
+
+    def read(self, path: str, most_bytes: int) -> bytes:
+        self.read_paths.append(path)
+        if path not in self._files:
+            raise RowInputError(f"the image {path!r} cannot be opened: it is not there")
+        if len(self._files[path]) > most_bytes:
+            raise RowInputError(f"the image {path!r} is larger than {most_bytes / 1e6:g} MB")
+        return self._files[path]
 
 
 def text_request(ordinal: int, text: str = "", tokens: int = 10) -> Request:

@@ -264,3 +264,23 @@ def test_a_request_is_narrowed_to_some_of_its_rows() -> None:
     assert narrow(whole, range(2)) == halves(whole)[0]
     with pytest.raises(ValueError, match="some of its several rows"):
         narrow(whole, [])
+
+
+PICTURE = {"images": [{"column": "picture", "tokens": 100}]}
+
+
+def test_an_image_counts_and_what_is_none_is_the_input_s_fault() -> None:
+    spec = {"type": "chat", "prompt": "{{ text }}", **PICTURE}
+    task = build_task(models.ChatTask.model_validate(spec), dimensions=None)
+    seen = request(planner(task).requests([row(0, picture=b"GIF89a...")]))
+    blind = request(planner(CHAT).requests([row(0)]))
+    assert seen.prompt_tokens == 100 + 2 + 3 + 3  # words, the message, the reply
+    assert blind.size > 0
+    refused = failed(planner(task).requests([row(0, picture=None)]))
+    assert refused.code == FailureCode.INPUT
+    assert "it is null" in refused.message
+
+
+def test_a_request_knows_its_size() -> None:
+    small, large = (request(planner().requests([row(0, text)])).size for text in ("a", "a" * 1000))
+    assert large == small + 999

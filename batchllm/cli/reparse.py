@@ -12,7 +12,8 @@ from batchllm.cli.run import told_to_machines
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for machines.")
 def reparse_command(job: Path, as_json: bool) -> None:
-    """Read the answers of JOB, a YAML file, again, by its task.schema and task.truncated as they are now.
+    """Read the answers of JOB, a YAML file, again, by its task.schema, task.truncated and task.filtered as they
+    are now.
 
     Nothing is sent. Answers that fit get the schema's columns; those that do not go to failures/ with their text, and
     failures whose text fits now become answers. The record is then that of the job as it is now.

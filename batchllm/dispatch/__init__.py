@@ -2,7 +2,7 @@
 
 from batchllm.dispatch.calls import Out
 from batchllm.dispatch.endings import Ending
-from batchllm.dispatch.lane import Lane
+from batchllm.dispatch.lane import Lane, asked_as_before
 from batchllm.dispatch.loop import Dispatcher, FeedBatch, Spreading
 
-__all__ = ["Dispatcher", "Ending", "FeedBatch", "Lane", "Out", "Spreading"]
+__all__ = ["Dispatcher", "Ending", "FeedBatch", "Lane", "Out", "Spreading", "asked_as_before"]

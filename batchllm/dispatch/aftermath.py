@@ -84,6 +84,7 @@ class Aftermath:
         """Decide what becomes of the request, and do it."""
         lane, work, failure = call.lane, call.work, call.failure
         work.last_failure = failure
+        work.content = failure.content or work.content
         work.last_lane = lane.index
         work.causes[lane.info.name] = f"{lane.info.name}: {failure.message}"
         counted = work.tries.counted
@@ -112,6 +113,7 @@ class Aftermath:
             case Next.ELSEWHERE:
                 self._elsewhere(work, call.lane)
             case Next.AGAIN:
+                work.request = call.lane.reask(work.request, call.failure)
                 self._again(work, decision.after_s)
 
     def pass_on(self, lane: Lane, work: Work) -> None:
@@ -230,6 +232,8 @@ class Aftermath:
         failure = work.last_failure
         if failure is None:
             raise ValueError("a request is given up only after a failure")
+        if not failure.content and len(work.request.rows) == 1:
+            failure = failure._replace(content=work.content)  # of an earlier call: it was paid for, too
         self.record_failed(
             failed_records(
                 work.request,

@@ -98,5 +98,7 @@ def worst_usd(lane: Lane, work: Work) -> float:
     """What a call costs at most, as a budget reserves it: nothing without a price."""
     if lane.price is None:
         return 0.0
-    prompt_tokens = math.ceil(work.request.prompt_tokens * lane.prompt_margin)
-    return worst_case_usd(lane.price, prompt_tokens, lane.max_output_tokens * len(work.request.rows))
+    request = work.request
+    prompt_tokens = math.ceil(request.prompt_tokens * lane.prompt_margin)
+    output_tokens = lane.max_output_tokens * len(request.rows) * request.growth
+    return worst_case_usd(lane.price, prompt_tokens, output_tokens)

@@ -20,6 +20,11 @@ def _no_hints(_headers: Mapping[str, str]) -> Sequence[LimitHint]:
     return ()
 
 
+def asked_as_before(request: Request, _failure: Failure) -> Request:
+    """A row is asked again as it was."""
+    return request
+
+
 @dataclass(slots=True)
 class Lane:
     """`encode` makes the body, `judge` the verdict; both are bound to this lane's dialect and model."""
@@ -39,9 +44,10 @@ class Lane:
     read_hints: Callable[[Mapping[str, str]], Sequence[LimitHint]] = _no_hints
     prompt_size: PromptSize = field(default_factory=PromptSize)
     price: Price | None = None
-    max_output_tokens: int = 0  # the cap that the request carries; a budget needs one
+    max_output_tokens: int = 0  # the cap that the request carries, for all its choices; a budget needs one
     prompt_margin: float = 1.0  # what an estimate of prompt tokens is multiplied by to be an upper bound
     redact: Callable[[str], str] = str  # foreign text as one line without the lane's keys
+    reask: Callable[[Request, Failure], Request] = asked_as_before  # what goes out after a failed attempt
     streak: list[Tries] = field(default_factory=list)  # of requests that failed on it since its last answer
     outage_s: float = float("-inf")  # when the rest began that several requests in a row led to
     newest: object | None = None  # the call that was sent last, while it is out
@@ -49,13 +55,15 @@ class Lane:
 
     def likely_tokens(self, request: Request) -> int:
         """What a request will probably take, prompt and answer."""
+        if request.growth > 1:  # it had more to say than the cap takes
+            return self.most_tokens(request)
         return self.prompt_size.correct(request.prompt_tokens) + self.output_size.estimate() * len(
             request.rows
         )
 
     def most_tokens(self, request: Request) -> int:
         """What the provider may count until it is answered: the prompt and the most that it may answer."""
-        most = self.max_output_tokens or self.output_size.estimate()
+        most = (self.max_output_tokens or self.output_size.estimate()) * request.growth
         return self.prompt_size.correct(request.prompt_tokens) + most * len(request.rows)
 
     @property

@@ -52,6 +52,9 @@ _TOO_MANY, _FIRST_ERROR = 429, 300
 #: Rows that may wait for a lane beside what is in flight: packed requests hold up to 2,048 of them each.
 _WAITING_ROWS = 512
 _LEAST_WAITING = 8
+#: So many bytes of a request (it may hold images) take the place of one row. Of requests that take the place of so
+#: many, only the least number waits beside those in flight.
+_WAITING_BYTES, _HEAVY = 64 * 1024, 16
 
 FeedBatch = Sequence[Request | RowFailed]
 #: For a request, the lanes that get it as their own, each with the part of it that it still has to answer.
@@ -197,18 +200,25 @@ class Dispatcher:
 
     async def _feed(self, feed: AsyncIterator[FeedBatch]) -> None:
         units = 1 if self._spreading is None else len(self._lanes)
-        widest = 1
+        widest, largest = 1, 0
         async for batch in feed:
             for item in batch:
                 if isinstance(item, RowFailed):
                     self._aftermath.record_failed([item], units=units)
                 else:
                     widest = max(widest, len(item.rows))
+                    largest = max(largest, item.size)
                     self._add(item)
             await self._recorder.room()
-            await self._board.below(max(_WAITING_ROWS // widest, _LEAST_WAITING) + 2 * len(self._calls))
+            await self._board.below(self._most_waiting(widest, largest // _WAITING_BYTES))
         await self._board.below(1)
         self.stop(all_dealt_with(self._lanes, self._aftermath.owed))
+
+    def _most_waiting(self, rows: int, weight: int) -> int:
+        """Requests that may be outstanding, of so many rows or of such a weight: contents lie in memory."""
+        calls = len(self._calls)
+        ahead = calls if weight < _HEAVY else 0
+        return max(_WAITING_ROWS // max(rows, weight), _LEAST_WAITING) + calls + ahead
 
     def _add(self, request: Request) -> None:
         if self._spreading is None:

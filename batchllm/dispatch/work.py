@@ -22,6 +22,7 @@ class Work:
 
     __slots__ = (
         "causes",
+        "content",
         "cost",
         "excluded",
         "falls",
@@ -41,6 +42,7 @@ class Work:
         self.last_lane: int | None = None
         self.last_failure: Failure | None = None
         self.causes: dict[str, str] = {}  # lane name → its last message
+        self.content: str | None = None  # what came last and was not accepted
         self.cost: int | None = None  # of the call that is out, in nano-dollars at most; None when unknown
         self.overdue = 0  # how often it was given up for taking too long
         self.falls: dict[int, int] = {}  # lane → how often it failed this request

@@ -51,10 +51,11 @@ from batchllm.provider.overlay import open_catalogue
 from batchllm.records import BadRow, Request, Row
 from batchllm.report.summary import RunSummary
 from batchllm.retry import RetryPolicy
-from batchllm.running import RunParts, Stop, carry_out, limited
+from batchllm.running import RunParts, Stop, carry_out, in_pieces, limited
 from batchllm.spec.fingerprint import differences, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import Simulation
+from batchllm.task import reasking
 from batchllm.wiring import CheckedJob, Frame, build_lanes, check, mark_simulated
 
 Watch = Callable[[RunStats, str], AbstractContextManager[None]]
@@ -304,6 +305,7 @@ class _Run:
                 most_in_flight=max(1, most_connections() // len(checked.lanes)),
                 say=self._options.say,
                 keeps_bodies=checked.keeps_bodies,
+                reask=reasking(checked.job.task),
             ),
             base_urls=base_urls,
             members=members,
@@ -399,10 +401,10 @@ class _Run:
     def _batches(self, journal: Journal) -> Callable[[], Iterator[Sequence[Row | BadRow]]]:
         """What the run reads: after an earlier one only what is left, without a look at the other rows."""
         source, limit, table = self._checked.source, self._options.limit, self._table
-        wanted = self._wanted(journal)
+        wanted, at_once = self._wanted(journal), self._checked.rows_at_once
         if wanted is None:
-            return lambda: limited(source.batches(), limit)
-        return lambda: source.chosen(wanted, table.file_rows)
+            return lambda: in_pieces(limited(source.batches(), limit), at_once)
+        return lambda: in_pieces(source.chosen(wanted, table.file_rows), at_once)
 
     def _wanted(self, journal: Journal) -> bytearray | None:
         """A byte for each row: 1 for those that are to be asked. None: all of them, up to the limit."""

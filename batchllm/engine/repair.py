@@ -132,7 +132,7 @@ def _sections_before(checked: CheckedJob, out: Path) -> Mapping[str, str]:
     if changes and not differs_in_reading_only(before, now):
         raise ChangedJobError(
             f"the answers in {out} were made with another job:\n    " + "\n    ".join(changes),
-            remedy="only task.schema and task.truncated may change: undo the other changes,"
+            remedy="only task.schema and task.truncated (or filtered) may change: undo the other changes,"
             " or choose another output.path for the changed job",
         )
     return before

@@ -44,14 +44,18 @@ from batchllm.journal.sealing import (
     save_manifest,
 )
 from batchllm.journal.tables import Tables
-from batchllm.records import AnswerValue, FailureCode, LaneInfo
+from batchllm.records import FailureCode, LaneInfo
 
 _BATCH_ROWS = 4096
 #: Failures whose text was judged and turned down; of the others it is no answer, or not all of one.
-_JUDGED = (FailureCode.SCHEMA_MISMATCH, FailureCode.TRUNCATED)
+_JUDGED = (FailureCode.SCHEMA_MISMATCH, FailureCode.TRUNCATED, FailureCode.CONTENT_FILTER)
 #: Classes of the calls that brought such a text; none: it was an answer at the time.
 _TEXT_CAME = (None, *_JUDGED)
-_CUT = "length"
+#: How an answer ended whose failure has this class, as far as that tells it.
+_ENDS: Mapping[str, str] = {
+    FailureCode.TRUNCATED.value: "length",
+    FailureCode.CONTENT_FILTER.value: "content_filter",
+}
 _OK_STATUS = 200
 
 
@@ -59,11 +63,16 @@ class Judge(Protocol):
     """A task that keeps texts."""
 
     answer_fields: tuple[pa.Field, ...]
+    typed_fields: tuple[pa.Field, ...]  # those that are read out of the text
 
     def reread(self, text: str, finish_reason: str | None) -> tuple[FailureCode, str] | None:
         """Why the text is no answer; None when it is one."""
 
-    def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]: ...
+    def judged_texts(self, lines: pa.RecordBatch) -> list[str | None]:
+        """The text of each line of output/; None where the answer is another one than its text."""
+
+    def typed_columns(self, texts: Sequence[str | None]) -> list[pa.Array]:
+        """One array for each of `typed_fields`."""
 
 
 #: Carried values of these rows, ascending, also from one call to the next.
@@ -108,9 +117,11 @@ class _Rewriting:
         )
         self._new = replace(old, tables=tables)
         self._codec = CarryCodec(owner.shape.carry)
-        self._typed = set(tables.answer_names) - {"content"}
+        self._typed = [field.name for field in judge.typed_fields]
+        #: What was kept beside a text, of which failures/ knows nothing.
+        self._beside = [field for field in judge.answer_fields if field.name not in {"content", *self._typed}]
         self._done = Reread()
-        _refuse_other_columns(old, tables.schemas, self._typed | set(old.tables.answer_names))
+        _refuse_other_columns(old, tables.schemas, {*tables.answer_names, *old.tables.answer_names})
 
     def run(self) -> Reread:
         was_complete = self._was_complete()
@@ -156,23 +167,26 @@ class _Rewriting:
 
     def _reread_answers(self, part: PartInfo, drafts: "_Drafts") -> None:
         for batch in _batches(self._old, part):
-            texts = batch.column("content").to_pylist()
+            texts = self._judge.judged_texts(batch)
             reasons = batch.column("finish_reason").to_pylist()
-            verdicts = [self._judge.reread(text, reason) for text, reason in zip(texts, reasons, strict=True)]
+            verdicts = [
+                None if text is None else self._judge.reread(text, reason)
+                for text, reason in zip(texts, reasons, strict=True)
+            ]
             fits = pa.array([verdict is None for verdict in verdicts], pa.bool_())
             self._done.answers += pc.sum(fits).as_py() or 0
             self._done.turned_down += len(verdicts) - (pc.sum(fits).as_py() or 0)
-            drafts.add("output", part.name, self._as_output(batch.filter(fits)))
+            fitting = [text for text, verdict in zip(texts, verdicts, strict=True) if verdict is None]
+            drafts.add("output", part.name, self._as_output(batch.filter(fits), fitting))
             causes = [verdict for verdict in verdicts if verdict is not None]
             drafts.add("failures", part.name, self._as_failures(batch.filter(pc.invert(fits)), causes))
         drafts.seal(part.name)
 
-    def _as_output(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _as_output(self, batch: pa.RecordBatch, texts: Sequence[str | None]) -> pa.RecordBatch:
         """Lines of output/ with the columns that their texts have now."""
-        read = self._judge.columns(batch.column("content").to_pylist())
-        typed = dict(zip([field.name for field in self._judge.answer_fields], read, strict=True))
+        typed = dict(zip(self._typed, self._judge.typed_columns(texts), strict=True))
         schema = self._new.tables.schemas["output"]
-        arrays = [typed[name] if name in self._typed else batch.column(name) for name in schema.names]
+        arrays = [typed[name] if name in typed else batch.column(name) for name in schema.names]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _as_failures(
@@ -209,7 +223,7 @@ class _Rewriting:
             if text is None or lane is None or code not in _JUDGED:
                 verdicts.append(None)
                 continue
-            found = self._judge.reread(text, _CUT if code == FailureCode.TRUNCATED else None)
+            found = self._judge.reread(text, _ENDS.get(code))
             verdicts.append(_FITS if found is None else (str(found[0]), found[1]))
         return verdicts
 
@@ -235,8 +249,9 @@ class _Rewriting:
             )
         ]
         made = self._made_columns(lanes, calls)
-        cut = pc.equal(batch.column("class"), FailureCode.TRUNCATED.value)
-        made["finish_reason"] = pc.if_else(cut, _CUT, pa.scalar(None, pa.string()))
+        ends = [_ENDS.get(code) for code in batch.column("class").to_pylist()]
+        made["finish_reason"] = pa.array(ends, pa.string())
+        made |= {field.name: pa.nulls(batch.num_rows, field.type) for field in self._beside}
         carried = self._carried(rows) if self._codec.fields else [b"[]"] * len(rows)
         fields = [field.name for field in self._codec.fields]
         made |= dict(zip(fields, self._codec.decode(carried), strict=True))
@@ -249,7 +264,7 @@ class _Rewriting:
             ],
             schema=pa.schema([field for field in schema if field.name not in self._typed]),
         )
-        output = self._as_output(plain)
+        output = self._as_output(plain, batch.column("content").to_pylist())
         if self._new.tables.slots == 1:
             drafts.add("output", "recovered", output)
             return

@@ -69,7 +69,7 @@ _USAGE = pa.schema(
     ]
 )
 #: Text that differs on each line: a dictionary of it is only hashed, filled and thrown away.
-_UNIQUE_TEXT = frozenset({"body", "content", "tool_calls", "message", "request_id", "request_hash"})
+_UNIQUE_TEXT = frozenset({"body", "content", "message", "reasoning", "request_id", "request_hash"})
 
 #: What a line of output/ says of its call, and of no copy.
 _NOT_COPIED = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_ms")

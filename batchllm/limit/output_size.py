@@ -11,18 +11,19 @@ _FIRST_GUESS = 256  # an unbounded answer before anything is known; a guess
 
 
 class OutputSize:
-    __slots__ = ("_cap", "_deviation", "_mean", "_seen")
+    __slots__ = ("_cap", "_choices", "_deviation", "_mean", "_seen")
 
-    def __init__(self, cap: int | None) -> None:
-        """`cap` is the most tokens that the request allows; 0 for tasks that answer without tokens."""
+    def __init__(self, cap: int | None, choices: int = 1) -> None:
+        """`cap` is the most tokens that a request allows, all `choices` together; 0 for tasks that have no tokens."""
         self._cap = cap
+        self._choices = choices
         self._mean = 0.0
         self._deviation = 0.0
         self._seen = 0
 
     def estimate(self) -> int:
         if self._seen == 0:
-            return _FIRST_GUESS if self._cap is None else self._cap
+            return _FIRST_GUESS * self._choices if self._cap is None else self._cap
         guess = int(self._mean + 2 * self._deviation) + 1
         return guess if self._cap is None else min(guess, self._cap)
 

@@ -40,13 +40,15 @@ _DROP_REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the job asks of all its lanes alike."""
+    """What the job asks of all its lanes alike. `tools`: the body's fields about tools, as OpenAI has them."""
 
     task_kind: TaskKind
     params: Params = field(default_factory=Params)
     schema: Mapping[str, object] | None = None
     schema_name: str = "answer"
     dimensions: int | None = None
+    tools: Mapping[str, object] = field(default_factory=dict)
+    has_images: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,12 @@ class Translation:
         """The output cap that the body really carries, wherever it came from; None when there is none."""
         caps = [self.fields.get(name) for name in CAPS]
         return max((cap for cap in caps if isinstance(cap, int)), default=None)
+
+    @property
+    def choices(self) -> int:
+        """How many answers a request is asked for; each may be as long as the cap."""
+        choices = self.fields.get("n")
+        return choices if isinstance(choices, int) else 1
 
 
 #: The two names of the output cap; no server takes both in one request.
@@ -153,10 +161,12 @@ def translate(
         rules = _rules(draft, asked, entry, model)
         for name, value in asked.params.model_dump(exclude_none=True).items():
             _put_param(draft, name, value, rules.get(name, Rule()))
-        if entry.dialect == "openrouter" and not REQUIRED_UPSTREAM.isdisjoint(draft.fields):
-            draft.put("provider", {"require_parameters": True})
-    if asked.task_kind == "chat" and asked.schema is not None:
-        _put_schema(draft, asked, entry, model)
+    if asked.task_kind == "chat":
+        _put_chat(draft, asked, entry, model)
+    if entry.dialect == "openrouter" and not REQUIRED_UPSTREAM.isdisjoint(draft.fields):
+        draft.put("provider", {"require_parameters": True})
+    if asked.has_images and asked.task_kind == "moderation" and entry.dialect == "mistral":
+        draft.refuse("task.images", f"{entry.title} judges texts only", "take this lane out, or the images")
     if asked.task_kind == "embedding":
         draft.put("encoding_format", entry.vector_form)
         _put_dimensions(draft, asked.dimensions, entry, model)
@@ -188,7 +198,7 @@ def _judge_extra_body(draft: _Draft, kind: TaskKind) -> None:
     if draft.extra_body.get("stream", False) is not False:
         draft.refuse("extra_body.stream", "replies are read whole, not streamed", "take it out of extra_body")
     if draft.extra_body.get("n", 1) != 1:
-        draft.refuse("extra_body.n", "a request has one answer", "take it out of extra_body")
+        draft.refuse("extra_body.n", "all lanes give as many answers to a row", "say it in task.params.n")
     if kind == "embedding" and draft.extra_body.get("encoding_format", "float") not in VECTOR_FORMS:
         draft.refuse(
             "extra_body.encoding_format",
@@ -234,6 +244,23 @@ def _put_param(draft: _Draft, name: str, value: object, rule: Rule) -> None:
     if rule.note and (fault or (rule.highest is None and value != NEUTRAL.get(name))):
         draft.notes.append(f"{name}: {rule.note}")
     draft.put(wire, _whole(value) if name == "logit_bias" else value)
+
+
+def _put_chat(draft: _Draft, asked: Asked, entry: ProviderEntry, model: str) -> None:
+    rules, params = _rules(draft, asked, entry, model), asked.params
+    for name, value in asked.tools.items():
+        _put_param(draft, name, value, rules.get(name, Rule()))
+    if asked.schema is not None:
+        _put_schema(draft, asked, entry, model)
+    if (params.n or 1) > 1 and "n" in draft.omit:
+        draft.refuse(
+            "n", "this lane leaves it out, and would give one answer", "take it out of the lane's omit"
+        )
+    if entry.dialect == "together" and "logprobs" in draft.fields:
+        # A number here, of how many tokens; 0 would be none at all, and false is no number.
+        del draft.fields["logprobs"]
+        if params.logprobs:
+            draft.fields["logprobs"] = max(1, params.top_logprobs or 0)
 
 
 def _fault(value: object, rule: Rule) -> str:

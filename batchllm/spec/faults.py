@@ -31,6 +31,7 @@ _SECRET_KEYS = frozenset({"api_key", "base_url", "headers"})
 _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$": "a name of at most 100 letters, digits, '.', '_' and '-', "
     "beginning with a letter or digit",
+    r"^[A-Za-z0-9_-]{1,64}$": "a name of at most 64 letters, digits, '_' and '-'",
 }
 _NOUNS = {"string": "text", "number": "a number", "integer": "a whole number", "boolean": "true or false"}
 _PLURALS = {"string": "text", "number": "numbers", "integer": "whole numbers", "object": "mappings"}

@@ -17,7 +17,7 @@ from batchllm.spec.models import Job, LaneSpec, Simulation
 _SHOWN_CHARACTERS = 80
 _ABSENT = object()
 #: Keys of a task that say which texts are answers. A schema is sent along, too; what was kept can be read by another.
-_READING = frozenset({"schema", "truncated"})
+_READING = frozenset({"filtered", "schema", "truncated"})
 #: Forms in which the same vectors travel: any of them is read, so they are no difference.
 _SAME_VECTORS = frozenset({"float", "base64"})
 

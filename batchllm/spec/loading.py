@@ -43,12 +43,16 @@ _MIN_PRICE_USD, _MAX_PRICE_USD = 0.0001, 100_000
 
 @dataclass(frozen=True)
 class LoadedJob:
-    """`places` maps a dotted path to line and column, from 1; empty for a job built in Python."""
+    """`places` maps a dotted path to line and column, from 1; empty for a job built in Python.
+
+    `folder` is where relative paths begin.
+    """
 
     job: Job
     file: str
     places: Mapping[str, Place]
     overridden: frozenset[str] = frozenset()
+    folder: Path = Path()
 
     def fault(self, path: str, message: str, remedy: str = "") -> Fault:
         """A fault found later, with the place of `path` or of the nearest thing around it that has one."""
@@ -101,7 +105,7 @@ def _load(document: Document, overrides: Sequence[str], origin: _Origin) -> Load
     faults += [fault for fault in found if not _is_under(fault.path, document.blind)]
     if faults or job is None:
         raise JobError(origin.file, in_order(faults))
-    return LoadedJob(paths.put_into(job), origin.file, places.values, places.overridden)
+    return LoadedJob(paths.put_into(job), origin.file, places.values, places.overridden, origin.folder)
 
 
 def _top_keys() -> str:

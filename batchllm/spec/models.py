@@ -6,18 +6,16 @@ Strict and closed: no coercion (a port is not a string), no unknown key, nothing
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, model_validator
+
+from batchllm.spec.extras import CalledTool, Extra, Images, Tool, repeated_name
+from batchllm.spec.strict import Strict, Text
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
-Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 #: Less than one in a hundred minutes is a mistake, and not a limit.
 PerMinute = Annotated[float, Field(ge=0.01, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 class Input(Strict):
@@ -51,6 +49,23 @@ class Params(Strict):
     verbosity: Text | None = None
     service_tier: Text | None = None
     user: Text | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = Field(
+        None,
+        description="Answers to each row (chat). With more than one all of them stand in a column contents;"
+        " content and the schema's columns are of the first.",
+    )
+    logprobs: bool | None = Field(
+        None, description="Log probabilities of the answer's tokens (chat), as a column."
+    )
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="With logprobs: so many of the likeliest tokens at each place."
+    )
+
+    @model_validator(mode="after")
+    def _top_of_something(self) -> "Params":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs goes with logprobs: true")
+        return self
 
 
 class Message(Strict):
@@ -59,10 +74,19 @@ class Message(Strict):
 
 
 OnTruncated = Annotated[
-    Literal["fail", "keep"] | None,
+    Literal["fail", "keep", "grow"] | None,
     Field(
         description="What becomes of an answer that the token limit cut. fail: its row goes to failures/ with the text;"
-        " keep: it is an answer if it fits the schema; finish_reason tells (default: fail with a schema, else keep)."
+        " keep: it is an answer if it fits the schema; finish_reason tells; grow: it is asked once more with twice"
+        " max_tokens, then as fail (default: fail with a schema, else keep)."
+    ),
+]
+OnFiltered = Annotated[
+    Literal["fail", "keep"] | None,
+    Field(
+        description="What becomes of an answer that the provider's content filter ended. fail: its row goes to"
+        " failures/ with the text; keep: the text so far is an answer, if there is one and it fits the schema"
+        " (default: fail)."
     ),
 ]
 
@@ -83,7 +107,42 @@ class ChatTask(Strict):
         alias="schema",
         description="JSON Schema (an object) of the answer; each property becomes a column.",
     )
+    repair: bool | None = Field(
+        None,
+        description="With a schema: an answer that breaks it is sent back once, with what is wrong (default: true);"
+        " false: the row is asked again as it was.",
+    )
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = Field(
+        None,
+        description="Functions that the model may ask for; what it asks for stands in a column tool_calls.",
+    )
+    tool_choice: Literal["auto", "none", "required"] | CalledTool | None = None
+    parallel_tool_calls: bool | None = Field(None, description="Whether one answer may hold several calls.")
+    images: Images | None = Field(None, description="Images of each row, sent with the last user message.")
+    include: Annotated[list[Extra], Field(min_length=1)] | None = Field(
+        None, description="What else of a reply becomes a column, where the provider tells it."
+    )
     truncated: OnTruncated = None
+    filtered: OnFiltered = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ChatTask":
+        if self.tools is None and (self.tool_choice is not None or self.parallel_tool_calls is not None):
+            raise ValueError("tool_choice and parallel_tool_calls go with tools")
+        names = [tool.function.name for tool in self.tools or ()]
+        if twice := repeated_name(names):
+            raise ValueError(f"two tools are called {twice}")
+        if isinstance(self.tool_choice, CalledTool) and self.tool_choice.function.name not in names:
+            raise ValueError(
+                f"tool_choice names {self.tool_choice.function.name}, which is not among the tools"
+            )
+        if self.repair is not None and self.answer_schema is None:
+            raise ValueError("repair goes with schema: without one there is nothing to mend")
+        if self.images is not None and self.messages_column is not None:
+            raise ValueError(
+                "images go with prompt or messages; put them into the messages of messages_column"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> "ChatTask":
@@ -103,6 +162,14 @@ class CompletionTask(Strict):
     prompt: Text = Field(description="A template.")
     params: Params = Params()
     truncated: OnTruncated = None
+    filtered: OnFiltered = None
+
+    @model_validator(mode="after")
+    def _one_text(self) -> "CompletionTask":
+        asked = self.params.model_dump(include={"n", "logprobs", "top_logprobs"}, exclude_none=True)
+        if asked:
+            raise ValueError(f"params.{next(iter(asked))} goes with type: chat")
+        return self
 
 
 class EmbeddingTask(Strict):
@@ -121,9 +188,18 @@ class EmbeddingTask(Strict):
 class ModerationTask(Strict):
     type: Literal["moderation"]
     text: Text = Field(description="A template.")
+    images: Images | None = Field(
+        None, description="Images judged with the text; each row is then a request."
+    )
     inputs_per_request: Annotated[int, Field(gt=0, le=2048)] | None = Field(
         None, description="Most rows packed into one request (default: what all lanes take, at most 32)."
     )
+
+    @model_validator(mode="after")
+    def _one_pack(self) -> "ModerationTask":
+        if self.images is not None and self.inputs_per_request is not None:
+            raise ValueError("with images each row is a request of its own: leave inputs_per_request out")
+        return self
 
 
 TaskSpec = Annotated[ChatTask | CompletionTask | EmbeddingTask | ModerationTask, Field(discriminator="type")]

@@ -64,10 +64,7 @@ class AnswerSchema:
         from referencing import Registry
 
         _check_shape(schema)
-        try:
-            jsonschema.Draft202012Validator.check_schema(schema)
-        except jsonschema.SchemaError as error:
-            _refuse(error.absolute_path, error.message)
+        check_schema(schema)
         _check_references(schema)
         # The empty registry keeps a reference from being fetched, whatever it says.
         self._validator = jsonschema.Draft202012Validator(schema, registry=Registry())
@@ -94,9 +91,10 @@ class AnswerSchema:
             return str(error)
         return None
 
-    def columns(self, texts: Sequence[str]) -> list[pa.Array]:
-        """Texts without a fault → one array for each of `fields`."""
-        rows = [self._values(self._accepted(text)) for text in texts]
+    def columns(self, texts: Sequence[str | None]) -> list[pa.Array]:
+        """Texts without a fault → one array for each of `fields`; an answer that is no text has nulls."""
+        nothing: list[object] = [None] * len(self._columns)
+        rows = [nothing if text is None else self._values(self._accepted(text)) for text in texts]
         return [
             pa.array([row[at] for row in rows], column.field.type) for at, column in enumerate(self._columns)
         ]
@@ -125,6 +123,16 @@ class AnswerSchema:
                 self._validator.is_valid(dict.fromkeys(schema["properties"], probe))
             except RecursionError:
                 _refuse((), "a $ref leads back to itself without end")
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Raises AnswerSchemaError where it is no JSON Schema."""
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        _refuse(error.absolute_path, error.message)
 
 
 def _parse(text: str) -> Any:

@@ -1,61 +1,98 @@
-"""Chat: a row's values → messages; the reply → the text of its first choice."""
+"""Chat: a row's values → messages; the reply → the text of its first choice, and what else the job asks for.
+
+An answer is kept as its text. With tools, several choices, log probabilities or parts of the reply beside it, it is
+kept as JSON (see `extras`).
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 import pyarrow as pa
 
 from batchllm.errors import RowError
+from batchllm.ports import ImageFiles
 from batchllm.prompt import Template, missing_column, well_formed
-from batchllm.records import AnswerValue, Failure, FailureCode, Reading, Request, Row
+from batchllm.records import Action, Answer, AnswerValue, Failure, FailureCode, Reading, Request, Row
 from batchllm.spec import models
 from batchllm.task.answer_schema import AnswerSchema
+from batchllm.task.extras import Told, extras_of, parts_of
+from batchllm.task.images import RowImages
+from batchllm.task.reasking import Reasking
 from batchllm.task.reply import (
+    CUT_CALL,
     Acceptance,
     Envelope,
     Generated,
     finish_reason,
-    first_choice,
     judge,
     judge_kept,
     kept_texts,
     open_envelope,
+    ordered_choices,
     snippet,
+    was_cut,
+)
+from batchllm.task.tools import (
+    CALLS_FIELD,
+    are_kept_calls,
+    calls_fault,
+    calls_of,
+    check_tools,
+    definition_tokens,
+    kept_calls,
 )
 
 # Tuples, not sets: what a row or a reply holds need not be hashable.
 _ROLES = ("assistant", "developer", "system", "tool", "user")
+_CALLS = CALLS_FIELD.name
 #: Kinds of content part that are the answer's text; thinking, references and the like are not.
 _TEXT_PARTS = ("output_text", "text")
 
 
 class ChatTask:
-    """Raises TemplateError, AnswerSchemaError."""
+    """`files` are for images that rows name by path. Raises TemplateError, AnswerSchemaError, ToolsError."""
 
     kind = "chat"
     path = "/chat/completions"
     content_field = "messages"
     is_packed = False
 
-    def __init__(self, spec: models.ChatTask) -> None:
+    def __init__(self, spec: models.ChatTask, files: ImageFiles | None = None) -> None:
         self._column = spec.messages_column
         self._templates = _templates(spec)
         self._schema = None if spec.answer_schema is None else AnswerSchema(spec.answer_schema)
-        self._acceptance = Acceptance.by(self._schema, spec.truncated)
+        self._takes_calls = spec.tools is not None
+        self._acceptance = Acceptance.by(
+            self._schema, spec.truncated, spec.filtered, takes_calls=self._takes_calls
+        )
+        self._reasking = Reasking.of(spec)
+        self._images = None if spec.images is None else RowImages(spec.images, files)
+        self._wanted = spec.params.n or 1
+        self._extras = extras_of(spec, _text_of)
+        check_tools(spec.tools or ())
         columns = frozenset[str]().union(*(template.columns for _, template in self._templates))
-        self.template_columns = columns if self._column is None else columns | {self._column}
-        typed = () if self._schema is None else self._schema.fields
-        self.answer_fields: tuple[pa.Field, ...] = (pa.field("content", pa.string()), *typed)
+        if self._column is not None:
+            columns |= {self._column}
+        self.template_columns = columns if self._images is None else columns | self._images.columns
+        image_tokens = 0 if self._images is None else self._images.tokens
+        self.fixed_tokens = image_tokens + definition_tokens(spec.tools or ())
+        self.typed_fields: tuple[pa.Field, ...] = () if self._schema is None else self._schema.fields
+        self.answer_fields: tuple[pa.Field, ...] = (
+            pa.field("content", pa.string()),
+            *self.typed_fields,
+            *self._extras.fields,
+        )
 
     def content(self, row: Row) -> object:
         if self._column is not None:
             return _given_messages(self._column, row.values)
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"role": role, "content": template.render(row.values)} for role, template in self._templates
         ]
         if not messages[-1]["content"].strip():
             raise RowError("the last message is empty for this row: there is nothing to ask")
-        return messages
+        return messages if self._images is None else _illustrated(messages, self._images.parts(row.values))
 
     def texts(self, content: object) -> Sequence[str]:
         texts: list[str] = []
@@ -64,22 +101,88 @@ class ChatTask:
             texts += [text] if isinstance(text, str) else _texts_in(text)
         return texts
 
-    def read(self, reply: object, request: Request) -> Reading | Failure:  # noqa: ARG002 - the port's signature
+    def read(self, reply: object, request: Request) -> Reading | Failure:
         envelope = open_envelope(reply)
         if isinstance(envelope, Failure):
             return envelope
-        choice = first_choice(envelope)
-        if isinstance(choice, Failure):
-            return choice
-        generated = _generated(choice, envelope)
-        return generated if isinstance(generated, Failure) else judge(generated, envelope, self._acceptance)
+        choices = ordered_choices(envelope, self._wanted)
+        if isinstance(choices, Failure):
+            return choices._replace(content=_kept_text(envelope))
+        generated = _generated(choices[0], envelope)
+        if isinstance(generated, Failure):
+            return generated
+        verdict = judge(generated, envelope, self._acceptance)
+        if isinstance(verdict, Failure):
+            return self._turned_down(verdict, choices[0], request)
+        if not self._extras:
+            return verdict
+        return self._with_extras(verdict, generated, envelope, choices, request)
 
     def reread(self, text: str, finish_reason: str | None) -> tuple[FailureCode, str] | None:
+        if self._takes_calls and are_kept_calls(text):
+            return FailureCode.TRUNCATED, CUT_CALL
         return judge_kept(text, finish_reason, self._acceptance)
 
     def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
-        texts = kept_texts(values)
-        return [pa.array(texts, pa.string()), *([] if self._schema is None else self._schema.columns(texts))]
+        if not self._extras:
+            texts = kept_texts(values)
+            return [pa.array(texts, pa.string()), *self.typed_columns(texts)]
+        answers = [parts_of(value) for value in values]
+        contents = [answer["content"] for answer in answers]
+        judged = [None if answer.get(_CALLS) else answer["content"] for answer in answers]
+        return [
+            pa.array(contents, pa.string()),
+            *self.typed_columns(judged),
+            *self._extras.columns(answers),
+        ]
+
+    def typed_columns(self, texts: Sequence[str | None]) -> list[pa.Array]:
+        """The schema's columns alone; None is an answer that no schema judges."""
+        return [] if self._schema is None else self._schema.columns(texts)
+
+    def judged_texts(self, lines: pa.RecordBatch) -> list[str | None]:
+        """Of lines of output/, the texts that were judged; None where a tool was asked for instead."""
+        texts: list[str | None] = lines.column("content").to_pylist()
+        if not self._takes_calls:
+            return texts
+        calls = lines.column(_CALLS).to_pylist()
+        return [None if called else text for called, text in zip(calls, texts, strict=True)]
+
+    def _with_extras(
+        self,
+        reading: Reading,
+        generated: Generated,
+        envelope: Envelope,
+        choices: Sequence[Mapping[str, object]],
+        request: Request,
+    ) -> Reading | Failure:
+        told = Told(envelope.body, choices, _message(choices[0]))
+        (answer,) = reading.answers
+        text = answer.value if isinstance(answer.value, str) else ""
+        content: str | None = text
+        if generated.calls_tools and self._takes_calls:
+            fault = self._call_fault(text, told, envelope, answer.finish_reason)
+            if fault is not None:
+                return self._reasking.judged(fault, request)
+            content = text or None
+        return reading._replace(answers=(Answer(self._extras.kept(content, told), answer.finish_reason),))
+
+    def _turned_down(self, failure: Failure, choice: Mapping[str, object], request: Request) -> Failure:
+        if self._takes_calls and not failure.content:
+            failure = failure._replace(content=kept_calls(calls_of(_message(choice))))
+        return self._reasking.judged(failure, request)
+
+    def _call_fault(
+        self, text: str, told: Told, envelope: Envelope, finish_reason: str | None
+    ) -> Failure | None:
+        calls = calls_of(told.message)
+        fault = calls_fault(calls)
+        if fault is None:
+            return None
+        kept = text or kept_calls(calls)
+        if was_cut(finish_reason):
+            return envelope.turn_down(Action.GIVE_UP, FailureCode.TRUNCATED, CUT_CALL, kept)
+        return envelope.turn_down(Action.AGAIN, FailureCode.TOOL_CALL, fault, kept)
 
 
 def _templates(spec: models.ChatTask) -> list[tuple[str, Template]]:
@@ -90,6 +193,14 @@ def _templates(spec: models.ChatTask) -> list[tuple[str, Template]]:
         ]
     pairs = (("system", spec.system, "task.system"), ("user", spec.prompt, "task.prompt"))
     return [(role, Template(text, where=where)) for role, text, where in pairs if text is not None]
+
+
+def _illustrated(messages: list[dict[str, Any]], images: list[dict[str, object]]) -> list[dict[str, Any]]:
+    """The images behind the text of the last user message; without one, of the last message."""
+    users = [at for at, message in enumerate(messages) if message["role"] == "user"]
+    asked = messages[users[-1] if users else -1]
+    asked["content"] = [{"type": "text", "text": asked["content"]}, *images]
+    return messages
 
 
 def _generated(choice: Mapping[str, object], envelope: Envelope) -> Generated | Failure:
@@ -107,6 +218,25 @@ def _generated(choice: Mapping[str, object], envelope: Envelope) -> Generated | 
         return envelope.malformed("the message's content is neither text nor a list of parts")
     refused = "".join([part for part in refusals if isinstance(part, str)])
     return Generated(text, finish_reason(choice), refused, calls_tools)
+
+
+def _message(choice: Mapping[str, object]) -> Mapping[str, object]:
+    message = choice.get("message")
+    return message if isinstance(message, dict) else {}
+
+
+def _kept_text(envelope: Envelope) -> str | None:
+    """Of a reply that has too few choices: what was paid for all the same."""
+    choices = _dicts(envelope.body.get("choices"))
+    return _text_of(choices[0]) if choices else None
+
+
+def _text_of(choice: Mapping[str, object]) -> str | None:
+    """The text of one choice among several; None where it has none."""
+    content = _message(choice).get("content")
+    if isinstance(content, list):
+        content = "".join(_texts_in(content))
+    return well_formed(content) if isinstance(content, str) and content else None
 
 
 def _given_messages(column: str, values: Mapping[str, object]) -> list[dict[str, object]]:
@@ -140,7 +270,28 @@ def _given_message(given: object, place: str) -> dict[str, object]:
         message["content"] = [_present(part) for part in content]
     elif not isinstance(content, str) and not (role == "assistant" and message.get("tool_calls")):
         raise RowError(f"{place}: content must be text or a list of parts (here: {_shown(content)})")
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        raise RowError(
+            f"{place}: a message of the role tool needs tool_call_id, the id of the call it answers"
+        )
+    calls = message.pop("tool_calls", None)
+    if calls:
+        message["tool_calls"] = _given_calls(calls, place)
     return message
+
+
+def _given_calls(given: object, place: str) -> list[dict[str, object]]:
+    """Calls of an earlier turn."""
+    calls = []
+    for call in given if isinstance(given, list) else [None]:
+        if not isinstance(call, dict) or not isinstance(call.get("function"), dict):
+            raise RowError(
+                f"{place}: tool_calls must be a list of calls with a function (here: {_shown(given)})"
+            )
+        kept = _present(call)
+        kept["function"] = _present(call["function"])
+        calls.append(kept)
+    return calls
 
 
 def _present(given: Mapping[str, object]) -> dict[str, object]:

@@ -41,6 +41,7 @@ class EmbeddingTask:
     path = "/embeddings"
     content_field = "input"
     is_packed = True
+    fixed_tokens = 0
 
     def __init__(self, spec: models.EmbeddingTask, dimensions: int) -> None:
         self._text = Template(spec.text, where="task.text")

@@ -12,9 +12,11 @@ import orjson
 import pyarrow as pa
 
 from batchllm.errors import InvariantError
+from batchllm.ports import ImageFiles
 from batchllm.prompt import Template
 from batchllm.records import Answer, AnswerValue, Failure, Reading, Request, Row
 from batchllm.spec import models
+from batchllm.task.images import RowImages
 from batchllm.task.packed import row_text, texts_of
 from batchllm.task.reply import open_envelope
 
@@ -36,6 +38,7 @@ class ModerationTask:
     path = "/moderations"
     content_field = "input"
     is_packed = True
+    fixed_tokens = 0
     #: A map, since providers differ in their categories: polars has `.map.get("hate")`, DuckDB `scores['hate']`.
     answer_fields: tuple[pa.Field, ...] = (
         pa.field("flagged", pa.bool_()),
@@ -43,15 +46,25 @@ class ModerationTask:
         pa.field("scores", pa.map_(pa.string(), pa.float64())),
     )
 
-    def __init__(self, spec: models.ModerationTask) -> None:
+    def __init__(self, spec: models.ModerationTask, files: ImageFiles | None = None) -> None:
         self._text = Template(spec.text, where="task.text")
+        self._images = None if spec.images is None else RowImages(spec.images, files)
         self.template_columns = self._text.columns
+        if self._images is not None:
+            self.is_packed = False  # a list of parts is one input
+            self.fixed_tokens = self._images.tokens
+            self.template_columns |= self._images.columns
 
     def content(self, row: Row) -> object:
-        """The row's text; a request holds a list of them."""
-        return row_text(self._text, row, "judge")
+        """The row's text, of which a request holds a list; with images a list of parts, which is a request."""
+        text = row_text(self._text, row, "judge")
+        if self._images is None:
+            return text
+        return [{"type": "text", "text": text}, *self._images.parts(row.values)]
 
     def texts(self, content: object) -> Sequence[str]:
+        if self._images is not None and isinstance(content, list):
+            return [part["text"] for part in content if isinstance(part, dict) and "text" in part]
         return texts_of(content)
 
     def read(self, reply: object, request: Request) -> Reading | Failure:

@@ -12,9 +12,11 @@ from batchllm.prompt import Template, TemplateError
 from batchllm.provider.catalogue import Catalogue
 from batchllm.provider.dialect import Asked
 from batchllm.source import frame_source, open_source
+from batchllm.source.images import ImageFolder
+from batchllm.spec.extras import Image
 from batchllm.spec.loading import LoadedJob
-from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params
-from batchllm.task import AnswerSchemaError, build_task
+from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params, TaskSpec
+from batchllm.task import AnswerSchemaError, ToolsError, build_task
 from batchllm.tokens import HeadStart, TokenCounter, counter_for
 from batchllm.wiring.entries import SIMULATOR, pinned
 from batchllm.wiring.lanes import LanePlan, LanePlanner
@@ -25,6 +27,8 @@ PEEK_ROWS = 1_000
 #: What an estimate of prompt tokens is multiplied by to be an upper bound: exact counts miss the frame of a chat
 #: only, estimates by bytes miss by up to twice on text that is not prose.
 EXACT_MARGIN, ESTIMATE_MARGIN = 1.05, 2.0
+#: Of 20 MB each at worst, a third more as base64.
+IMAGE_ROWS = 4
 #: So much text is reserved for by its bytes before a vocabulary is built.
 HEAD_START_BYTES = 32 * 1024
 
@@ -49,6 +53,11 @@ class CheckedJob:
     @property
     def keeps_bodies(self) -> bool:
         return self.job.output.keep == "bodies"
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """How many rows are rendered together; few where each brings images, which lie in memory."""
+        return IMAGE_ROWS if _images(self.job.task) else None
 
     @property
     def prompt_margin(self) -> float:
@@ -92,6 +101,8 @@ def check(
         getattr(job.task, "params", Params()),
         job.task.answer_schema if isinstance(job.task, ChatTask) else None,
         dimensions=dimensions,
+        tools=_tool_fields(job.task),
+        has_images=bool(_images(job.task)),
     )
     plans = [planner.plan(index, asked) for index in range(len(job.providers))]
     lanes = [plan for plan in plans if plan is not None]
@@ -163,14 +174,29 @@ def _dimensions(loaded: LoadedJob, catalogue: Catalogue, faults: list[Fault]) ->
 
 def _task(loaded: LoadedJob, dimensions: int | None, faults: list[Fault]) -> Task | None:
     try:
-        return build_task(loaded.job.task, dimensions=dimensions or 1)
+        files = ImageFolder(loaded.folder)
+        return build_task(loaded.job.task, dimensions=dimensions or 1, files=files)
     except TemplateError as error:
         where = getattr(error, "where", "") or "task"
         faults.append(loaded.fault(where, f"the template is wrong in its line {error.line}: {error}"))
     except AnswerSchemaError as error:
         path = ".".join(["task.schema", *map(str, error.path)])
         faults.append(loaded.fault(path, error.message))
+    except ToolsError as error:
+        faults.append(loaded.fault(".".join(["task.tools", *map(str, error.path)]), error.message))
     return None
+
+
+def _tool_fields(task: TaskSpec) -> Mapping[str, object]:
+    """The fields of a body that speak of tools."""
+    if not isinstance(task, ChatTask) or task.tools is None:
+        return {}
+    names = {"tools", "tool_choice", "parallel_tool_calls"}
+    return task.model_dump(mode="json", include=names, exclude_none=True)
+
+
+def _images(task: TaskSpec) -> Sequence[Image]:
+    return getattr(task, "images", None) or ()
 
 
 def _source(job: Job, task: Task, frame: object | None) -> Source:
@@ -217,6 +243,7 @@ def _optional_columns(job: Job) -> frozenset[str]:
     said = job.task.model_dump(exclude_none=True)
     texts = [said.get(name) for name in ("prompt", "text", "system")]
     texts += [message["content"] for message in said.get("messages", ())]
+    texts += [image.url or image.path for image in _images(job.task)]
     templates = [Template(text, where="task") for text in texts if isinstance(text, str)]
     needed = [template.columns - template.optional for template in templates]
     optional = [template.optional for template in templates]
@@ -228,6 +255,9 @@ def _template_place(job: Job, column: str) -> str:
         text = getattr(job.task, name, None)
         if isinstance(text, str) and column in text:
             return f"task.{name}"
+    for at, image in enumerate(_images(job.task)):
+        if any(column in (text or "") for text in (image.url, image.path, image.column)):
+            return f"task.images.{at}"
     return "task"
 
 
@@ -241,6 +271,14 @@ def _lane_faults(loaded: LoadedJob, lanes: Sequence[LanePlan]) -> Iterable[Fault
                 f"embeddings of different models do not mix ({', '.join(models.values())})",
                 "use one model on all lanes, or routing: all, which keeps them apart",
             )
+    if getattr(job.task, "truncated", None) == "grow":
+        for lane in lanes:
+            if lane.translation.max_output_tokens is None:
+                yield loaded.fault(
+                    "task.truncated",
+                    f"grow doubles the output cap, and the lane {lane.info.name} has none",
+                    "set params.max_tokens",
+                )
     if job.budget is None:
         return
     for lane in lanes:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from batchllm.clock import Clock
-from batchllm.dispatch import Lane
+from batchllm.dispatch import Lane, asked_as_before
 from batchllm.errors import Fault
 from batchllm.events import LaneStats
 from batchllm.fallback import Health
@@ -23,7 +23,7 @@ from batchllm.ports import Task
 from batchllm.pricing import Price, find_price
 from batchllm.provider.catalogue import Catalogue, NotFound, ProviderEntry, TaskKind
 from batchllm.provider.connection import HttpConnection
-from batchllm.provider.dialect import Asked, Translation, takers, translate
+from batchllm.provider.dialect import CAPS, Asked, Translation, takers, translate
 from batchllm.provider.echo import Echo
 from batchllm.provider.hints import limits, nonsense
 from batchllm.provider.redact import one_line
@@ -39,6 +39,8 @@ from batchllm.wiring.entries import SIMULATOR, entry_of
 
 #: Of a lane that does not say: 8 s of latency at 7,500 requests a minute. What really is in flight follows the rate.
 MOST_IN_FLIGHT = 1_000
+#: What of a body stands beside `params` in the job.
+_TASK_KEYS = frozenset({"dimensions", "parallel_tool_calls", "tool_choice", "tools"})
 _PARTS = re.compile(r"[/?&=]")
 
 
@@ -193,8 +195,8 @@ class LanePlanner:
     def _note_translation(self, index: int, name: str, translation: Translation, asked: Asked) -> None:
         for item in translation.unsupported:
             path = item.param if item.param.startswith("task.") else f"task.params.{item.param}"
-            if item.param == "dimensions":
-                path = "task.dimensions"
+            if item.param in _TASK_KEYS:
+                path = f"task.{item.param}"
             if item.param.startswith("extra_body."):
                 path = f"providers.{index}.{item.param}"
             remedy = item.remedy + self._others(item.param, asked)
@@ -239,6 +241,7 @@ class Frame:
     say: Callable[[str], None]
     most_in_flight: int = MOST_IN_FLIGHT
     keeps_bodies: bool = False
+    reask: Callable[[Request, Failure], Request] | None = None
 
 
 def build_lanes(
@@ -257,7 +260,9 @@ def build_lanes(
 
 def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> Lane:
     task, clock = _reader(plan, frame.task), frame.clock
-    spec, cap = plan.spec, plan.translation.max_output_tokens
+    spec, choices = plan.spec, plan.translation.choices
+    cap = plan.translation.max_output_tokens
+    most_tokens = None if cap is None else cap * choices
     most = plan.window if task.kind == "embedding" else min(frame.most_in_flight, MOST_IN_FLIGHT)
     window = Window(spec.limits.concurrency or most, usual=plan.entry.concurrency, first=FIRST_CALLS)
 
@@ -309,7 +314,7 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
         limits=lane_limits,
         window=window,
         health=Health(frame.retry.patience_s),
-        output_size=OutputSize(cap if task.content_field != "input" else 0),
+        output_size=OutputSize(most_tokens if task.content_field != "input" else 0, choices),
         stats=LaneStats(
             plan.info.name,
             plan.info.provider,
@@ -321,8 +326,9 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
         latency=Latency(spec.timeout_s),
         read_hints=read_hints,
         price=plan.price,
-        max_output_tokens=(cap or 0) if task.content_field != "input" else 0,
+        max_output_tokens=(most_tokens or 0) if task.content_field != "input" else 0,
         prompt_margin=frame.prompt_margin,
+        reask=frame.reask or asked_as_before,
         redact=lambda text: one_line(text, plan.secrets),
     )
 
@@ -349,20 +355,34 @@ class Encoder:
     What stands before and after the content is the same in each body, a schema of some KB included: written once.
     """
 
-    __slots__ = ("_head", "_instruction", "_tail")
+    __slots__ = ("_fields", "_head", "_instruction", "_tail")
 
     def __init__(self, plan: LanePlan, content_field: str) -> None:
-        fields = plan.translation.fields
+        self._fields = plan.translation.fields
         before = orjson.dumps({"model": plan.info.model})
         self._head = before[:-1] + b"," + orjson.dumps(content_field) + b":"
-        self._tail = b"," + orjson.dumps(dict(fields))[1:] if fields else b"}"
+        self._tail = _tail(self._fields)
         self._instruction = plan.translation.instruction
 
     def __call__(self, request: Request) -> bytes:
         content = request.content
         if self._instruction and isinstance(content, list):
             content = with_instruction(content, self._instruction)
-        return b"".join((self._head, orjson.dumps(content), self._tail))
+        tail = self._tail if request.growth == 1 else self._grown(request.growth)
+        return b"".join((self._head, orjson.dumps(content), tail))
+
+    def _grown(self, growth: int) -> bytes:
+        """With a larger output cap than the job has it, whichever name that goes by."""
+        return _tail(
+            {
+                name: value * growth if name in CAPS and isinstance(value, int) else value
+                for name, value in self._fields.items()
+            }
+        )
+
+
+def _tail(fields: Mapping[str, object]) -> bytes:
+    return b"," + orjson.dumps(dict(fields))[1:] if fields else b"}"
 
 
 def with_instruction(messages: Sequence[object], instruction: str) -> list[object]:

@@ -40,11 +40,18 @@ class Task:
 
     def __init__(self, bad: set[int], column: str) -> None:
         self.bad = bad
-        self.answer_fields = (pa.field("content", pa.string()), pa.field(column, pa.int64()))
+        self.typed_fields = (pa.field(column, pa.int64()),)
+        self.answer_fields = (pa.field("content", pa.string()), *self.typed_fields)
 
     def reread(self, text: str, finish_reason: str | None) -> tuple[FailureCode, str] | None:
         number = int(text.split()[1])
         return (FailureCode.SCHEMA_MISMATCH, f"{number} is bad") if number in self.bad else None
+
+    def judged_texts(self, lines):
+        return lines.column("content").to_pylist()
+
+    def typed_columns(self, texts):
+        return self.columns(texts)[1:]
 
     def columns(self, values):
         numbers = [int(value.split()[1]) for value in values]

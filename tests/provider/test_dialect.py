@@ -280,6 +280,96 @@ def test_extra_body_may_say_what_holds_anyway() -> None:
     )
 
 
+TOOL_FIELDS = {
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+}
+
+
+def tooled(provider: str, count: int = 1, omit: list[str] | None = None) -> Translation:
+    entry = CATALOGUE.get(provider)
+    fields = {**TOOL_FIELDS, "tools": TOOL_FIELDS["tools"] * count}  # type: ignore[operator] # a list
+    return translate(
+        Asked("chat", tools=fields), entry=entry, model=entry.resolve_model("fast"), omit=omit or []
+    )
+
+
+@pytest.mark.parametrize("provider", HOSTED_CHAT)
+def test_tools_go_as_they_are(provider: str) -> None:
+    translation = tooled(provider)
+    assert {**translation.fields, **TOOL_FIELDS} == dict(translation.fields)
+    assert translation.unsupported == ()
+
+
+def test_a_server_without_the_choice_of_a_tool_is_not_told() -> None:
+    assert dict(tooled("custom", omit=["tool_choice", "parallel_tool_calls"]).fields) == {
+        "tools": TOOL_FIELDS["tools"]
+    }
+
+
+@pytest.mark.parametrize("provider", ["groq", "mistral", "deepseek"])
+def test_so_many_tools_at_most(provider: str) -> None:
+    assert refused(tooled(provider, 129)) == ["tools"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "params", "expected"),
+    [
+        ("openai", "gpt-5-nano", {"n": 2}, ["n"]),
+        ("openai", "o3", {"logprobs": True, "top_logprobs": 1}, ["logprobs", "top_logprobs"]),
+        ("groq", "", {"n": 2}, ["n"]),
+        ("groq", "", {"logprobs": True}, ["logprobs"]),
+        ("mistral", "", {"logprobs": True}, ["logprobs"]),
+        ("deepseek", "", {"n": 2}, ["n"]),
+        ("deepseek", "", {"logprobs": True}, ["logprobs"]),
+        ("xai", "", {"logprobs": True, "top_logprobs": 9}, ["top_logprobs"]),
+    ],
+)
+def test_choices_and_log_probabilities_are_refused_where_they_are_not_given(
+    provider: str, model: str, params: dict[str, object], expected: list[str]
+) -> None:
+    translation = chat(provider, model, **params)
+    assert refused(translation) == expected
+
+
+@pytest.mark.parametrize("provider", ["openai", "groq", "mistral", "deepseek", "custom"])
+def test_one_answer_without_log_probabilities_refuses_nothing(provider: str) -> None:
+    assert chat(provider, n=1, logprobs=False).unsupported == ()
+
+
+def test_log_probabilities_are_a_number_at_together() -> None:
+    assert chat("together", logprobs=True).fields == {"logprobs": 1}
+    assert chat("together", logprobs=True, top_logprobs=0).fields == {"logprobs": 1}
+    assert chat("together", logprobs=True, top_logprobs=5).fields == {"logprobs": 5}
+    assert chat("together", logprobs=False).fields == {}
+
+
+def test_deepseek_gives_log_probabilities_once_it_does_not_think() -> None:
+    translation = chat("deepseek", logprobs=True, top_logprobs=3, reasoning_effort="none")
+    assert translation.unsupported == ()
+    assert translation.fields["top_logprobs"] == 3
+
+
+def test_openrouter_is_held_to_upstreams_that_know_what_is_asked() -> None:
+    held = {"require_parameters": True}
+    assert chat("openrouter", logprobs=True).fields == {"logprobs": True, "provider": held}
+    assert tooled("openrouter").fields["provider"] == held
+    assert chat("openrouter", n=1).fields == {"n": 1}
+
+
+def test_a_lane_that_leaves_n_out_would_answer_once() -> None:
+    assert refused(chat("custom", n=2, omit=["n"])) == ["n"]
+    assert chat("custom", n=3).choices == 3
+    assert chat("custom").choices == 1
+
+
+def test_images_are_not_moderated_by_mistral() -> None:
+    asked = Asked("moderation", has_images=True)
+    assert refused(translate(asked, entry=CATALOGUE.get("mistral"), model="m")) == ["task.images"]
+    assert translate(asked, entry=CATALOGUE.get("openai"), model="m").unsupported == ()
+
+
 def test_a_kind_of_task_that_is_not_offered_is_refused_with_its_reason() -> None:
     translation = translate(Asked("chat"), entry=CATALOGUE.get("perplexity"), model="sonar")
     assert refused(translation) == ["task.type"]

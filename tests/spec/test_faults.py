@@ -61,7 +61,7 @@ def only(**changes: object) -> tuple[str, str, str]:
     [
         ({"inputs": 1}, "inputs", "did you mean input?"),
         ({"prompt": "x"}, "prompt", "it goes under task"),
-        ({"path": "x"}, "path", "it goes under input or output"),
+        ({"path": "x"}, "path", "it goes under input or task.images or output"),
         ({"model": "x"}, "model", "it goes under providers"),
         ({"budget": {"usd": 1, "zzz": 1}}, "budget.zzz", "keys here: usd"),
         ({"providers": lane(rpm=5)}, "providers.0.rpm", "it goes under limits"),
@@ -83,7 +83,10 @@ def only(**changes: object) -> tuple[str, str, str]:
         (
             {"task": {**CHAT, "chat": 1}},
             "task.chat",
-            "keys here: type, system, prompt, messages, messages_column, params, schema, truncated",
+            (
+                "keys here: type, system, prompt, messages, messages_column, params, schema, repair, tools,"
+                " tool_choice, parallel_tool_calls, images, include, truncated, filtered"
+            ),
         ),
     ],
 )

@@ -357,3 +357,59 @@ def test_a_request_is_the_same_whatever_the_mapping_s_kind() -> None:
     assert task(prompt="{{ text }}").content(Row(1, None, values, b"[]")) == [
         {"role": "user", "content": "x"}
     ]
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_a_conversation_may_hold_calls_of_tools_and_what_they_brought() -> None:
+    talk = [
+        {"role": "user", "content": "How warm is it?"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": "21 degrees"},
+    ]
+    content = task(messages_column="talk").content(row(talk=json.dumps(talk)))
+    assert content == [talk[0], {"role": "assistant", "tool_calls": [CALL]}, talk[2]]
+    assert task(messages_column="talk").texts(content) == ["How warm is it?", "21 degrees"]
+
+
+def test_nulls_of_a_struct_column_are_no_part_of_a_call() -> None:
+    padded = {**CALL, "index": None, "function": {**CALL["function"], "parsed": None}}
+    talk = [
+        {"role": "user", "content": "?", "tool_calls": None, "tool_call_id": None},
+        {"role": "assistant", "content": "", "tool_calls": [padded], "tool_call_id": None},
+        {"role": "assistant", "content": "done", "tool_calls": [], "tool_call_id": None},
+    ]
+    content = task(messages_column="talk").content(row(talk=talk))
+    assert content == [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "assistant", "content": "done"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"role": "tool", "content": "21"}, "needs tool_call_id"),
+        ({"role": "assistant", "tool_calls": ["f"]}, "a list of calls with a function"),
+        ({"role": "assistant", "tool_calls": {"f": 1}}, "a list of calls with a function"),
+        ({"role": "assistant", "tool_calls": [{"name": "f"}]}, "a list of calls with a function"),
+        ({"role": "assistant", "tool_calls": []}, "content must be text"),
+    ],
+)
+def test_a_turn_of_tools_that_makes_no_sense_is_said(message: dict[str, object], words: str) -> None:
+    assert words in refusal([{"role": "user", "content": "?"}, message])
+
+
+@pytest.mark.parametrize("finish", ["content_filter", "content_filtered", "SAFETY"])
+def test_what_a_content_filter_left_counts_only_if_the_job_says_so(finish: str) -> None:
+    body = {"choices": [{"message": {"content": "so far"}, "finish_reason": finish}]}
+    kept = task(prompt="?", filtered="keep").read(body, REQUEST)
+    assert isinstance(kept, Reading)
+    failed = task(prompt="?").read(body, REQUEST)
+    assert isinstance(failed, Failure)
+    assert (failed.code, failed.content) == (FailureCode.CONTENT_FILTER, "so far")
+    by_schema = task(prompt="?", filtered="keep", schema=SCHEMA).read(body, REQUEST)
+    assert isinstance(by_schema, Failure)
+    assert by_schema.code is FailureCode.CONTENT_FILTER

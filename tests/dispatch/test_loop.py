@@ -362,3 +362,28 @@ def test_an_error_in_the_feed_ends_the_run() -> None:
             await rig.dispatcher.run(broken())
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(("size", "most"), [(100, 1_000), (1 << 20, 44), (27 << 20, 20)])
+def test_of_requests_that_take_much_memory_few_wait(size: int, most: int) -> None:
+    """Beside the four in flight and the four that were read last."""
+    ahead = 0
+
+    async def main() -> Rig:
+        rig = Rig(ScriptedProvider(echo, latency_s=1.0), size=4)
+
+        async def heavy() -> AsyncIterator[Sequence[Request]]:
+            nonlocal ahead
+            requests = [request._replace(size=size) for request in rows(600)]
+            for start in range(0, 600, 4):
+                ahead = max(ahead, start + 4 - len(rig.recorder.done))
+                yield requests[start : start + 4]
+                await asyncio.sleep(0)
+
+        await rig.dispatcher.run(heavy())
+        return rig
+
+    rig = run_virtual(main())
+    assert len(rig.recorder.done) == 600
+    assert ahead <= most
+    assert ahead >= min(most, 500) - 8  # no more is held back than must be

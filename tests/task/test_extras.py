@@ -134,6 +134,16 @@ def test_log_probabilities_of_both_forms_read_alike() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"top_logprobs": None}, {"top_logprobs": []}, {"top_logprobs": [{}, {}]}]
+)
+def test_the_older_form_may_lack_the_likeliest_tokens(more: dict[str, Any]) -> None:
+    given = {"tokens": ["a"], "token_logprobs": [None], **more}
+    choice = {"index": 0, "message": {"content": "a"}, "finish_reason": "stop", "logprobs": given}
+    columns = told(task(params={"logprobs": True}), choices=[choice])
+    assert columns["logprobs"] == [{"token": "a", "logprob": None, "top": []}]
+
+
 def test_choices_stand_in_the_order_of_their_index() -> None:
     choices = [
         {"index": 1, "message": {"content": "second"}, "finish_reason": "stop"},

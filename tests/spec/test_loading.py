@@ -121,7 +121,7 @@ routing: fallbak
         rf"{file}:12:23: providers\.0\.limits\.rpm: this key is given twice, first at line 12, column 14 .*",
         rf"{file}:13:14: providers\.0\.api_key: the environment variable GROQ_API_KEY is not set \(set .*\)",
         rf"{file}:14:15: providers\.1\.provider: two lanes are called groq: .* \(give each a name:\)",
-        rf"{file}:16:15: providers\.1\.base_url: http:// .* \(use https, or a tunnel to localhost\)",
+        rf"{file}:16:15: providers\.1\.base_url: http:// .* \(use https, .*\)",
         rf"{file}:17:10: routing: .* \(did you mean fallback\?\)",
         r"--set: drain_timeout_s: expected a number above 0, found 0 \(How long .*\)",
     ]

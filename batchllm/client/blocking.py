@@ -38,13 +38,16 @@ class _LoopThread:
         except BatchllmError:
             coroutine.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        over = threading.Event()
+        future = asyncio.run_coroutine_threadsafe(_noted(coroutine, over), loop)
         try:
             return future.result()
         except CancelledError:
             raise BatchllmError("the client was closed while a call was under way") from None
         except BaseException:
-            future.cancel()
+            if not future.done():  # Ctrl-C: what is closed next must not be in use any more
+                future.cancel()
+                over.wait(_FAREWELL_S)
             raise
 
     def end(self, client: AsyncClient) -> None:
@@ -78,6 +81,13 @@ class _LoopThread:
                 )
                 self._thread.start()
             return self._loop
+
+
+async def _noted(coroutine: Coroutine[Any, Any, _T], over: threading.Event) -> _T:
+    try:
+        return await coroutine
+    finally:
+        over.set()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

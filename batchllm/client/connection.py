@@ -329,6 +329,7 @@ class AsyncClient:
             entry=plan.entry,
             model=plan.info.model,
             key_source=key_source(self._settings, plan),
+            withheld=next((name for name in plan.entry.env if self._settings.environ.get(name)), ""),
             nearest=nearest,
         )
 

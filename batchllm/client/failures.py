@@ -41,15 +41,18 @@ def error_of(
     entry: ProviderEntry,
     model: str | None,
     key_source: str = "",
+    withheld: str = "",
     nearest: tuple[str, ...] = (),
 ) -> BatchllmError:
-    """`key_source` says where the key came from, `nearest` which listed models may have been meant."""
+    """`key_source` says where the key came from, `withheld` which variable holds one that was not sent to this host;
+    `nearest` are listed models that may have been meant.
+    """
     # The remedy in brackets speaks of lanes of a job; what stands here speaks of the call.
     said = re.sub(r" \((?:check|change) this (?:lane|parameter)[^()]*\)$", "", failure.message)
     message = f"{entry.name if entry.base_url is None else entry.title}: {said}"
     match failure.code:
         case FailureCode.CREDENTIALS:
-            return CredentialsError(message, remedy=_key_remedy(entry, key_source))
+            return CredentialsError(message, remedy=_key_remedy(entry, key_source, withheld))
         case FailureCode.MODEL_MISSING:
             return ModelMissingError(message, remedy=_model_remedy(model, nearest), nearest=nearest)
         case FailureCode.RATE_LIMIT:
@@ -62,7 +65,9 @@ def error_of(
             return NoProviderError(message, remedy="check base_url and the network, or try again later")
 
 
-def _key_remedy(entry: ProviderEntry, key_source: str) -> str:
+def _key_remedy(entry: ProviderEntry, key_source: str, withheld: str) -> str:
+    if withheld and not key_source:
+        return f"{withheld} is not sent to a host that is not {entry.title}'s: give the key as api_key"
     names = " or ".join(entry.env[:1])
     if not key_source:
         return f"no key was sent: set {names}, or give api_key" if names else "no key was sent: give api_key"

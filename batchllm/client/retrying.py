@@ -56,4 +56,6 @@ async def with_retries(
 
 
 def _may_pass(failure: Failure) -> bool:
-    return failure.action is Action.AGAIN and failure.billed is not Billed.YES
+    """After a deadline the caller decides: nobody knows what was paid, and as long a time would pass again."""
+    is_over = failure.billed is Billed.YES or failure.code is FailureCode.TIMEOUT
+    return failure.action is Action.AGAIN and not is_over

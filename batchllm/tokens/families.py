@@ -1,7 +1,8 @@
 """How tokenizers that are not here relate to one that is: measured, not guessed.
 
-In November 2026, 1,850 texts (reviews, passages, Python, JSON, the Vim tutor in 31 languages, Vim's messages in 5,
-digits) of about 600 characters were counted with public vocabularies and with o200k. `typical` is the median of theirs
+In November 2026, 1,900 texts (reviews, passages, Python, JSON, the Vim tutor in 29 languages, Vim's messages in 5,
+digits), most of 600 characters, were counted with public vocabularies and with o200k: those that the packages litellm
+(DeepSeek, Claude), mistral-common (v7) and dashscope (Qwen) carry. `typical` is the median of theirs
 over o200k's, `low` and `high` are the 5th and 95th percentile. Short texts scatter most; Greek and Vietnamese are the
 upper end of older vocabularies, Chinese the lower end of DeepSeek's. Where a provider has a newer vocabulary than the
 public one, its counts are nearer to o200k than said here.

@@ -137,6 +137,17 @@ def test_no_key_at_all_is_said() -> None:
     assert "no key was sent" in str(caught.value)
 
 
+def test_a_key_that_was_held_back_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with (
+        scripted(Say(401, refusal("You didn't provide an API key."))) as server,
+        connected(server, api_key=None) as client,
+        pytest.raises(CredentialsError, match="OPENAI_API_KEY is not sent to a host that is not OpenAI's"),
+    ):
+        client.chat("x")
+    assert "authorization" not in server.seen[0].headers
+
+
 def test_a_missing_model_is_answered_with_the_nearest_listed() -> None:
     def script(seen: Seen, number: int) -> Say:
         if seen.method == "GET":

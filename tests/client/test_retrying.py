@@ -43,7 +43,8 @@ async def test_the_last_failure_comes_back_when_the_attempts_are_used_up() -> No
 
 
 async def test_what_will_not_pass_or_was_paid_for_is_not_tried_again() -> None:
-    for failure in (failed(Action.ELSEWHERE), failed(Action.GIVE_UP), failed(billed=Billed.YES)):
+    late = failed(code=FailureCode.TIMEOUT)
+    for failure in (failed(Action.ELSEWHERE), failed(Action.GIVE_UP), failed(billed=Billed.YES), late):
         assert await tried(failure, "a") == (failure, [])
 
 

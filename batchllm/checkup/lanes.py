@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchllm.checkup.findings import Finding, LaneReport, State, Step
-from batchllm.client.listing import is_listed, key_path, models_path, nearest_models, read_models
+from batchllm.client.listing import (
+    LISTED_OTHERWISE,
+    is_listed,
+    key_path,
+    models_path,
+    nearest_models,
+    read_models,
+)
 from batchllm.client.retrying import with_retries
 from batchllm.client.wire import Wire
 from batchllm.clock import Clock
@@ -19,7 +26,8 @@ from batchllm.errors import ExitCode
 from batchllm.limit.sharing import NoSharing
 from batchllm.plan import Planner
 from batchllm.pricing import cost_usd
-from batchllm.provider.dialect import CAPS, CHAT, Rule
+from batchllm.provider.dialect import CAPS
+from batchllm.provider.dialect_rules import CHAT, Rule
 from batchllm.provider.failures import classify
 from batchllm.provider.hints import limits
 from batchllm.records import Failure, FailureCode, LimitHint, Reading, Request, Response, RowFailed
@@ -163,18 +171,10 @@ def _key_remedy(plan: LanePlan) -> str:
 
 
 def _model_finding(plan: LanePlan, told: _Told | None) -> Finding:
+    listed = _listed(plan, told)
+    if isinstance(listed, str):
+        return Finding(Step.MODEL, State.UNKNOWN, f"not checked: {listed}")
     model = plan.info.model
-    if told is None:
-        return Finding(
-            Step.MODEL, State.UNKNOWN, f"not checked: {plan.entry.title} documents no list of models"
-        )
-    if isinstance(told.outcome, Failure):
-        return Finding(Step.MODEL, State.UNKNOWN, f"not checked: {told.outcome.message}")
-    listed = read_models(told.outcome.body)
-    if listed is None:
-        return Finding(
-            Step.MODEL, State.UNKNOWN, "not checked: the server's list of models has no known shape"
-        )
     if plan.is_simulated and listed == [_ANY_MODEL]:
         return Finding(Step.MODEL, State.OK, "a simulator that answers any")
     if is_listed(model, listed):
@@ -189,6 +189,18 @@ def _model_finding(plan: LanePlan, told: _Told | None) -> Finding:
         f"{meant}listed are {some}{', ...' if len(listed) > 5 else ''}",
         ExitCode.UNAVAILABLE,
     )
+
+
+def _listed(plan: LanePlan, told: _Told | None) -> list[str] | str:
+    """The names of the models, or why there are none to look in."""
+    if plan.entry.name in LISTED_OTHERWISE:
+        return "what is listed are models, not deployments"
+    if told is None:
+        return f"{plan.entry.title} documents no list of models"
+    if isinstance(told.outcome, Failure):
+        return told.outcome.message
+    listed = read_models(told.outcome.body)
+    return "the server's list of models has no known shape" if listed is None else listed
 
 
 async def _called(

@@ -55,9 +55,9 @@ def ask_command(
         config["api_key"] = f"${{{key_env}}}"
     with told_to_machines(as_json):
         from batchllm.client import connect
-        from batchllm.provider.catalogue import load_catalogue
+        from batchllm.provider.overlay import open_catalogue
 
-        chosen = provider or first_with_key(load_catalogue(), os.environ)
+        chosen = provider or first_with_key(open_catalogue(os.environ), os.environ)
         with connect(chosen, **config) as client:
             if provider is None and not as_json:
                 _say(f"asking {chosen}, the first provider whose key is set; --provider names another")

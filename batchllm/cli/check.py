@@ -50,14 +50,14 @@ def check_command(job: Path, overrides: tuple[str, ...], spend: bool, as_json: b
 
 def _checked(job: Path, overrides: tuple[str, ...]) -> "CheckedJob":
     from batchllm.clock import SystemClock
-    from batchllm.provider.catalogue import load_catalogue
+    from batchllm.provider.overlay import open_catalogue
     from batchllm.spec.loading import load_job
     from batchllm.wiring import check
 
     environ = dict(os.environ)
     try:
         loaded = load_job(job, overrides=overrides, environ=environ)
-        return check(loaded, catalogue=load_catalogue(), environ=environ, clock=SystemClock())
+        return check(loaded, catalogue=open_catalogue(environ), environ=environ, clock=SystemClock())
     except JobError as error:
         if all(fault.path.endswith(".api_key") for fault in error.faults):
             raise CredentialsError(error.message) from None

@@ -29,12 +29,14 @@ from batchllm.clock import Clock, SystemClock
 from batchllm.errors import BatchllmError, NoProviderError, SettingsError
 from batchllm.pricing import cost_usd
 from batchllm.prompt import well_formed
-from batchllm.provider.catalogue import TaskKind, load_catalogue
+from batchllm.provider.catalogue import TaskKind
 from batchllm.provider.failures import classify
+from batchllm.provider.overlay import open_catalogue
 from batchllm.records import Action, Failure, FailureCode, Request, Response
 from batchllm.spec.models import Simulation
 from batchllm.tokens import TokenCount, count_tokens
-from batchllm.wiring.lanes import SIMULATOR, LanePlan
+from batchllm.wiring.entries import SIMULATOR
+from batchllm.wiring.lanes import LanePlan
 
 if TYPE_CHECKING:
     from batchllm.simulate import EmbeddedProviders
@@ -46,9 +48,9 @@ DEADLINE_S = 600.0
 
 
 def connect_async(provider: str | Mapping[str, object], **config: Any) -> "AsyncClient":
-    """A client whose calls are awaited; see `batchllm.connect` for what it takes. Raises SettingsError."""
+    """A client whose calls are awaited; see `batchllm.connect` for what it takes. Raises SettingsError, JobError."""
     environ = dict(os.environ)
-    settings = read_settings(provider, config, catalogue=load_catalogue(), environ=environ)
+    settings = read_settings(provider, config, catalogue=open_catalogue(environ), environ=environ)
     return AsyncClient(settings)
 
 
@@ -122,7 +124,8 @@ class AsyncClient:
         planned = self._plan("embedding", model, {}, dimensions=dimensions)
         known = planned.plan.entry.embedding_model(planned.plan.info.model)
         width = dimensions or (known.dimensions if known else None)
-        reader = VectorReader(width)
+        form = planned.plan.translation.fields.get("encoding_format")
+        reader = VectorReader(width, of_signed_bytes=form == "base64_int8")
         accepted = await self._packed("embedding", planned, texts, reader)
         values = [answer.value for one in accepted for answer in one.reading.answers]
         data = pa.py_buffer(b"".join(value for value in values if isinstance(value, bytes)))

@@ -7,6 +7,8 @@ import orjson
 
 #: Providers that document no list of models (2026-06, their SDK): nothing is guessed from another path.
 UNLISTED = frozenset({"perplexity"})
+#: Where a call names something else than what is listed: at Azure its deployment (a guess, from memory).
+LISTED_OTHERWISE = frozenset({"azure"})
 #: Where a key is judged, if the list of models is open to all: OpenRouter's list is, its /key is not (docs 2026-08).
 KEY_PATHS: Mapping[str, str] = {"openrouter": "/key"}
 

@@ -43,13 +43,14 @@ class VectorReader:
 
     kind = "embedding"
 
-    def __init__(self, dimensions: int | None) -> None:
+    def __init__(self, dimensions: int | None, *, of_signed_bytes: bool = False) -> None:
         self.dimensions = dimensions
+        self._of_signed_bytes = of_signed_bytes
 
     def read(self, reply: object, request: Request) -> Reading | Failure:
-        width = self.dimensions or _width(reply)
-        spec = models.EmbeddingTask(type="embedding", text="-")
-        verdict = EmbeddingTask(spec, width or 1).read(reply, request)
+        width = self.dimensions or _width(reply, 1 if self._of_signed_bytes else 4)
+        task = EmbeddingTask(models.EmbeddingTask(type="embedding", text="-"), width or 1)
+        verdict = (task.of_signed_bytes() if self._of_signed_bytes else task).read(reply, request)
         if isinstance(verdict, Reading):
             self.dimensions = width
         return verdict
@@ -59,13 +60,13 @@ def moderation_reader() -> ModerationTask:
     return ModerationTask(models.ModerationTask(type="moderation", text="-"))
 
 
-def _width(reply: object) -> int | None:
-    """Of the first vector in a reply: numbers, or base64 of float32."""
+def _width(reply: object, number_bytes: int) -> int | None:
+    """Of the first vector in a reply: numbers, or base64 of numbers of so many bytes."""
     data = reply.get("data") if isinstance(reply, dict) else None
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
     if isinstance(vector, str):
-        return (len(vector) * 3 // 4 - vector[-2:].count("=")) // 4
+        return (len(vector) * 3 // 4 - vector[-2:].count("=")) // number_bytes
     return len(vector) if isinstance(vector, list) else None
 
 

@@ -122,6 +122,15 @@ def test_each_failure_names_its_remedy(
     assert said in line["findings"][step]["remedy"]
 
 
+def test_azure_lists_models_and_a_lane_names_a_deployment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted(otherwise=listing()) as server:
+        spec = [{"provider": "azure", "model": "mine", "base_url": server.base_url, "api_key": KEY}]
+        code, (line,), _ = checked(tmp_path, spec, capsys)
+    assert (code, state(line, "key"), state(line, "model")) == (0, "ok", "unknown")
+
+
 def test_after_a_refused_key_nothing_is_bought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with scripted(otherwise=listing(get=Say(401, refusal("bad")))) as server:
         checked(tmp_path, [lane(server.base_url, "one", api_key=KEY)], capsys, "--spend")

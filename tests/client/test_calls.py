@@ -268,6 +268,17 @@ def test_vectors_in_base64_of_a_known_model() -> None:
     assert set(found.to_list()[0]) == {0.25}
 
 
+def test_vectors_of_signed_bytes() -> None:
+    reply = {"data": [{"index": 0, "embedding": base64.b64encode(bytes([1, 255] * 512)).decode()}]}
+    with scripted(Say(body=reply)) as server:
+        with connected(server, "perplexity", default_model="pplx-embed-v1-0.6b") as client:
+            found = client.embed("x")
+        with connected(server, "perplexity", default_model="my-own") as client:
+            assert client.embed("x").dimensions == 1024
+    assert server.bodies()[0]["encoding_format"] == "base64_int8"
+    assert found.to_list()[0][:2] == [1.0, -1.0]
+
+
 def test_vectors_of_another_width_than_the_model_s_are_refused() -> None:
     reply = {"data": [{"index": 0, "embedding": [1.0]}]}
     with scripted(Say(body=reply)) as server, connected(server, default_model=None) as client:

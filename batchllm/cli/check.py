@@ -1,0 +1,139 @@
+"""`batchllm check JOB`: would each lane answer? Asked before anything depends on it."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchllm.cli.run import told_to_machines
+from batchllm.errors import CredentialsError, JobError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from batchllm.checkup import LaneReport
+    from batchllm.wiring import CheckedJob
+
+_MARKS = {"ok": "✓", "failed": "✗", "unknown": "-"}
+
+
+@click.command("check")
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as with run.")
+@click.option("--spend", is_flag=True, help="Send the first row to each lane, with a short answer.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a lane, also on a terminal.")
+def check_command(job: Path, overrides: tuple[str, ...], spend: bool, as_json: bool) -> int:
+    """Check JOB and ask each of its lanes: is the key accepted, is the model there, which limits hold?
+
+    Nothing is spent without --spend. The exit code is 0 when every lane would answer, 77 for a key, 69 for a provider
+    or model that is not there, 78 for a wrong job.
+    """
+    with told_to_machines(as_json):
+        from batchllm.checkup import overall
+
+        checked = _checked(job, overrides)
+        reports = _reports(checked, spends=spend)
+    for note in checked.notes:
+        click.echo(f"batchllm: {note}", err=True)
+    if as_json or not sys.stdout.isatty():
+        click.echo("\n".join(as_line(report) for report in reports))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(as_table(reports))
+    return overall(reports)
+
+
+def _checked(job: Path, overrides: tuple[str, ...]) -> "CheckedJob":
+    from batchllm.clock import SystemClock
+    from batchllm.provider.overlay import open_catalogue
+    from batchllm.spec.loading import load_job
+    from batchllm.wiring import check
+
+    environ = dict(os.environ)
+    try:
+        loaded = load_job(job, overrides=overrides, environ=environ)
+        return check(loaded, catalogue=open_catalogue(environ), environ=environ, clock=SystemClock())
+    except JobError as error:
+        if all(fault.path.endswith(".api_key") for fault in error.faults):
+            raise CredentialsError(error.message) from None
+        raise
+
+
+def _reports(checked: "CheckedJob", *, spends: bool) -> "tuple[LaneReport, ...]":
+    import asyncio
+
+    from batchllm.checkup import check_lanes
+    from batchllm.clock import SystemClock
+
+    with _simulators(checked) as base_urls:
+        return asyncio.run(
+            check_lanes(
+                checked,
+                base_urls=base_urls,
+                environ=dict(os.environ),
+                clock=SystemClock(),
+                spends=spends,
+            )
+        )
+
+
+@contextmanager
+def _simulators(checked: "CheckedJob") -> Iterator[Mapping[int, str]]:
+    """As a run starts them."""
+    lanes = [lane for lane in checked.lanes if lane.is_embedded]
+    if not lanes:
+        yield {}
+        return
+    from batchllm.simulate import EmbeddedProviders
+    from batchllm.spec.models import Simulation
+
+    specs = [lane.spec.simulate or Simulation() for lane in lanes]
+    with EmbeddedProviders(specs) as providers:
+        yield {lane.index: url for lane, url in zip(lanes, providers.base_urls, strict=True)}
+
+
+def as_line(report: "LaneReport") -> str:
+    import json
+
+    findings = {
+        finding.step.value: {"state": finding.state.value, "text": finding.text}
+        | ({"remedy": finding.remedy} if finding.remedy else {})
+        for finding in report.findings
+    }
+    return json.dumps(
+        {
+            "lane": report.name,
+            "provider": report.provider,
+            "model": report.model,
+            "ok": report.ok,
+            "code": int(report.exit_code),
+            "findings": findings,
+        },
+        ensure_ascii=False,
+    )
+
+
+def as_table(reports: "tuple[LaneReport, ...]") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("lane", overflow="fold")
+    table.add_column("", no_wrap=True)
+    table.add_column("step", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    for report in reports:
+        title = f"{report.name}\n{report.model}"
+        for finding in report.findings:
+            told = f"{finding.text}\n→ {finding.remedy}" if finding.remedy else finding.text
+            table.add_row(
+                Text(title), Text(_MARKS[finding.state.value]), Text(finding.step.value), Text(told)
+            )
+            title = ""
+    return table

@@ -100,8 +100,8 @@ def _arriving(client: "Client", text: str, asked: Mapping[str, Any]) -> "TextAns
     with client.stream(text, **asked) as stream:
         try:
             for piece in stream:
+                last = piece  # first, for Ctrl-C may come while it is written
                 _write(piece)
-                last = piece
         finally:
             if last and not last.endswith("\n"):
                 _write("\n")

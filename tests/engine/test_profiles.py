@@ -68,6 +68,39 @@ def test_a_schema_is_asked_for_as_each_can_hold_to_it(profile: str, tmp_path: Pa
     assert rig.table(tmp_path, "output")["label"].unique().to_list() == ["a"]
 
 
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("profile", "task"),
+    [
+        ("openai", {"params": {"n": 2, "logprobs": True, "top_logprobs": 2}}),
+        ("together", {"params": {"n": 2, "logprobs": True, "top_logprobs": 2}}),
+        ("fireworks", {"params": {"n": 2, "logprobs": True}}),
+        ("mistral", {"params": {"n": 2}, "tools": [TOOL], "tool_choice": "required"}),
+        ("groq", {"tools": [TOOL], "tool_choice": "required"}),
+        ("deepseek", {"params": {"reasoning_effort": "none", "logprobs": True}}),
+    ],
+)
+def test_choices_probabilities_and_tools_are_asked_for_in_each_one_s_words(
+    profile: str, task: dict[str, Any], tmp_path: Path
+) -> None:
+    model = "gpt-4.1-nano" if profile == "openai" else model_of(profile)
+    summary = run(tmp_path, {"type": "chat", "prompt": "{{ text }}", **task}, [lane(profile, model)])
+    assert (summary.ok, summary.failed) == (ROWS, 0)
+    output = rig.table(tmp_path, "output")
+    params = task.get("params", {})
+    if "n" in params:
+        assert output["contents"].list.len().to_list() == [2] * ROWS
+    if "logprobs" in params:
+        assert output["logprobs"].list.len().min() > 0
+    if "tools" in task:
+        assert output["tool_calls"].list.len().min() > 0
+
+
 @pytest.mark.parametrize("profile", EMBEDDING)
 def test_an_embedding_job_runs_against_each(profile: str, tmp_path: Path) -> None:
     model, width = next(iter(PROFILES[profile].widths.items()))

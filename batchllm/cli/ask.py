@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchllm.cli.run import told_to_machines
-from batchllm.errors import CredentialsError, RequestRefusedError
+from batchllm.errors import CredentialsError, InputDataError, RequestRefusedError
 
 if TYPE_CHECKING:
     from batchllm.client import Client, TextAnswer
@@ -46,7 +46,7 @@ def ask_command(
     The answer goes to stdout as it arrives, everything else to stderr: which provider was chosen, and on a terminal
     tokens, cost and time.
     """
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _standard_input() if prompt == "-" else prompt
     if not text.strip():
         raise click.UsageError("the prompt is empty")
     given = parsed_params(params)
@@ -67,6 +67,16 @@ def ask_command(
                 _print_json(client.provider, answer)
             else:
                 _conclude(client.provider, answer, streamed=not no_stream)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise InputDataError(
+            f"standard input is no UTF-8 text: {error.reason} at byte {error.start}",
+            remedy="convert it first",
+        ) from None
 
 
 def parsed_params(params: tuple[str, ...]) -> dict[str, object]:

@@ -4,6 +4,7 @@
     calls      one planned call                  retrying    attempts until there is an answer
     reading    replies → results                 failures    failures → errors
     streams    answers as they arrive            listing     which models there are
+    transport  the SDK's, with an end to each reply
     connection `connect_async`                   blocking    `connect`
 
 What is sent is made by the parts that make it for the rows of a job.

@@ -278,9 +278,10 @@ class AsyncClient:
     async def _packed(
         self, kind: TaskKind, planned: Planned, texts: str | Sequence[str], reader: object
     ) -> list[Accepted]:
-        given = [well_formed(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        if not given:
-            raise SettingsError(f"there is no text for this {kind}", remedy="give at least one")
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        if not listed or not all(isinstance(text, str) for text in listed):
+            raise SettingsError(f"this {kind} needs a text, or a list of texts", remedy="give at least one")
+        given = [well_formed(text) for text in listed]
         call = self._call(kind, planned, reader)
         found: list[Accepted] = []
         for pack in in_packs(given, planned.plan, kind):
@@ -363,7 +364,10 @@ def _messages(given: Prompt, params: Mapping[str, Any]) -> tuple[list[object], d
     before: list[object] = [] if system is None else [{"role": "system", "content": well_formed(system)}]
     if isinstance(given, str):
         return [*before, {"role": "user", "content": well_formed(given)}], rest
-    messages = [dict(message) for message in given]
+    listed: Sequence[object] = given if isinstance(given, list | tuple) else [given]
+    messages = [dict(message) for message in listed if isinstance(message, Mapping)]
+    if len(messages) < len(listed):
+        raise SettingsError("a chat is a text, or a list of messages", remedy='{"role": ..., "content": ...}')
     if not messages:
         raise SettingsError("there is no message", remedy="give a prompt, or a list of messages")
     return [*before, *(_clean(message) for message in messages)], rest

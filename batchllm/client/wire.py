@@ -18,21 +18,21 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpxClient, Omit
 
+from batchllm.client.transport import BoundedTransport, TooLargeError
 from batchllm.provider.heads import check_headers, check_url, merged, standard_headers, user_agent
 from batchllm.provider.proxy import proxy_for
 from batchllm.provider.redact import one_line
 from batchllm.provider.wire_faults import failure_of
 from batchllm.records import Action, Failure, FailureCode, Response
 
-#: A reply that is larger than this is no answer to one call.
-MAX_REPLY_BYTES = 256 * 2**20
 _NO_KEY = "-"
-#: What keeps a connection from being made, most telling first; nothing was sent then.
-_BEFORE_SENDING: tuple[tuple[type[BaseException], str], ...] = (
+#: What is told in words of its own, most telling first.
+_TOLD: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "the name of {host} cannot be resolved"),
     (httpx2.ConnectTimeout, "no connection to {host} within connect_timeout_s"),
     (httpx2.ProxyError, "no connection to {host} through the proxy: see HTTPS_PROXY and NO_PROXY"),
     (ConnectionRefusedError, "no connection to {host}: {why}"),
+    (TooLargeError, "the answer of {host} is too large: {why}"),
 )
 
 
@@ -65,7 +65,7 @@ class Wire:
         self.host = urlsplit(base_url).netloc
         self._secrets = secrets
         given = merged(standard_headers(user_agent()), headers)
-        given.pop("Accept-Encoding", None)  # what the SDK's own transport can unpack
+        given["Accept-Encoding"] = "identity"  # so that a reply is as large as what comes over the wire
         has_key = any(name.lower() == "authorization" for name in given)
         self._omitted: dict[str, Omit] = {} if has_key else {"Authorization": Omit()}
         proxy = proxy_for(base_url, environ)
@@ -75,8 +75,9 @@ class Wire:
             http_client=DefaultAsyncHttpxClient(
                 timeout=httpx2.Timeout(None, connect=connect_timeout_s),
                 follow_redirects=False,
-                trust_env=proxy is not None,
-                proxy=proxy,
+                trust_env=False,  # the proxy is found as for a run, and no .netrc is asked
+                # Making a TLS context takes 30 ms, and a local server has no use for it.
+                transport=BoundedTransport(proxy=proxy, verify=urlsplit(base_url).scheme == "https"),
             ),
         )
 
@@ -206,7 +207,7 @@ def _failure(error: BaseException, host: str, deadline_s: float, secrets: tuple[
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 12:
         chain.append(inner)
-    for kind, text in _BEFORE_SENDING:
+    for kind, text in _TOLD:
         found = next((one for one in chain if isinstance(one, kind)), None)
         if found is not None:
             message = text.format(host=host, why=_why(found))

@@ -1,5 +1,6 @@
 """`batchllm ask` prints an answer and nothing else to stdout; its codes are a contract."""
 
+import io
 import json
 import os
 import pty
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 from server_rig import USAGE, Say, chat_reply, chunk, refusal, scripted
@@ -139,21 +139,12 @@ def test_parameters_are_read_as_values() -> None:
     }
 
 
-def test_the_prompt_may_come_from_stdin_and_the_key_from_a_variable_of_one_s_own() -> None:
-    with scripted(WHOLE) as server:
-        done = subprocess.run(
-            program(*at(server.base_url, "--key-env", "MY_KEY", "-")),
-            input="Name a fruit.",
-            env={**os.environ, "MY_KEY": KEY},
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-    assert (done.returncode, done.stdout) == (0, "a pear\n")
-    assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
-    assert server.bodies()[0]["messages"] == [{"role": "user", "content": "Name a fruit."}]
-    assert KEY not in done.stdout + done.stderr
+def test_what_is_no_text_on_stdin_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9")))
+    assert invoke(["ask", "--provider", "simulator", "-"]) == 65
+    assert "no UTF-8" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_it_with_130_and_what_has_arrived_stays() -> None:
@@ -180,14 +171,24 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def test_a_terminal_gets_no_control_characters_and_a_line_of_usage(tmp_path: Path) -> None:
+def test_a_terminal_gets_no_control_characters_and_a_line_of_usage() -> None:
+    """The prompt comes from stdin, the key from a variable of one's own."""
     with scripted(Say(events=[chunk("a\x1b[31m pear"), chunk(finish="stop"), USAGE, "[DONE]"])) as server:
         leader, follower = pty.openpty()
-        done = subprocess.Popen(program(*at(server.base_url, "x")), stdout=follower, stderr=follower)
-        done.wait(50)
+        asking = subprocess.Popen(
+            program(*at(server.base_url, "--key-env", "MY_KEY", "-")),
+            env={**os.environ, "MY_KEY": KEY},
+            stdin=subprocess.PIPE,
+            stdout=follower,
+            stderr=follower,
+        )
+        asking.communicate(b"Name a fruit.", timeout=50)
         os.close(follower)
         text = os.read(leader, 65536).decode()
         os.close(leader)
+    assert asking.returncode == 0
     assert "\x1b" not in text
     assert "a\\x1b[31m pear\r\n" in text
     assert "custom m-2026: 10 + 2 tokens, cost unknown" in text
+    assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
+    assert server.bodies()[0]["messages"] == [{"role": "user", "content": "Name a fruit."}]

@@ -60,6 +60,12 @@ def test_messages_are_sent_as_they_are() -> None:
         client.chat(messages)
         with pytest.raises(SettingsError, match="no message"):
             client.chat([])
+        for nonsense in (5, ["text"], None):
+            with pytest.raises(SettingsError, match="list of messages"):
+                client.chat(nonsense)
+        for nothing in ([1], []):
+            with pytest.raises(SettingsError, match="needs a text"):
+                client.embed(nothing)
         with pytest.raises(SettingsError, match="JSON"):
             client.chat([{"role": "user", "content": object()}])
     assert server.bodies() == [{"model": "m", "messages": messages}]
@@ -232,6 +238,17 @@ def test_each_failure_has_its_error_with_a_remedy(say: Say, kind: type[BatchllmE
     assert len(server.seen) == 1
 
 
+def test_a_reply_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchllm.client.transport.MAX_REPLY_BYTES", 1000)
+    with (
+        scripted(Say(body=chat_reply("x" * 2000))) as server,
+        connected(server) as client,
+        pytest.raises(NoProviderError, match="too large"),
+    ):
+        client.chat("x")
+    assert server.seen[0].headers["accept-encoding"] == "identity"
+
+
 def test_nobody_there() -> None:
     with scripted(Say()) as server:
         pass
@@ -281,11 +298,12 @@ def test_vectors_of_signed_bytes() -> None:
 
 def test_vectors_of_another_width_than_the_model_s_are_refused() -> None:
     reply = {"data": [{"index": 0, "embedding": [1.0]}]}
-    with scripted(Say(body=reply)) as server, connected(server, default_model=None) as client:
-        with pytest.raises(RequestRefusedError, match="1,536"):
-            client.embed("x")
-        with pytest.raises(SettingsError, match="at least one"):
-            client.embed([])
+    with (
+        scripted(Say(body=reply)) as server,
+        connected(server, default_model=None) as client,
+        pytest.raises(RequestRefusedError, match="1,536"),
+    ):
+        client.embed("x")
 
 
 def test_moderations() -> None:

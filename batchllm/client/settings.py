@@ -18,15 +18,13 @@ from batchllm.wiring.lanes import LanePlan, LanePlanner
 
 #: The one type of the older form of configuration.
 OLD_TYPE = "openai_compatible"
+#: Fields of a chat's body about tools, which the dialects know.
+TOOL_FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 #: Fields of a chat's body that go as they are, beside the parameters that a job knows.
 PLAIN_FIELDS = frozenset(
     {
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
+        *TOOL_FIELDS,
         "response_format",
-        "logprobs",
-        "top_logprobs",
         "metadata",
         "store",
         "prediction",
@@ -158,6 +156,7 @@ def plan_call(
 ) -> Planned:
     """Raises SettingsError with all that is wrong, CredentialsError where nothing but the key is missing."""
     own, plain = _divided(kind, params or {})
+    tools = {name: plain.pop(name) for name in TOOL_FIELDS & plain.keys()} if kind == "chat" else {}
     lane = {**settings.lane, "model": chosen_model(settings, kind, model)}
     if plain:
         body = lane.get("extra_body")
@@ -165,7 +164,7 @@ def plan_call(
     task = {**_TASKS[kind], **({"params": own} if own else {})}
     loaded = _loaded({"task": task, "providers": [lane]}, settings.environ)
     planner = LanePlanner(loaded, catalogue=settings.catalogue, environ=settings.environ, wall_s=wall_s)
-    asked = Asked(kind, _params_of(loaded.job), dimensions=dimensions)
+    asked = Asked(kind, _params_of(loaded.job), dimensions=dimensions, tools=tools)
     plan = planner.plan(0, asked)
     if plan is None:
         raise _wrong(planner.faults, settings.entry.name)

@@ -148,6 +148,12 @@ def test_fields_that_no_dialect_knows_go_as_they_are() -> None:
     assert fields == {"tools": tools, "top_k": 3}
 
 
+def test_tools_are_held_against_what_the_provider_takes() -> None:
+    many = [{"type": "function", "function": {"name": f"f{at}"}} for at in range(129)]
+    with pytest.raises(SettingsError, match="tools: at most 128 here"):
+        planned("groq", params={"tools": many})
+
+
 def test_a_misspelt_parameter_is_refused() -> None:
     with pytest.raises(SettingsError, match="did you mean temperature"):
         planned("groq", params={"temprature": 0})

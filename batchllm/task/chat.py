@@ -267,7 +267,6 @@ def _given_message(given: object, place: str) -> dict[str, object]:
     if isinstance(content, list) and content:
         if not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content):
             raise RowError(f"{place}: each part of a content list is an object with a type")
-        message["content"] = [_present(part) for part in content]
     elif not isinstance(content, str) and not (role == "assistant" and message.get("tool_calls")):
         raise RowError(f"{place}: content must be text or a list of parts (here: {_shown(content)})")
     if role == "tool" and not isinstance(message.get("tool_call_id"), str):
@@ -295,12 +294,16 @@ def _given_calls(given: object, place: str) -> list[dict[str, object]]:
 
 
 def _present(given: Mapping[str, object]) -> dict[str, object]:
-    """Without nulls: a Parquet struct has every field in every row."""
-    return {
-        name: well_formed(value) if isinstance(value, str) else value
-        for name, value in given.items()
-        if value is not None
-    }
+    """Without nulls, at every depth: a Parquet struct has every field in every row."""
+    return {name: _whole(value) for name, value in given.items() if value is not None}
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, dict):
+        return _present(value)
+    return [_whole(part) for part in value] if isinstance(value, list) else value
 
 
 def _texts_in(content: object) -> list[str]:

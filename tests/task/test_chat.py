@@ -184,6 +184,14 @@ def test_the_empty_fields_of_a_parquet_struct_are_left_out() -> None:
     ]
 
 
+def test_nor_do_they_stay_in_a_struct_within_a_part() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://a.test/b", "detail": None}}
+    talk = [{"role": "user", "content": [image]}]
+    assert task(messages_column="talk").content(row(talk=talk)) == [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.test/b"}}]}
+    ]
+
+
 def test_lone_surrogates_in_messages_are_replaced() -> None:
     talk = [
         {"role": "user", "content": "a\ud800"},

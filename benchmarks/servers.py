@@ -121,7 +121,7 @@ def _started(
 ) -> tuple["subprocess.Popen[bytes]", int]:
     errors, said = folder / "error.log", ""
     for _ in range(_TRIES):
-        port = _free_port()
+        port = free_port()
         config = nginx_config(port, core=core, is_tls=is_tls, replies=replies)
         (folder / "nginx.conf").write_text(config, "utf-8")
         with errors.open("wb") as file:
@@ -188,7 +188,8 @@ def _location(path: str, reply: str) -> str:
     return f"    location = {path} {{ default_type application/json; return 200 '{quoted}'; }}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Of loopback, free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -154,7 +154,8 @@ _RULES: tuple[Rule, ...] = (
     Rule(
         _BAD_KEY,
         frozenset({200, 400, 401, 403}),
-        _words("invalid_api_key invalid_authentication authentication_error authentication"),
+        # The last: what LiteLLM's proxy makes of a key that it does not know, when it has no database to look it up.
+        _words("invalid_api_key invalid_authentication authentication_error authentication no_db_connection"),
         _phrase(r"^incorrect api key provided", r"^invalid api[ -]key", r"^api key not valid"),
     ),
     Rule(
@@ -238,6 +239,7 @@ _RULES: tuple[Rule, ...] = (
         ),
         _phrase(
             r"^(?:invalid|unknown) model",
+            r"invalid model name passed",
             r"^model not exist",
             r"is not a valid model",
             r"^(?:the |this |requested )*model\b.{0,200}"
@@ -262,6 +264,7 @@ _RULES: tuple[Rule, ...] = (
             r"unknown parameter",
             r"^invalid json payload received\. unknown name",  # Gemini
             r"^unsupported (?:parameter|value)",
+            r"does not support parameters",
             r"is not supported with this model",
         ),
     ),

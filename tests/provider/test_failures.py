@@ -103,6 +103,12 @@ DEAD = [
     (404, "openrouter", openrouter(404, "gone", metadata={"error_type": "free_variant_ended"}), Code.MODEL_MISSING),
     (404, "vllm", vllm("The model `a/b` does not exist.", "NotFoundError", 404), Code.MODEL_MISSING),
     (404, "ollama", openai('model "llama9" not found, try pulling it first', None, "api_error"), Code.MODEL_MISSING),
+    # LiteLLM's proxy, as it answered.
+    (400, "custom", openai("/chat/completions: Invalid model name passed in model=no-such. Call `/v1/models` to view "
+                           "available models for your key.", "400", "invalid_request_error"), Code.MODEL_MISSING),
+    (400, "custom", openai("No connected db.", "400", "no_db_connection"), Code.CREDENTIALS),
+    (400, "custom", openai("litellm.UnsupportedParamsError: openai does not support parameters: ['verbosity'], for "
+                           "model=simulated.", "400", "invalid_request_error"), Code.CAPABILITY),
     (404, "custom", b'{"detail":"Not Found"}', Code.LANE_DEAD),
     (404, "openai", openai("Invalid URL (POST /chat/completions)"), Code.LANE_DEAD),
     (404, "groq", openai("Unknown request URL: POST /v1/chat. Please check the URL", "unknown_url"), Code.LANE_DEAD),

@@ -330,6 +330,36 @@ DIALECTS = [
         foreign=["output_dimension"],
         is_read=False,
     ),
+    embedding(
+        "Perplexity",
+        {"encoding_format": "base64_int8"},
+        task={"dimensions": 1024},
+        at="perplexity/pplx-embed-v1-0.6b",
+        foreign=["encoding_format"],
+        is_read=False,
+    ),
+    chat(
+        "Azure",
+        {"max_tokens": 40, "seed": 7, "user": "u-1"},
+        {"max_completion_tokens": 40, "seed": 7, "user": "u-1"},
+        at="azure/gpt-4.1-nano",
+    ),
+    chat(
+        "Gemini",
+        {"max_tokens": 40, "seed": 7, "user": "u-1"},
+        {"max_tokens": 40},
+        at="gemini/gemini-3.5-flash",
+    ),
+    chat(
+        "Anthropic",
+        {"max_tokens": 40, "seed": 7, "user": "u-1"},
+        {"max_tokens": 40},
+        at="anthropic/claude-haiku-4-5",
+    ),
+    chat("vLLM", CHAT_PARAMS, at="vllm/sim"),
+    chat(
+        "Ollama", {"max_tokens": 40, "seed": 7, "user": "u-1"}, {"max_tokens": 40, "seed": 7}, at="ollama/sim"
+    ),
     moderation("Mistral", at="mistral/mistral-moderation-2603"),
 ]
 CASES = [*CHAT, *OPENAI, *COMPLETION, *EMBEDDING, *MODERATION, *DIALECTS]

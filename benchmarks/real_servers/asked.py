@@ -57,11 +57,24 @@ def _is_labelled(output: pl.DataFrame) -> str:
 
 
 _SHORT = {"max_tokens": 12, "temperature": 0}
+_EVERY: Mapping[str, Any] = {
+    **_SHORT,
+    "top_p": 0.9,
+    "stop": ["\n\n", "END"],
+    "seed": 7,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "logit_bias": {"5": -100},
+    "user": "u-1",
+}
 #: Name of the column in the table → what is asked. OpenAI's moderation tells no usage.
 TASKS: Mapping[str, Asked] = {
     "chat": Asked(
         {"type": "chat", "system": "Be brief.", "prompt": "Say a word on: {{ text }}", "params": _SHORT},
         _is_filled("content"),
+    ),
+    "parameters": Asked(
+        {"type": "chat", "prompt": "A word on {{ text }}", "params": _EVERY}, _is_filled("content")
     ),
     "schema": Asked(
         {"type": "chat", "prompt": "Judge: {{ text }}", "schema": _LABEL, "params": {"max_tokens": 60}},

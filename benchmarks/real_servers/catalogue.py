@@ -179,6 +179,7 @@ SERVERS: Mapping[str, Server] = {
         _litellm,
         {
             "chat": Offer("mock-chat"),
+            "parameters": Offer("mock-chat"),
             "schema": Offer("mock-schema"),
             "completion": Offer("mock-completion"),
             "embedding": Offer("mock-embedding", _vectors(3, inputs_per_request=1), _UNSAID_WIDTH),
@@ -193,6 +194,7 @@ SERVERS: Mapping[str, Server] = {
         _litellm,
         {
             "chat": Offer("chat"),
+            "parameters": Offer("chat"),
             "schema": Offer("chat"),
             "completion": Offer("completion"),
             "embedding": Offer("embedding", _vectors(8), _UNSAID_WIDTH),
@@ -208,6 +210,7 @@ SERVERS: Mapping[str, Server] = {
         _prism,
         {
             "chat": Offer("simulated"),
+            "parameters": Offer("simulated"),
             "schema": Offer("simulated"),
             "completion": Offer("simulated"),
             "embedding": Offer("simulated", _vectors(8)),
@@ -221,7 +224,12 @@ SERVERS: Mapping[str, Server] = {
         "llama.cpp",
         _LLAMA,
         _llama,
-        {"chat": Offer("tiny"), "schema": Offer("tiny"), "completion": Offer("tiny")},
+        {
+            "chat": Offer("tiny"),
+            "parameters": Offer("tiny"),
+            "schema": Offer("tiny"),
+            "completion": Offer("tiny"),
+        },
         ready="/health",
         prepare=_gguf,
     ),
@@ -237,7 +245,12 @@ SERVERS: Mapping[str, Server] = {
         "transformers serve",
         Packages("transformers", pip=("transformers[serving]", "torch==2.13.0")),
         _transformers,
-        {"chat": Offer("tiny"), "completion": Offer("tiny")},
+        {
+            "chat": Offer("tiny"),
+            # Biases of transformers are floats, where OpenAI's are whole numbers.
+            "parameters": Offer("tiny", lane={"extra_body": {"logit_bias": {"5": -100.0}}}),
+            "completion": Offer("tiny"),
+        },
         ready="/v1/models",
         prepare=_llama_folder,
     ),

@@ -49,7 +49,13 @@ class Oracle:
         stack.callback(lambda: self._runner.run(self._client.close()))
 
     def ask(self, case: Case) -> Any:
-        return self._runner.run(self._method(case)(model=case.model, **case.ask))
+        """Its reading of the reply; None for a refusal of a case that is not read."""
+        try:
+            return self._runner.run(self._method(case)(model=case.model, **case.ask))
+        except openai.APIStatusError:
+            if case.is_read:
+                raise
+            return None
 
     def _method(self, case: Case) -> Callable[..., Awaitable[Any]]:
         client = self._client
@@ -191,6 +197,9 @@ def test_openai_s_document_finds_no_fault_with_a_call(case: Case, bench: Bench, 
     assert case.foreign <= sent.keys()
     described = {name: value for name, value in sent.items() if name not in case.foreign}
     assert document.request_faults(path, described) == []
+    if call.ours.status != 200:
+        assert not case.is_read
+        return
     faults = document.reply_faults(path, call.ours.got)
     if sent.get("encoding_format") == "base64":  # the document describes vectors as lists of numbers only
         assert len(faults) == len(case.rows)
@@ -209,7 +218,7 @@ def test_the_address_is_the_sdk_s_for_any_base_url(path: str, tap: Tap, tmp_path
     assert ours.target == theirs.target
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(st.lists(st.text(st.characters(categories=(*"LMNPSZ", "Cc", "Cs", "Co")), min_size=1), min_size=1))
 def test_any_text_arrives_as_the_sdk_s_does(tap: Tap, oracle: Oracle, texts: list[str]) -> None:
     """Half a surrogate pair is no text: it arrives as U+FFFD, where the SDK raises UnicodeEncodeError."""

@@ -201,6 +201,44 @@ CHAT = [
     ),
     chat("field left out", {"seed": 1, "top_p": 0.5}, {"top_p": 0.5}, lane={"omit": ["seed"]}),
 ]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Look a number up.",
+        "parameters": {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]},
+        "strict": False,
+    },
+}
+NAMED = {"type": "function", "function": {"name": "look_up"}}
+LINK = "https://a.test/b.png"
+SHOWN = {"type": "image_url", "image_url": {"url": LINK, "detail": "low"}}
+EXTRAS = [
+    chat("two choices", {"n": 2}),
+    chat("log probabilities", {"logprobs": True, "top_logprobs": 3}),
+    *(
+        chat(f"tools, {name}", {}, {"tools": [TOOL], **more}, task={"tools": [TOOL], **more})
+        for name, more in {
+            "as it likes": {},
+            "auto": {"tool_choice": "auto"},
+            "none": {"tool_choice": "none"},
+            "required": {"tool_choice": "required"},
+            "one named": {"tool_choice": NAMED},
+            "one at a time": {"parallel_tool_calls": False},
+        }.items()
+    ),
+    chat(
+        "image",
+        {},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": TEXT}, SHOWN]}]},
+        task={"images": [{"url": LINK, "detail": "low"}]},
+    ),
+    Case(
+        "moderation: image",
+        {"type": "moderation", "text": "{{ text }}", "images": [{"url": LINK}]},
+        {"input": [{"type": "text", "text": TEXT}, {"type": "image_url", "image_url": {"url": LINK}}]},
+    ),
+]
 OPENAI = [
     chat(
         "OpenAI, a plain model",
@@ -362,4 +400,4 @@ DIALECTS = [
     ),
     moderation("Mistral", at="mistral/mistral-moderation-2603"),
 ]
-CASES = [*CHAT, *OPENAI, *COMPLETION, *EMBEDDING, *MODERATION, *DIALECTS]
+CASES = [*CHAT, *EXTRAS, *OPENAI, *COMPLETION, *EMBEDDING, *MODERATION, *DIALECTS]

@@ -294,17 +294,36 @@ def test_the_document_finds_what_is_wrong(document: Document) -> None:
     assert document.reply_faults("/moderations", {"id": "1", "model": "m", "results": [{}]})
 
 
-def _generated(call: Call) -> tuple[object, ...]:
-    row = call.output.row(0, named=True)
-    names = ("content", "finish_reason", "model", "prompt_tokens", "completion_tokens")
-    return tuple(row[name] for name in names)
+def _generated(call: Call) -> dict[str, object]:
+    names = ("content", "finish_reason", "model", "prompt_tokens", "completion_tokens", *BESIDE)
+    (row,) = call.output.select([name for name in names if name in call.output.columns]).to_dicts()
+    for called in row.get("tool_calls", ()):
+        assert called.pop("id") in call.ours.reply.decode()  # each reply has its own
+    return row
 
 
-def _sdk_generated(call: Call, text: str | None) -> tuple[object, ...]:
-    reply = call.read
-    usage = reply.usage
-    choice = reply.choices[0]
-    return (text, choice.finish_reason, reply.model, usage.prompt_tokens, usage.completion_tokens)
+def _sdk_generated(call: Call, text: str | None) -> dict[str, object]:
+    reply, choice = call.read, call.read.choices[0]
+    return {
+        "content": text,
+        "finish_reason": choice.finish_reason,
+        "model": reply.model,
+        "prompt_tokens": reply.usage.prompt_tokens,
+        "completion_tokens": reply.usage.completion_tokens,
+        **{name: read(reply) for name, read in BESIDE.items() if name in call.output.columns},
+    }
+
+
+def _calls(reply: Any) -> list[dict[str, str]]:
+    functions = [call.function for call in reply.choices[0].message.tool_calls or ()]
+    return [{"name": function.name, "arguments": function.arguments} for function in functions]
+
+
+#: Columns that only some jobs have.
+BESIDE: Mapping[str, Callable[[Any], object]] = {
+    "contents": lambda reply: [choice.message.content for choice in reply.choices],
+    "tool_calls": _calls,
+}
 
 
 def _flags(call: Call) -> list[object]:

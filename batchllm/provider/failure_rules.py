@@ -254,6 +254,8 @@ _RULES: tuple[Rule, ...] = (
         says=_phrase(r"^(?!.*(?:url|path|route)).*\b(?:models?|deployment|endpoints found)\b"),
     ),
     Rule(_UNFIT_HERE, frozenset({400, 422}), test=_is_about_content),
+    # llama.cpp, with status 500: another row may have no image.
+    Rule(_UNFIT_HERE, frozenset({400, 422, 500}), says=_phrase(r"^(?:image|audio) input is not supported")),
     Rule(
         _UNFIT,
         frozenset({400, 422}),

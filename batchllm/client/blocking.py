@@ -8,9 +8,9 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import CancelledError
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from batchllm.client.connection import AsyncClient, Prompt, connect_async
 from batchllm.client.results import Embeddings, Moderations, TextAnswer
@@ -38,16 +38,12 @@ class _LoopThread:
         except BatchllmError:
             coroutine.close()
             raise
-        over = threading.Event()
-        future = asyncio.run_coroutine_threadsafe(_noted(coroutine, over), loop)
+        call = _Call(coroutine, loop)
         try:
-            return future.result()
-        except CancelledError:
-            raise BatchllmError("the client was closed while a call was under way") from None
-        except BaseException:
-            if not future.done():  # Ctrl-C: what is closed next must not be in use any more
-                future.cancel()
-                over.wait(_FAREWELL_S)
+            loop.call_soon_threadsafe(call.start)
+            return call.result()
+        except BaseException:  # Ctrl-C, wherever it came: what is closed next must not be in use any more
+            call.abandon()
             raise
 
     def end(self, client: AsyncClient) -> None:
@@ -83,11 +79,44 @@ class _LoopThread:
             return self._loop
 
 
-async def _noted(coroutine: Coroutine[Any, Any, _T], over: threading.Event) -> _T:
-    try:
-        return await coroutine
-    finally:
-        over.set()
+class _Call(Generic[_T]):
+    """A coroutine on the loop of another thread, which can be abandoned at any moment, also before it has begun."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> None:
+        self._coroutine = coroutine
+        self._loop = loop
+        self._task: asyncio.Task[_T] | None = None
+        self._is_abandoned = False
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        """On the loop."""
+        if self._is_abandoned:
+            self._coroutine.close()
+            self._over.set()
+            return
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(lambda _: self._over.set())
+
+    def result(self) -> _T:
+        self._over.wait()
+        if self._task is None or self._task.cancelled():
+            raise BatchllmError("the client was closed while a call was under way")
+        return self._task.result()
+
+    def abandon(self) -> None:
+        self._is_abandoned = True
+        if self._over.is_set():
+            return
+        with suppress(RuntimeError):  # the loop is closed, and all of its tasks are over
+            self._loop.call_soon_threadsafe(self._cancel)
+            self._over.wait(_FAREWELL_S)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        elif not self._over.is_set():  # it will not be started, or was never going to be
+            self.start()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -157,7 +157,7 @@ def test_ctrl_c_ends_it_with_130_and_what_has_arrived_stays() -> None:
         asking.send_signal(signal.SIGINT)
         out, err = asking.communicate(timeout=30)
         assert server.gone.wait(5)
-    assert asking.returncode == 130
+    assert asking.returncode == 130, err
     assert (out, err.strip()) == ("\n", "batchllm: interrupted")
 
 

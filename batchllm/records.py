@@ -66,12 +66,16 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What came over the wire, whole. Header names are lower-case."""
+    """What came over the wire, whole. Header names are lower-case.
+
+    Of a stream, `body` is the reply that its events add up to, and `ttft_s` how long the first piece of it took.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     latency_s: float
+    ttft_s: float | None = None
 
 
 class LimitScope(StrEnum):
@@ -120,6 +124,7 @@ class Reading(NamedTuple):
     model: str | None = None
     request_id: str | None = None
     body: str | None = None  # the whole reply, where the job keeps it
+    ttft_s: float | None = None  # of a stream
 
 
 class Action(StrEnum):
@@ -187,6 +192,7 @@ class Failure(NamedTuple):
     model: str | None = None
     request_id: str | None = None
     body: str | None = None
+    ttft_s: float | None = None
 
 
 class AttemptRecord(NamedTuple):
@@ -207,6 +213,7 @@ class AttemptRecord(NamedTuple):
     latency_ms: float
     started_at: float
     request_id: str | None
+    ttft_ms: float | None = None  # of a stream: until the first piece of an answer
 
 
 class RowDone(NamedTuple):

@@ -197,7 +197,10 @@ def _endpoint(entry: "ProviderEntry", kind: "TaskKind") -> str:
     if not entry.supports(kind):
         return f"no; {entry.refusal(kind)}"
     note = entry.endpoint_notes.get(kind)
-    return entry.path(kind) + (f" ({note})" if note else "")
+    more = (
+        [f", or {entry.path(kind, api)} with api: {api}" for api in entry.apis[1:]] if kind == "chat" else []
+    )
+    return entry.path(kind) + "".join(more) + (f" ({note})" if note else "")
 
 
 def _offered(entry: "ProviderEntry") -> list[str]:

@@ -19,6 +19,7 @@ from batchllm.ports import Task
 from batchllm.provider.error_body import error_in
 from batchllm.provider.failure_rules import Case
 from batchllm.provider.failures import rule
+from batchllm.provider.responses_reply import as_chat
 from batchllm.provider.verdict import judge
 from batchllm.records import Action, Billed, Failure, FailureCode, Reading, Request, Response
 from batchllm.wiring.lanes import Encoder, LanePlan
@@ -112,8 +113,14 @@ class Call:
 
     def _judged(self, response: Response, request: Request) -> Accepted | Failure:
         reader: Task = self.reader
-        verdict = judge(response, request, reader, dialect=self.plan.entry.dialect, secrets=self.plan.secrets)
-        return verdict if isinstance(verdict, Failure) else Accepted(verdict, parsed(response.body))
+        adapt = as_chat if self.plan.api == "responses" else None
+        dialect, secrets = self.plan.entry.dialect, self.plan.secrets
+        verdict = judge(response, request, reader, dialect=dialect, secrets=secrets, adapt=adapt)
+        if isinstance(verdict, Failure):
+            return verdict
+        reply = parsed(response.body)
+        chat = reply if adapt is None else adapt(reply)
+        return Accepted(verdict, chat if isinstance(chat, dict) else reply)
 
     async def _open(self, body: bytes, request: Request) -> _Opened | Accepted | Failure:
         """Up to the first event: until then nothing has been shown, and an attempt may be repeated."""
@@ -169,7 +176,9 @@ class Call:
 
 
 def streaming(plan: LanePlan) -> LanePlan:
-    """The same call, its answer in events, with the usage in the last of them."""
+    """The same call, its answer in events, with the usage in the last of them; by the Responses API it comes whole."""
+    if plan.api == "responses":
+        return plan
     more: dict[str, object] = {"stream": True}
     if plan.entry.dialect not in _NO_STREAM_OPTIONS and "stream_options" not in plan.spec.omit:
         more["stream_options"] = {"include_usage": True}

@@ -211,7 +211,8 @@ class AsyncClient:
     def _access(self) -> Planned:
         """Address and key, for calls that are about no model."""
         entry = self._settings.entry
-        kind: TaskKind = next((kind for kind in entry.endpoints if entry.supports(kind)), "chat")
+        kinds = entry.kinds_of(self._settings.default_model or "") or entry.endpoints
+        kind: TaskKind = next((kind for kind in kinds if entry.supports(kind)), "chat")
         model = self._settings.default_model if kind == "chat" else None
         return self._plan(kind, model or "-", {})
 

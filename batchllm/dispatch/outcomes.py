@@ -48,6 +48,7 @@ def attempt_record(
     billed, status, code = (
         (verdict.billed, verdict.status, verdict.code) if isinstance(verdict, Failure) else _ANSWERED
     )
+    ttft_s = verdict.ttft_s
     return AttemptRecord(
         request.rows[0].ordinal,
         len(request.rows),
@@ -64,6 +65,7 @@ def attempt_record(
         facts.latency_s * 1000.0,
         facts.started_at,
         verdict.request_id,
+        None if ttft_s is None else ttft_s * 1000.0,
     )
 
 

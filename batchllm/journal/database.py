@@ -76,7 +76,8 @@ CREATE TABLE failures (
 CREATE TABLE attempts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, rows INTEGER NOT NULL, lane INTEGER NOT NULL,
     model TEXT, prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER, reasoning_tokens INTEGER,
-    cost_usd REAL, billed TEXT NOT NULL, status INTEGER, class TEXT, latency_ms REAL, started_at REAL, request_id TEXT
+    cost_usd REAL, billed TEXT NOT NULL, status INTEGER, class TEXT, latency_ms REAL, started_at REAL, request_id TEXT,
+    ttft_ms REAL
 );
 CREATE TABLE parts (
     part INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL UNIQUE,

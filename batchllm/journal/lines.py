@@ -23,7 +23,7 @@ INSERTED = {
     " cost_usd, latency_ms, attempts, request_id, digest, body, crc",
     "failures": "row, slot, lane, key, class, message, status, attempts, digest, content, body",
     "attempts": "row, rows, lane, model, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
-    " cost_usd, billed, status, class, latency_ms, started_at, request_id",
+    " cost_usd, billed, status, class, latency_ms, started_at, request_id, ttft_ms",
 }
 #: Lines in one INSERT. Each statement gives up the interpreter lock once: with one line a statement, a busy event
 #: loop holds the writer off for up to 5 ms a line (measured: 251 µs a line, with 64 together 21 µs). So many lines

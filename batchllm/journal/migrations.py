@@ -28,6 +28,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType(
             "ALTER TABLE runs RENAME COLUMN in_flight_max TO exposed_calls",
             "ALTER TABLE runs ADD COLUMN exposed_usd REAL",
         ),
+        3: ("ALTER TABLE attempts ADD COLUMN ttft_ms REAL",),
     }
 )
 

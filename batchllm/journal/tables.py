@@ -80,7 +80,7 @@ SELECTED: Mapping[Kind, str] = {
     " cost_usd, latency_ms, attempts, request_id, digest, body, crc",
     "failures": "seq, row, slot, lane, key, class, message, status, attempts, digest, content, body",
     "usage": "seq, row, rows, lane, model, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
-    " cost_usd, billed, status, class, latency_ms, started_at, request_id",
+    " cost_usd, billed, status, class, latency_ms, started_at, request_id, ttft_ms",
 }
 
 
@@ -291,7 +291,8 @@ class Tables:
         ]
 
     def _usage(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
-        _, row, rows, lane, model, *tokens, cost, billed, status, code, latency, started, request_id = columns
+        _, row, rows, lane, model, *rest = columns
+        *tokens, cost, billed, status, code, latency, started, request_id, ttft = rest
         lanes = pa.array(lane, pa.int32())
         return [
             pa.array(row, pa.int64()),
@@ -306,7 +307,7 @@ class Tables:
             pa.array(status, pa.int32()),
             pa.array(code, pa.string()),
             pa.array(latency, pa.float64()),
-            pa.nulls(len(row), pa.float64()),
+            pa.array(ttft, pa.float64()),
             _instants(started),
             pa.array(request_id, pa.string()),
         ]

@@ -16,10 +16,10 @@ from datetime import date
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from batchllm.errors import InvariantError
 from batchllm.spec.env import address_faults
@@ -47,6 +47,7 @@ Dialect: TypeAlias = Literal[
 LimitHeaders: TypeAlias = Literal[
     "none", "openai", "azure", "groq", "mistral", "together", "fireworks", "openrouter"
 ]
+Api: TypeAlias = Literal["chat", "responses"]
 SchemaMode: TypeAlias = Literal["json_schema", "json_object", "prompt"]
 #: How vectors come: numbers as text, base64 of little-endian float32, base64 of signed bytes.
 VectorForm: TypeAlias = Literal["float", "base64", "base64_int8"]
@@ -60,6 +61,7 @@ PATHS: Mapping[TaskKind, str] = {
     "embedding": "/embeddings",
     "moderation": "/moderations",
 }
+RESPONSES_PATH = "/responses"
 VECTOR_FORMS: tuple[VectorForm, ...] = get_args(VectorForm)
 CLOSED = ConfigDict(extra="forbid")
 
@@ -126,6 +128,7 @@ class SchemaSupport:
 class ProviderEntry:
     """One provider. `env` names the key variables in the order in which they are looked up.
 
+    `apis` are those that answer a chat task, the first unless a lane names another.
     `hosts` are patterns of further hosts that are the same service, so that its key may go there. Where there is no
     `base_url`, `base_url_env` names the variables that may hold one, and `base_url_path` is added to an address
     without a path. `retired` maps patterns of models that are gone to what to do about it. `overlaid` holds the keys
@@ -142,6 +145,7 @@ class ProviderEntry:
     concurrency: int
     sends_dimensions: bool
     checked: date
+    apis: Annotated[tuple[Api, ...], Field(min_length=1)] = ("chat",)
     vector_form: VectorForm = "float"
     base_url: str | None = None
     base_url_note: str = ""
@@ -169,11 +173,13 @@ class ProviderEntry:
     def supports(self, kind: TaskKind) -> bool:
         return self.endpoints[kind] is not False
 
-    def path(self, kind: TaskKind) -> str:
-        """The path under base_url. Raises NotFound for what is not offered."""
+    def path(self, kind: TaskKind, api: Api | None = None) -> str:
+        """The path under base_url, of the first API where none is named. Raises NotFound for what is not offered."""
         offered = self.endpoints[kind]
         if offered is False:
             raise NotFound(kind, [other for other in TASK_KINDS if self.supports(other)])
+        if kind == "chat" and (api or self.apis[0]) == "responses":
+            return RESPONSES_PATH
         return offered if isinstance(offered, str) else PATHS[kind]
 
     def refusal(self, kind: TaskKind) -> str:
@@ -279,6 +285,7 @@ def simulator(checked: date) -> ProviderEntry:
         sends_dimensions=True,
         vector_form="base64",
         checked=checked,
+        apis=("chat", "responses"),
         base_url_note="the simulator is started by the run, on loopback",
         default_model="simulated",
         notes=("Real HTTP on loopback, free; what it does is set under simulate.",),

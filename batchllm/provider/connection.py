@@ -28,7 +28,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -38,8 +38,9 @@ from yarl import URL
 
 from batchllm.clock import Clock, SystemClock
 from batchllm.errors import InvariantError
+from batchllm.provider.catalogue import Api
 from batchllm.provider.deadlines import Deadlines
-from batchllm.provider.exchange import PIECE_BYTES, HalfSentError, LostError, Wire
+from batchllm.provider.exchange import PIECE_BYTES, HalfSentError, LostError, StalledError, Wire
 from batchllm.provider.heads import (
     check_headers,
     check_url,
@@ -52,7 +53,8 @@ from batchllm.provider.heads import (
 from batchllm.provider.opening import Opener
 from batchllm.provider.pool import Pool
 from batchllm.provider.proxy import proxy_for
-from batchllm.provider.reply import ReplyError, ReplyTooLargeError
+from batchllm.provider.reply import BrokenReplyError, Reply, ReplyError, ReplyTooLargeError
+from batchllm.provider.streaming import MEDIA_TYPE, Stream, looks_like_events
 from batchllm.provider.wire_faults import failure_of, reply_too_large, too_late
 from batchllm.records import Billed, Failure, Response
 
@@ -62,7 +64,7 @@ _LONGEST_S = 7 * 86_400.0
 #: Connections that were cut end at the next turns of the loop; one that does not is left to the end of the process.
 _FAREWELL_S = 5.0
 _CLOSED = "it was closed from here"
-_EXCHANGE_FAULTS = (ReplyError, HalfSentError, LostError, OSError)
+_EXCHANGE_FAULTS = (ReplyError, HalfSentError, LostError, StalledError, OSError)
 #: RuntimeError: what aiohttp raises on a transport that closes while it is made.
 _OPENING_FAULTS = (aiohttp.ClientError, HttpProcessingError, HalfSentError, LostError, OSError, RuntimeError)
 
@@ -74,6 +76,14 @@ class _Parts(NamedTuple):
     opener: Opener
     pool: Pool[Wire]
     deadlines: Deadlines[Wire]
+    silences: Deadlines[Wire]
+
+
+class Streaming(NamedTuple):
+    """That replies are asked for as events, of which API, and how long they may stand still."""
+
+    api: Api
+    stall_s: float
 
 
 @dataclass(kw_only=True, eq=False)
@@ -82,7 +92,7 @@ class HttpConnection:
 
     `connect_timeout_s` covers name, socket, proxy and TLS, and the wait for a place where there are fewer
     connections than calls. `max_connections` 0: as many as there are calls. `max_reply_bytes` counts what is
-    held in memory, that is, after decompression.
+    held in memory, that is, after decompression. `streaming`: None where replies come whole.
     """
 
     base_url: str
@@ -94,6 +104,7 @@ class HttpConnection:
     clock: Clock = field(default_factory=SystemClock, repr=False)
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    streaming: Streaming | None = None
 
     def __post_init__(self) -> None:
         self._parts: _Parts | None = None
@@ -128,16 +139,22 @@ class HttpConnection:
                 parts.pool.put(wire)
                 return self._not_opened(LostError(_CLOSED), deadline_s, is_late=False)
         parts.deadlines.start(wire, min(left_s, _LONGEST_S))
+        stream = None if self.streaming is None else self._listen(parts, wire, self.streaming)
         try:
             head = (self._heads.get(path) or self._head(path)) + b"%d\r\n\r\n" % len(body)
             if len(body) <= PIECE_BYTES:
                 reply = await wire.ask(head + body)
             else:
                 reply = await wire.upload(head, body)
+            if stream is not None:
+                return self._streamed(stream, reply, started_s)
         except _EXCHANGE_FAULTS as error:
-            return self._failed(error, wire.status, deadline_s)
+            failure = self._failed(error, wire.status, deadline_s)
+            return failure if stream is None else self._broken_off(stream, wire, failure, started_s)
         finally:
             parts.deadlines.end(wire)
+            if stream is not None:
+                self._stop_listening(parts, wire)
             parts.pool.put(wire)
         return Response(reply.status, reply.headers, reply.body, self.clock.monotonic_s() - started_s)
 
@@ -162,6 +179,7 @@ class HttpConnection:
             scope.reschedule(parts.loop.time())
         parts.pool.close(LostError(_CLOSED))
         parts.deadlines.close()
+        parts.silences.close()
         await parts.opener.close()
         if self._wires:
             with suppress(TimeoutError):
@@ -177,6 +195,7 @@ class HttpConnection:
             Opener(path_url(self.base_url, ""), self._proxy, self.ssl_context),
             Pool(loop, self.max_connections),
             Deadlines(loop, _overdue),
+            Deadlines(loop, self._stalled),
         )
         return self._parts
 
@@ -227,6 +246,46 @@ class HttpConnection:
             return reply_too_large(status or 0, self.max_reply_bytes)
         failure = failure_of(error, host=self._host, deadline_s=deadline_s, secrets=self._all_secrets)
         return failure if status is None else failure._replace(status=status)
+
+    def _listen(self, parts: _Parts, wire: Wire, streaming: Streaming) -> Stream:
+        stream = Stream(
+            streaming.api,
+            min(streaming.stall_s, _LONGEST_S),
+            now_s=self.clock.monotonic_s,
+            silence_s=partial(parts.silences.start, wire),
+        )
+        wire.listen(MEDIA_TYPE, stream.feed)
+        return stream
+
+    def _stop_listening(self, parts: _Parts, wire: Wire) -> None:
+        parts.silences.end(wire)
+        wire.listen(MEDIA_TYPE, None)
+
+    def _stalled(self, wire: Wire) -> None:
+        stall_s = 0.0 if self.streaming is None else self.streaming.stall_s
+        wire.fail(StalledError(f"not a word for {stall_s:g} s (stall_timeout_s)"))
+
+    def _streamed(self, stream: Stream, reply: Reply, started_s: float) -> Response:
+        """Raises BrokenReplyError for one whose last event is missing."""
+        if not stream.is_fed and reply.status < 300 and looks_like_events(reply.body):
+            stream.feed_whole(reply.body)
+        if not stream.is_fed:  # an error, or a server that does not stream
+            return Response(reply.status, reply.headers, reply.body, self.clock.monotonic_s() - started_s)
+        if not stream.end():
+            raise BrokenReplyError("its stream ended before the answer did")
+        return self._whole(stream, reply.status, reply.headers, started_s)
+
+    def _broken_off(
+        self, stream: Stream, wire: Wire, failure: Failure, started_s: float
+    ) -> Response | Failure:
+        """What comes after the last event is not waited for, and not missed."""
+        if stream.is_whole:
+            return self._whole(stream, wire.status or 200, wire.headers, started_s)
+        return stream.salvaged(failure, self._all_secrets, started_s)
+
+    def _whole(self, stream: Stream, status: int, headers: Mapping[str, str], started_s: float) -> Response:
+        now_s = self.clock.monotonic_s()
+        return Response(status, headers, stream.body(), now_s - started_s, stream.ttft_s(started_s))
 
     def _head(self, path: str) -> bytes:
         url = path_url(self.base_url, path)

@@ -86,8 +86,8 @@ class Translation:
         return choices if isinstance(choices, int) else 1
 
 
-#: The two names of the output cap; no server takes both in one request.
-CAPS = frozenset({"max_tokens", "max_completion_tokens"})
+#: The names of the output cap, the last one of the Responses API; no server takes two in one request.
+CAPS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 DIMENSIONS_FIELD: Mapping[Dialect, str] = {"mistral": "output_dimension"}
 #: Fields that decide what is sent and how the reply is read.
 RESERVED: Mapping[str, str] = {
@@ -196,7 +196,11 @@ def _judge_extra_body(draft: _Draft, kind: TaskKind) -> None:
         if name in draft.extra_body:
             draft.refuse(f"extra_body.{name}", f"not here: {reason}", "take it out of extra_body")
     if draft.extra_body.get("stream", False) is not False:
-        draft.refuse("extra_body.stream", "replies are read whole, not streamed", "take it out of extra_body")
+        draft.refuse(
+            "extra_body.stream",
+            "not here: it says how replies are read",
+            "say stream: true on the job or the lane",
+        )
     if draft.extra_body.get("n", 1) != 1:
         draft.refuse("extra_body.n", "all lanes give as many answers to a row", "say it in task.params.n")
     if kind == "embedding" and draft.extra_body.get("encoding_format", "float") not in VECTOR_FORMS:

@@ -110,7 +110,17 @@ CHAT: Mapping[Dialect, Rules] = {
         "verbosity": _UNKNOWN,
     },
     "openrouter": {"stop": _STOP_4, "n": _UPSTREAM},
-    "perplexity": {},
+    "perplexity": {
+        **dict.fromkeys(
+            ("temperature", "top_p", "stop", *_PENALTIES, *_LOGPROBS, "logit_bias", "n", "verbosity"),
+            Rule(refused="Perplexity's Responses API does not take it"),
+        ),
+        **dict.fromkeys(
+            ("service_tier", "parallel_tool_calls"),
+            Rule(refused="Perplexity's Responses API does not take it"),
+        ),
+        **dict.fromkeys(("seed", "user"), Rule(dropped="Perplexity's Responses API does not take it")),
+    },
     "gemini": {
         "seed": Rule(dropped="Gemini's OpenAI layer answers 400 to it"),
         "user": Rule(dropped="Gemini's OpenAI layer answers 400 to it"),

@@ -22,6 +22,10 @@ class LostError(Exception):
     """The connection ended under the call, by something else than the network."""
 
 
+class StalledError(Exception):
+    """A stream stands still."""
+
+
 class Wire(asyncio.Protocol):
     """Takes over an open transport. `ended` hears once that the connection is gone.
 
@@ -68,6 +72,15 @@ class Wire(asyncio.Protocol):
     def status(self) -> int | None:
         """Of the reply that broke off after its head."""
         return self._reader.status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the same reply."""
+        return self._reader.headers
+
+    def listen(self, media_type: str, sink: Callable[[bytes], None] | None) -> None:
+        """The body of a success of this type goes to `sink` as it comes, and not into the reply."""
+        self._reader.listen(media_type, sink)
 
     def ask(self, request: bytes) -> "asyncio.Future[Reply]":
         """Send a whole request. The answer is a Reply, or raises ReplyError, HalfSentError, LostError, OSError."""

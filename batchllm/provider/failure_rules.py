@@ -214,7 +214,10 @@ _RULES: tuple[Rule, ...] = (
     Rule(
         _FILTERED,
         _ANY_CLIENT_FAULT,
-        _words("content_filter content_policy_violation responsibleaipolicyviolation moderation_blocked"),
+        _words(
+            "content_filter content_policy_violation responsibleaipolicyviolation moderation_blocked"
+            " bio_policy image_content_policy_violation"
+        ),
         _phrase(
             r"^content violates usage guidelines",
             r"flagged as potentially violating",
@@ -268,6 +271,16 @@ _RULES: tuple[Rule, ...] = (
             r"^unsupported (?:parameter|value)",
             r"does not support parameters",
             r"is not supported with this model",
+        ),
+    ),
+    Rule(
+        _INVALID_FOR_GOOD,  # what the Responses API says with status 200 of a row's own text and images
+        frozenset({200}),
+        _words(
+            "invalid_prompt invalid_image invalid_image_format invalid_base64_image invalid_image_url"
+            " invalid_image_mode image_too_large image_too_small image_parse_error image_file_too_large"
+            " unsupported_image_media_type empty_image_file failed_to_download_image image_file_not_found"
+            " data_residency_mismatch"
         ),
     ),
     Rule(_BAD_SAMPLE, frozenset({400}), _words("json_validate_failed")),

@@ -5,6 +5,7 @@ its server: how much is held in memory, where a reply ends, and that nothing whi
 idle connection is ever taken for the next one. Whether the connection may carry another call is part of the reply.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -62,6 +63,7 @@ class ReplyReader:
 
     __slots__ = (
         "_fed_bytes",
+        "_flows",
         "_has_body",
         "_headers",
         "_joined",
@@ -71,7 +73,9 @@ class ReplyReader:
         "_pieces",
         "_reply",
         "_silent_bytes",
+        "_sink",
         "_size",
+        "_streams",
         "_unpacker",
         "status",
     )
@@ -84,12 +88,23 @@ class ReplyReader:
         self.status: int | None = None
         self._fed_bytes = self._silent_bytes = 0
         self._has_body = False
+        self._sink: Callable[[bytes], None] | None = None
+        self._streams = ""
         self._begin()
         self._parser = HttpResponseParser(self)
         # What aiohttp lets pass from servers, for the same reason: they exist.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the reply that is being read."""
+        return self._headers
+
+    def listen(self, media_type: str, sink: Callable[[bytes], None] | None) -> None:
+        """Bodies of this type and of status 2xx go to `sink` piece by piece; their replies then hold none."""
+        self._streams, self._sink = media_type, sink
 
     def feed(self, data: bytes) -> Reply | None:
         """The reply when it is whole, None until then. Raises ReplyError.
@@ -163,6 +178,8 @@ class ReplyReader:
             self._unpacker = _unpacker(coding)
         elif int(headers.get("content-length", 0)) > self._max_bytes:
             raise ReplyTooLargeError
+        if self._sink is not None:
+            self._flows = status < 300 and headers.get("content-type", "").lower().startswith(self._streams)
 
     def on_body(self, data: bytes) -> None:
         self._has_body = True
@@ -174,6 +191,9 @@ class ReplyReader:
         self._size += len(data)
         if self._size > self._max_bytes:
             raise ReplyTooLargeError
+        if self._flows and self._sink is not None:
+            self._sink(data)
+            return
         self._pieces.append(data)
         if len(self._pieces) >= _MOST_PIECES:
             self._joined = self._joined or bytearray()
@@ -191,6 +211,7 @@ class ReplyReader:
         self._size = 0
         self._joins = 0
         self._unpacker = None
+        self._flows = False
         self.status = None
 
     def _whole(self, *, is_last: bool) -> Reply:

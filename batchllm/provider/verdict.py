@@ -5,8 +5,7 @@ task's own reading trips over was paid for all the same. So the judgement goes f
 errors inside, then the task; and an answer that cannot be used is kept beside the reason.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
@@ -14,6 +13,7 @@ from batchllm.ports import Task
 from batchllm.provider.error_body import error_in, is_page
 from batchllm.provider.failure_rules import Case
 from batchllm.provider.failures import MESSAGE_CHARS, classify, rule
+from batchllm.provider.mended_json import mended
 from batchllm.provider.redact import hide, one_line
 from batchllm.records import (
     Action,
@@ -41,10 +41,6 @@ _OF_ONE_ROW = frozenset(
         FailureCode.INVALID_REQUEST,
     }
 )
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
 
 
 def judge(
@@ -55,10 +51,11 @@ def judge(
     dialect: str,
     secrets: Sequence[str],
     keeps_body: bool = False,
+    adapt: Callable[[object], object] | None = None,
 ) -> Reading | Failure:
-    """Accept or classify one reply."""
+    """Accept or classify one reply. `adapt` brings a parsed one to the shape that the task reads; it does not raise."""
     if 200 <= response.status < 300:
-        verdict = _judge_success(response, request, task, dialect, secrets)
+        verdict = _judge_success(response, request, task, dialect, secrets, adapt)
     else:
         verdict = _spare_neighbours(
             classify(
@@ -73,21 +70,29 @@ def judge(
         )
     if verdict.request_id is None:
         verdict = verdict._replace(request_id=_request_id(response.headers, None))
+    if response.ttft_s is not None:
+        verdict = verdict._replace(ttft_s=response.ttft_s)
     if keeps_body:
         verdict = verdict._replace(body=hide(response.body.decode("utf-8", "replace"), secrets))
     return verdict
 
 
 def _judge_success(
-    response: Response, request: Request, task: Task, dialect: str, secrets: Sequence[str]
+    response: Response,
+    request: Request,
+    task: Task,
+    dialect: str,
+    secrets: Sequence[str],
+    adapt: Callable[[object], object] | None,
 ) -> Reading | Failure:
     try:
         reply = orjson.loads(response.body)
     except orjson.JSONDecodeError as error:
-        mended = _mend(response.body)
-        if mended is None:
+        reply = mended(response.body)
+        if reply is None:
             return _malformed(response, str(error), secrets)
-        reply = mended
+    if adapt is not None:
+        reply = adapt(reply)
     failure = _error_inside(reply, response, request, dialect, secrets)
     if failure is not None:
         return failure
@@ -215,23 +220,6 @@ def _malformed(response: Response, fault: str, secrets: Sequence[str]) -> Failur
         status=response.status,
         billed=Billed.UNKNOWN,
     )
-
-
-def _mend(body: bytes) -> object | None:
-    """A reply that is strictly no JSON for its text alone: a BOM, halves of surrogate pairs, broken UTF-8.
-
-    Models cut in the middle of a character cause these. The answer is paid for, so U+FFFD stands where the damage is.
-    """
-    text = body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").encode()
-    try:
-        mended: object = orjson.loads(_ESCAPE.sub(_whole_or_replaced, text))
-    except orjson.JSONDecodeError:
-        return None
-    return mended
-
-
-def _whole_or_replaced(escape: re.Match[bytes]) -> bytes:
-    return rb"\ufffd" if escape[1] else escape[0]
 
 
 def _kept_text(body: bytes, secrets: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
-from batchllm.provider.exchange import HalfSentError, LostError
+from batchllm.provider.exchange import HalfSentError, LostError, StalledError
 from batchllm.provider.redact import one_line
 from batchllm.provider.reply import BrokenReplyError, NoHttpError, NoReplyError
 from batchllm.records import Action, Billed, Failure, FailureCode
@@ -112,6 +112,7 @@ _FAULTS: tuple[_Fault, ...] = (
         billed=Billed.NO,
     ),
     _Fault((TimeoutError,), _says("no whole answer from {host} in {deadline_s:g} s"), FailureCode.TIMEOUT),
+    _Fault((StalledError,), _says("the stream of {host} stood still: {why}"), FailureCode.TIMEOUT),
     _Fault(
         (NoReplyError, aiohttp.ServerDisconnectedError),
         _says("{host} closed the connection without an answer"),

@@ -49,7 +49,7 @@ class Call(NamedTuple):
     `text` is what answer rules search and what draws are made from. `subjects` are the texts asked about: each prompt
     or input; for chat the last text of the user. `extras` are the parts that are no text (images, tool calls), as
     JSON. `schema` and `tool` are what the answer must fit; of the tools in `offered` it may choose one. `reasons`: with
-    thoughts; `searches`: with sources.
+    thoughts; `searches`: with sources. `is_response`: chat that came by the Responses API.
     """
 
     kind: Kind
@@ -71,6 +71,7 @@ class Call(NamedTuple):
     offered: tuple["Offer", ...] = ()
     logprobs: "LogprobsAsked | None" = None
     reasons: bool = False
+    is_response: bool = False
     searches: bool = False
 
     @property

@@ -208,7 +208,7 @@ def _chat_deltas(_call: Call, answer: ModelAnswer, index: int, stamp: Stamp) -> 
         first["content"] = None
         first["tool_calls"] = [{"index": 0, **_tool_call(answer.tool, "", index, stamp)}]
     yield _delta(index, first)
-    for piece in _pieces(answer.text):
+    for piece in pieces(answer.text):
         if answer.tool is not None:
             yield _delta(index, {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
         else:
@@ -223,12 +223,12 @@ def _delta(index: int, delta: dict[str, object], finish_reason: str | None = Non
 def _completion_deltas(
     call: Call, answer: ModelAnswer, index: int, stamp: Stamp
 ) -> Iterator[dict[str, object]]:
-    for piece in _pieces(answer.text):
+    for piece in pieces(answer.text):
         yield _completion_choice(call, ModelAnswer(piece, "", 0), index, stamp) | {"finish_reason": None}
     yield _completion_choice(call, answer._replace(text=""), index, stamp)
 
 
-def _pieces(text: str) -> list[str]:
+def pieces(text: str) -> list[str]:
     """Words with the space after them, several in one piece when there are many."""
     words = _WORD.findall(text)
     size = max(1, ceil(len(words) / MOST_PIECES))

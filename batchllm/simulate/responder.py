@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from batchllm.clock import Clock
 from batchllm.errors import StorageError
 from batchllm.simulate import replies
-from batchllm.simulate.answers import Model
+from batchllm.simulate.answers import Model, ModelAnswer
 from batchllm.simulate.calls import Call, Kind, parse_call
 from batchllm.simulate.costume import clothed, costume_of
 from batchllm.simulate.faults import Attempts, Fate, Fates, FaultKind
@@ -24,6 +24,8 @@ from batchllm.simulate.hints import Hints
 from batchllm.simulate.ledger import Ledger, LedgerEntry
 from batchllm.simulate.limits import Gate
 from batchllm.simulate.replies import Headers, Stamp
+from batchllm.simulate.responses_calls import parse_responses
+from batchllm.simulate.responses_replies import response_body, response_events
 from batchllm.simulate.schedule import Timetable
 from batchllm.simulate.wire import HttpRequest, WireError, http_date
 from batchllm.spec.models import Simulation
@@ -37,6 +39,8 @@ _ENDPOINTS: Final = (
     ("/embeddings", Kind.EMBEDDING),
     ("/moderations", Kind.MODERATION),
 )
+#: Chat by another body; no profile has it.
+_RESPONSES: Final = "/responses"
 
 
 class Delivery(StrEnum):
@@ -44,6 +48,7 @@ class Delivery(StrEnum):
 
     WHOLE = "whole"
     CUT = "cut"
+    STALLED = "stalled"
     NEVER = "never"
 
 
@@ -171,14 +176,11 @@ class Responder:
             _allow(request, "GET")
             return _plain(200, b'{"status":"ok"}')
         self._authorize(request)
+        if path.endswith(_RESPONSES) and self._costume is None:
+            return self._called(request, parse_responses, stamp, now_s)
         for suffix, kind in _ENDPOINTS:
             if path.endswith(suffix) and (self._costume is None or self._costume.offers(kind)):
-                _allow(request, "POST")
-                _check_media(request)
-                call = parse_call(kind, self._in_our_terms(kind, request))
-                if self._models and call.model not in self._models:
-                    raise _unknown_model(call.model)
-                return self._admit(request, call, stamp, now_s)
+                return self._called(request, partial(self._parsed, kind, request), stamp, now_s)
         if path.endswith("/models") and (self._costume is None or self._costume.has_models):
             _allow(request, "GET")
             body = replies.models_body(self._models or ("simulated",))
@@ -197,6 +199,19 @@ class Responder:
             status=404,
             code="unknown_url",
         )
+
+    def _called(
+        self, request: HttpRequest, parse: Callable[[bytes], Call], stamp: Stamp, now_s: float
+    ) -> Reply:
+        _allow(request, "POST")
+        _check_media(request)
+        call = parse(request.body)
+        if self._models and call.model not in self._models:
+            raise _unknown_model(call.model)
+        return self._admit(request, call, stamp, now_s)
+
+    def _parsed(self, kind: Kind, request: HttpRequest, body: bytes) -> Call:
+        return parse_call(kind, body if self._costume is None else self._costume.take(kind, request).body)
 
     def _admit(self, request: HttpRequest, call: Call, stamp: Stamp, now_s: float) -> Reply:
         self._keep_to_schedule(now_s)
@@ -255,11 +270,8 @@ class Responder:
                 answers = self._model.text_answers(call)
                 tokens = sum(answer.tokens for answer in answers)
                 if call.streams:
-                    return _Draft(tokens, bytes, replies.text_events(call, answers, stamp))
-                return _Draft(tokens, partial(replies.text_body, call, answers, stamp))
-
-    def _in_our_terms(self, kind: Kind, request: HttpRequest) -> bytes:
-        return request.body if self._costume is None else self._costume.take(kind, request).body
+                    return _Draft(tokens, bytes, _events(call, answers, stamp))
+                return _Draft(tokens, partial(_body, call, answers, stamp))
 
     def _worded(self, status: int, body: bytes) -> tuple[int, bytes]:
         return (status, body) if self._costume is None else self._costume.word(status, body)
@@ -284,7 +296,7 @@ class Responder:
             case None:
                 return _typed(whole)
             case FaultKind.STALL:
-                return _typed(whole._replace(delivery=Delivery.NEVER))
+                return _typed(whole._replace(delivery=Delivery.STALLED if draft.events else Delivery.NEVER))
             case FaultKind.CUT:
                 return _typed(whole._replace(delivery=Delivery.CUT))
             case FaultKind.EMPTY:
@@ -369,9 +381,17 @@ def _emptied(reply: Reply, call: Call, stamp: Stamp) -> Reply:
         case Kind.MODERATION:
             body = replies.moderation_body(call, [], stamp)
         case Kind.CHAT | Kind.COMPLETION:
-            body = replies.text_body(call, [], stamp)
-    events = replies.text_events(call, [], stamp) if reply.events else ()
+            body = _body(call, [], stamp)
+    events = _events(call, [], stamp) if reply.events else ()
     return reply._replace(make_body=lambda: body, events=events)
+
+
+def _body(call: Call, answers: Sequence[ModelAnswer], stamp: Stamp) -> bytes:
+    return (response_body if call.is_response else replies.text_body)(call, answers, stamp)
+
+
+def _events(call: Call, answers: Sequence[ModelAnswer], stamp: Stamp) -> tuple[bytes, ...]:
+    return (response_events if call.is_response else replies.text_events)(call, answers, stamp)
 
 
 def _billed(fault: FaultKind | None, call: Call, draft: _Draft) -> tuple[int, int]:

@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         headers = reply.headers if request.is_http10 else [*reply.headers, ("transfer-encoding", "chunked")]
         head = render_head(reply.status, headers, length=None, keeps_alive=request.keeps_alive)
         self._transport.write(head)
-        events = cut_short(reply.events) if reply.delivery is Delivery.CUT else reply.events
+        events = reply.events if reply.delivery is Delivery.WHOLE else cut_short(reply.events)
         if not reply.delay_s:
             self._write_events(request, events)
             self._end_stream(request, reply)
@@ -141,6 +141,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"".join(events if request.is_http10 else map(render_chunk, events)))
 
     def _end_stream(self, request: HttpRequest, reply: Reply) -> None:
+        if reply.delivery is Delivery.STALLED:
+            return
         is_cut = reply.delivery is Delivery.CUT
         if not request.is_http10 and not is_cut:
             self._transport.write(LAST_CHUNK)

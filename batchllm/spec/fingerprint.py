@@ -68,6 +68,8 @@ def _without_reading(sections: Mapping[str, str]) -> dict[str, str]:
 
 def _lane(lane: LaneSpec, kind: str) -> dict[str, object]:
     facts: dict[str, object] = {"provider": lane.provider, "model": lane.model}
+    if lane.api == "responses":  # chat is what jobs that do not say so have always asked
+        facts["api"] = lane.api
     if lane.base_url is not None:
         facts["base_url"] = lane.base_url
     extra_body = dict(lane.extra_body)

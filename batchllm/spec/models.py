@@ -240,7 +240,7 @@ class Faults(Strict):
 
     error_rate: Share = Field(0.0, description="HTTP 500.")
     overload_rate: Share = Field(0.0, description="HTTP 503 with Retry-After.")
-    stall_rate: Share = Field(0.0, description="Accepted and never answered.")
+    stall_rate: Share = Field(0.0, description="Accepted and never answered; a stream stands still half-way.")
     cut_rate: Share = Field(0.0, description="The connection is cut inside the body.")
     html_rate: Share = Field(0.0, description="A web page with status 200.")
     empty_rate: Share = Field(0.0, description="Status 200 with no choices (or vectors) in it.")
@@ -322,6 +322,11 @@ class LaneSpec(Strict):
 
     provider: Text = Field(description="A name from `batchllm providers`, `custom`, or `simulator`.")
     model: Text
+    api: Literal["chat", "responses"] | None = Field(
+        None,
+        description="With a chat task: which of the provider's APIs is called, chat completions or Responses"
+        " (default: the first that `batchllm providers NAME` lists).",
+    )
     name: Text | None = Field(None, description="How the lane is called in the output (default: provider).")
     api_key: Text | None = Field(
         None, repr=False, description="Usually ${NAME}; default: the provider's own variable."
@@ -354,6 +359,10 @@ class LaneSpec(Strict):
         " between 30 and 600 seconds).",
     )
     connect_timeout_s: Positive = 10.0
+    stream: bool | None = Field(None, description="As the job's stream, for this lane alone.")
+    stall_timeout_s: Positive = Field(
+        60.0, description="With stream: the longest silence once the text of an answer has begun."
+    )
     simulate: Simulation | None = Field(None, description="Only with provider: simulator.")
 
     @model_validator(mode="after")
@@ -408,6 +417,11 @@ class Job(Strict):
         " which is said once.",
     )
     retry: Retry = Retry()
+    stream: bool = Field(
+        False,
+        description="Answers (chat, completion) come as they are written: one that stalls is given up early, and"
+        " usage/ tells the time to the first token. What is answered is the same.",
+    )
     budget: Budget | None = None
     dedupe: bool | None = Field(
         None,

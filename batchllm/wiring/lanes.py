@@ -21,12 +21,14 @@ from batchllm.limit.sharing import Membership
 from batchllm.limit.window import FIRST_CALLS, Window
 from batchllm.ports import Task
 from batchllm.pricing import Price, find_price
-from batchllm.provider.catalogue import Catalogue, NotFound, ProviderEntry, TaskKind
-from batchllm.provider.connection import HttpConnection
-from batchllm.provider.dialect import CAPS, Asked, Translation, takers, translate
+from batchllm.provider.catalogue import Api, Catalogue, NotFound, ProviderEntry, TaskKind
+from batchllm.provider.connection import HttpConnection, Streaming
+from batchllm.provider.dialect import CAPS, Asked, Translation, takers
 from batchllm.provider.echo import Echo
 from batchllm.provider.hints import limits, nonsense
 from batchllm.provider.redact import one_line
+from batchllm.provider.responses_body import InputWriter, form_of, model_field
+from batchllm.provider.responses_reply import as_chat
 from batchllm.provider.simulated import is_simulator
 from batchllm.provider.verdict import judge
 from batchllm.records import Failure, LaneInfo, LimitHint, Reading, Request, Response
@@ -35,6 +37,7 @@ from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import LaneSpec, Retry
 from batchllm.task import EmbeddingTask
 from batchllm.wiring.addresses import Addresses
+from batchllm.wiring.bodies import translated
 from batchllm.wiring.entries import SIMULATOR, entry_of
 
 #: Of a lane that does not say: 8 s of latency at 7,500 requests a minute. What really is in flight follows the rate.
@@ -59,11 +62,20 @@ class LanePlan:
     headers: Mapping[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
     window: int  # most packed requests in flight, by what their replies take in memory
+    api: Api = "chat"
+    streams: bool = False
 
     @property
     def pool(self) -> Pool:
         """What the provider limits as a whole: all that ask this model with these keys."""
         return Pool(self.base_url, self.info.model, "\n".join(self.secrets))
+
+    @property
+    def model_field(self) -> str:
+        """Of the body; a preset chooses a model that nobody named."""
+        return (
+            model_field(self.info.model, form_of(self.entry.dialect)) if self.api == "responses" else "model"
+        )
 
     @property
     def is_simulated(self) -> bool:
@@ -102,14 +114,10 @@ class LanePlanner:
         base_url = self._addresses.base_url(index, spec, entry)
         key = self._addresses.key(index, spec, entry, base_url)
         headers = self._headers(index, spec, key)
-        translation = translate(
-            asked,
-            entry=entry,
-            model=model,
-            omit=spec.omit,
-            extra_body=dict(spec.extra_body),
-            drops=self._loaded.job.params_unsupported == "drop",
-        )
+        api = self._api(index, spec, entry, asked.task_kind)
+        streams = self._streams(index, spec, asked.task_kind)
+        drops = self._loaded.job.params_unsupported == "drop"
+        translation = translated(asked, spec, entry, model, api, streams=streams, drops=drops)
         self._note_translation(index, name, translation, asked)
         price = find_price(
             spec, model, entry.price_provider, wall_s=self._wall_s, service_tier=asked.params.service_tier
@@ -125,13 +133,15 @@ class LanePlanner:
             spec=spec,
             info=LaneInfo(name, entry.name, model, entry.name == SIMULATOR),
             entry=entry,
-            path=entry.path(asked.task_kind),
+            path=entry.path(asked.task_kind, api),
             base_url=base_url,
             translation=translation,
             price=price,
             headers=headers,
             secrets=_secrets(key, headers, spec.base_url or "", base_url),
             window=spec.limits.concurrency or entry.concurrency,
+            api=api,
+            streams=streams,
         )
 
     def entry(self, index: int) -> ProviderEntry | None:
@@ -182,6 +192,32 @@ class LanePlanner:
             )
             return None
         return model
+
+    def _api(self, index: int, spec: LaneSpec, entry: ProviderEntry, kind: TaskKind) -> Api:
+        """Of a task that is no chat there is one only."""
+        wanted = spec.api
+        if kind != "chat":
+            if wanted == "responses":
+                self._fault(index, "api", f"the Responses API has no {kind} task", "take api out")
+            return "chat"
+        if wanted is None or wanted in entry.apis:
+            return wanted or entry.apis[0]
+        self._fault(
+            index,
+            "api",
+            f"{entry.title} is not known to have the {wanted} API",
+            f"say api: {' or '.join(entry.apis)}, or catalogue: {{apis: [{wanted}]}} on the lane if it has it by now",
+        )
+        return entry.apis[0]
+
+    def _streams(self, index: int, spec: LaneSpec, kind: TaskKind) -> bool:
+        wanted = self._loaded.job.stream if spec.stream is None else spec.stream
+        if wanted and kind not in ("chat", "completion"):
+            place = "stream" if spec.stream is None else f"providers.{index}.stream"
+            self.faults.append(
+                self._loaded.fault(place, f"replies to a {kind} task come whole", "take stream out")
+            )
+        return wanted
 
     def _headers(self, index: int, spec: LaneSpec, key: str | None) -> dict[str, str]:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -292,6 +328,7 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
             dialect=plan.entry.dialect,
             secrets=plan.secrets,
             keeps_body=frame.keeps_bodies,
+            adapt=as_chat if plan.api == "responses" else None,
         )
         if verdict.model is not None and verdict.model not in echo.seen:
             echo.note(verdict.model)
@@ -307,6 +344,7 @@ def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> L
             max_connections=0,
             secrets=plan.secrets,
             clock=clock,
+            streaming=Streaming(plan.api, spec.stall_timeout_s) if plan.streams else None,
         ),
         path=plan.path,
         encode=Encoder(plan, task.content_field),
@@ -343,7 +381,7 @@ def _reader(plan: LanePlan, task: Task) -> Task:
 def _echo(plan: LanePlan, task: Task, frame: Frame) -> Echo:
     return Echo(
         plan.info.model,
-        is_free=plan.entry.base_url is None or not plan.entry.env,
+        is_free=plan.entry.base_url is None or not plan.entry.env or plan.model_field != "model",
         mixes_badly=task.kind == "embedding",
         say=lambda text: frame.say(f"{plan.info.name}: {one_line(text, plan.secrets)}"),
     )
@@ -355,11 +393,16 @@ class Encoder:
     What stands before and after the content is the same in each body, a schema of some KB included: written once.
     """
 
-    __slots__ = ("_fields", "_head", "_instruction", "_tail")
+    __slots__ = ("_fields", "_head", "_instruction", "_tail", "_write")
 
     def __init__(self, plan: LanePlan, content_field: str) -> None:
         self._fields = plan.translation.fields
-        before = orjson.dumps({"model": plan.info.model})
+        self._write: Callable[[object], bytes] = orjson.dumps
+        if plan.api == "responses":
+            content_field = "input"
+            instructs = "instructions" not in self._fields
+            self._write = InputWriter(form_of(plan.entry.dialect), may_instruct=instructs)
+        before = orjson.dumps({plan.model_field: plan.info.model})
         self._head = before[:-1] + b"," + orjson.dumps(content_field) + b":"
         self._tail = _tail(self._fields)
         self._instruction = plan.translation.instruction
@@ -369,7 +412,7 @@ class Encoder:
         if self._instruction and isinstance(content, list):
             content = with_instruction(content, self._instruction)
         tail = self._tail if request.growth == 1 else self._grown(request.growth)
-        return b"".join((self._head, orjson.dumps(content), tail))
+        return b"".join((self._head, self._write(content), tail))
 
     def _grown(self, growth: int) -> bytes:
         """With a larger output cap than the job has it, whichever name that goes by."""

@@ -59,6 +59,11 @@ def test_an_endpoint_that_is_gone_says_so() -> None:
     assert "2026-09-27" in call("perplexity").stdout
 
 
+def test_both_apis_of_a_provider_are_shown() -> None:
+    assert "endpoint: chat: /chat/completions, or /responses with api: responses" in call("openai").stdout
+    assert "endpoint: chat: /responses (" in call("perplexity").stdout
+
+
 def test_json_is_a_list_or_one_object() -> None:
     everything = json.loads(call("--json").stdout)
     assert [entry["name"] for entry in everything] == list(CATALOGUE.names)

@@ -86,7 +86,7 @@ def test_wrong_settings_name_the_remedy(provider, config, said) -> None:
         ("openai", {"base_url": "http://elsewhere.example/v1"}, "in the clear"),
         ("openai", {"headers": {"a b": "c"}}, "header"),
         ("openai", {"timeout_s": -1}, "timeout_s"),
-        ("perplexity", {"api_key": "k"}, "closed on 2026-09-27; "),
+        ("anyscale", {"api_key": "k"}, "closed on 2024-08-01"),
     ],
 )
 def test_what_a_job_refuses_is_refused_here_too(provider, config, said) -> None:

@@ -471,9 +471,12 @@ BAD_JOBS: dict[str, tuple[dict[str, Any], type[BatchllmError], str]] = {
         r"task\.schema",
     ),
     "dead endpoint": (
-        {"providers": [{"provider": "perplexity", "model": "sonar", "api_key": "k"}]},
+        {
+            "task": {"type": "completion", "prompt": "x"},
+            "providers": [{"provider": "groq", "model": "x", "api_key": "k"}],
+        },
         JobError,
-        "perplexity",
+        "completion",
     ),
     "budget without price": (
         {

@@ -75,6 +75,7 @@ JOBS = {
         {"type": "embedding", "text": "{{ text }}", "dimensions": 8, "inputs_per_request": 5},
         lane("vectors", dimensions=8),
     ),
+    "streams": job("streams", PLAIN, lane("one"), stream=True),
     "bodies": job("bodies", PLAIN, lane("one"), output={"path": "out", "carry": ["stars"], "keep": "bodies"}),
     "interrupted": job(
         "interrupted",

@@ -101,10 +101,12 @@ def test_embedding_tiers_are_models_whose_width_is_known(entry: ProviderEntry) -
         assert entry.embedding_model(choice.model) is not None
 
 
-def test_perplexity_chat_is_refused_with_the_date_on_which_it_closed() -> None:
-    entry = CATALOGUE.get("perplexity")
-    assert not entry.supports("chat")
-    assert "2026-09-27" in entry.refusal("chat")
+def test_a_chat_task_is_asked_by_the_first_api_or_the_one_that_is_named() -> None:
+    openai, perplexity = CATALOGUE.get("openai"), CATALOGUE.get("perplexity")
+    assert perplexity.path("chat") == "/responses"
+    assert "2026-09-27" in perplexity.endpoint_notes["chat"]
+    assert (openai.path("chat"), openai.path("chat", "responses")) == ("/chat/completions", "/responses")
+    assert openai.path("embedding", "responses") == "/embeddings"
 
 
 LOCAL = ["vllm", "sglang", "llamacpp", "lmstudio", "ollama", "tgi"]

@@ -371,9 +371,9 @@ def test_images_are_not_moderated_by_mistral() -> None:
 
 
 def test_a_kind_of_task_that_is_not_offered_is_refused_with_its_reason() -> None:
-    translation = translate(Asked("chat"), entry=CATALOGUE.get("perplexity"), model="sonar")
+    translation = translate(Asked("completion"), entry=CATALOGUE.get("mistral"), model="m")
     assert refused(translation) == ["task.type"]
-    assert "2026-09-27" in translation.unsupported[0].reason
+    assert "completion" in translation.unsupported[0].reason
     assert refused(translate(Asked("moderation"), entry=CATALOGUE.get("groq"), model="m")) == ["task.type"]
 
 

@@ -110,7 +110,7 @@ def test_what_would_change_the_kind_of_the_answers_is_never_left_out() -> None:
     asked = Asked("embedding", dimensions=7)
     mistral = CATALOGUE.get("mistral")
     assert translate(asked, entry=mistral, model="mistral-embed", drops=True).unsupported
-    assert translate(Asked("chat"), entry=CATALOGUE.get("perplexity"), model="m", drops=True).unsupported
+    assert translate(Asked("completion"), entry=CATALOGUE.get("groq"), model="m", drops=True).unsupported
 
 
 def test_a_refusal_can_name_the_providers_that_take_the_parameter() -> None:

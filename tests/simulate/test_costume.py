@@ -6,7 +6,7 @@ from typing import Any, get_args
 import orjson
 import pytest
 
-from batchllm.provider.catalogue import TASK_KINDS, load_catalogue
+from batchllm.provider.catalogue import RESPONSES_PATH, TASK_KINDS, load_catalogue
 from batchllm.provider.hints import limits as read_limits
 from batchllm.provider.verdict import judge
 from batchllm.records import Action, Failure, FailureCode, LimitScope, Response
@@ -72,7 +72,7 @@ def test_there_is_a_profile_for_each_name_and_an_entry_for_each_profile() -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_a_profile_offers_what_its_entry_offers(name: str) -> None:
     entry = CATALOGUE.get(name)
-    offered = {kind for kind in TASK_KINDS if entry.supports(kind)}
+    offered = {kind for kind in TASK_KINDS if entry.supports(kind) and entry.path(kind) != RESPONSES_PATH}
     assert {kind.value for kind in PROFILES[name].kinds} == offered
 
 

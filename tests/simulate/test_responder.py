@@ -108,7 +108,8 @@ def test_the_date_follows_the_clock() -> None:
         ("POST", "/v1/models", 405),
         ("POST", "/healthz", 405),
         ("DELETE", "/v1/models/x", 405),
-        ("POST", "/v1/responses", 404),
+        ("GET", "/v1/responses", 405),
+        ("POST", "/v1/files", 404),
         ("GET", "/", 404),
     ],
 )
@@ -283,6 +284,12 @@ def test_a_web_page_is_no_json() -> None:
 def test_an_empty_answer_has_the_right_shape_and_nothing_in_it(path: str, field: str) -> None:
     reply = Desk({"faults": {"empty_rate": 1.0}}).ask(path=path)
     assert orjson.loads(reply.make_body())[field] == []
+
+
+def test_a_stream_stalls_half_way() -> None:
+    reply = Desk({"faults": {"stall_rate": 1.0}}).ask(stream=True)
+    assert reply.delivery is Delivery.STALLED
+    assert len(reply.events) > 2
 
 
 def test_an_empty_stream_is_only_its_end() -> None:

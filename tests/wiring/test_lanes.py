@@ -73,7 +73,7 @@ def test_a_key_that_the_job_names_goes_where_the_job_says() -> None:
     [
         ({"provider": "gorq", "model": "x"}, "providers.0.provider", "groq"),
         ({"provider": "anyscale", "model": "x", "api_key": "k"}, "providers.0.base_url", "base_url"),
-        ({"provider": "perplexity", "model": "sonar", "api_key": "k"}, "task.type", "perplexity"),
+        ({"provider": "groq", "model": "x", "api_key": "k", "api": "responses"}, "providers.0.api", "groq"),
     ],
 )
 def test_faults_of_a_lane_have_their_place(lane: dict[str, Any], path: str, words: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,11 @@ _TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A job's task, and what its output must show; `fault` returns "" when it does."""
+    """A job's task, what its lane says, and what its output must show; `fault` returns "" when it does."""
 
     task: Mapping[str, Any]
     fault: Callable[[pl.DataFrame], str]
+    lane: Mapping[str, Any] = field(default_factory=dict)
     tells_usage: bool = True
 
 
@@ -94,6 +95,21 @@ TASKS: Mapping[str, Asked] = {
     "chat": Asked(
         {"type": "chat", "system": "Be brief.", "prompt": "Say a word on: {{ text }}", "params": _SHORT},
         _is_filled("content"),
+    ),
+    "stream": Asked(
+        {"type": "chat", "prompt": "A word on {{ text }}", "params": _SHORT},
+        _is_filled("content"),
+        {"stream": True},
+    ),
+    "responses": Asked(
+        {
+            "type": "chat",
+            "system": "Be brief.",
+            "prompt": "A word on {{ text }}",
+            "params": {"max_tokens": 16, "temperature": 0},
+        },
+        _is_filled("content"),
+        {"api": "responses"},
     ),
     "parameters": Asked(
         {"type": "chat", "prompt": "A word on {{ text }}", "params": _EVERY}, _is_filled("content")
@@ -148,6 +164,7 @@ def job(name: str, offer: Offer, base_url: str) -> dict[str, Any]:
         "base_url": base_url,
         "api_key": KEY,
         "price": {"input": 1.0, "output": 1.0},
+        **TASKS[name].lane,
         **offer.lane,
     }
     return {
@@ -174,6 +191,8 @@ def verdict(asked: Asked, ended: Ended, out: Path, rows: int) -> str:
         return f"FAILED: {fault}"
     if asked.tells_usage and usage["prompt_tokens"].null_count():
         return "FAILED: no usage recorded"
+    if asked.lane.get("stream") and usage["ttft_ms"].null_count():
+        return "FAILED: no time to the first token"
     return OK
 
 

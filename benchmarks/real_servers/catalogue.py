@@ -183,6 +183,8 @@ SERVERS: Mapping[str, Server] = {
         _litellm,
         {
             "chat": Offer("mock-chat"),
+            "stream": Offer("mock-chat"),
+            "responses": Offer("mock-chat"),
             "parameters": Offer("mock-chat"),
             "schema": Offer("mock-schema"),
             "completion": Offer("mock-completion"),
@@ -198,6 +200,8 @@ SERVERS: Mapping[str, Server] = {
         _litellm,
         {
             "chat": Offer("chat"),
+            "stream": Offer("chat"),
+            "responses": Offer("chat"),
             "parameters": Offer("chat"),
             "schema": Offer("chat"),
             "tools": Offer("chat"),
@@ -216,6 +220,7 @@ SERVERS: Mapping[str, Server] = {
         _prism,
         {
             "chat": Offer("simulated"),
+            "responses": Offer("simulated"),
             "parameters": Offer("simulated"),
             "schema": Offer("simulated"),
             "tools": Offer("simulated"),
@@ -234,6 +239,8 @@ SERVERS: Mapping[str, Server] = {
         _llama,
         {
             "chat": Offer("tiny"),
+            "stream": Offer("tiny"),
+            "responses": Offer("tiny"),
             "parameters": Offer("tiny"),
             "schema": Offer("tiny"),
             "choices": Offer("tiny"),
@@ -256,6 +263,9 @@ SERVERS: Mapping[str, Server] = {
         _transformers,
         {
             "chat": Offer("tiny"),
+            "stream": Offer("tiny"),
+            # Where nothing is said of it, it streams.
+            "responses": Offer("tiny", lane={"extra_body": {"stream": False}}),
             # Biases of transformers are floats, where OpenAI's are whole numbers.
             "parameters": Offer("tiny", lane={"extra_body": {"logit_bias": {"5": -100.0}}}),
             "completion": Offer("tiny"),

@@ -186,14 +186,16 @@ def verdict(asked: Asked, ended: Ended, out: Path, rows: int) -> str:
     output, usage = (pl.read_parquet(out / name / "*.parquet") for name in ("output", "usage"))
     if output.height != rows:
         return f"FAILED: {output.height} of {rows} rows answered"
-    fault = asked.fault(output)
-    if fault:
-        return f"FAILED: {fault}"
+    fault = asked.fault(output) or _untold(asked, usage)
+    return f"FAILED: {fault}" if fault else OK
+
+
+def _untold(asked: Asked, usage: pl.DataFrame) -> str:
     if asked.tells_usage and usage["prompt_tokens"].null_count():
-        return "FAILED: no usage recorded"
+        return "no usage recorded"
     if asked.lane.get("stream") and usage["ttft_ms"].null_count():
-        return "FAILED: no time to the first token"
-    return OK
+        return "no time to the first token"
+    return ""
 
 
 def _why(out: Path) -> str:

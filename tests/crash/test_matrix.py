@@ -20,8 +20,7 @@ def assert_kept(bench: Bench, scene: Scene, call: Call, error: str | None = None
     """A run that makes fewer calls than the unbroken one did is broken at an earlier one."""
     nth = call.nth
     for _ in range(3):
-        lasts = error == "ENOSPC" and call.name != "write"
-        outcome = bench.broken(scene, Fault(call.name, nth, error, lasts=lasts))
+        outcome = bench.broken(scene, Fault(call.name, nth, error, lasts=error == "ENOSPC"))
         assert outcome.wrong == ()
         assert outcome.bill.lost == 0
         assert outcome.bill.again <= bench.site.shape.in_flight
@@ -63,7 +62,9 @@ def test_a_disk_that_cannot_fsync_ends_the_run_and_what_was_committed_is_kept(
 def test_a_disk_that_is_full_from_some_write_on_ends_the_run_and_what_was_committed_is_kept(
     bench: Bench, scene: Scene, share: float
 ) -> None:
-    assert_kept(bench, scene, point(bench.own_calls(scene, WRITES), share), "ENOSPC")
+    """Writes at a place, which only files know: `write` number N may also be the one that wakes the loop up."""
+    at_places = [name for name in WRITES if name.startswith("p")]
+    assert_kept(bench, scene, point(bench.own_calls(scene, at_places), share), "ENOSPC")
 
 
 def test_the_calls_that_are_broken_are_those_of_the_protocol(bench: Bench) -> None:

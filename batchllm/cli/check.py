@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +67,9 @@ def _reports(checked: "CheckedJob", *, spends: bool) -> "tuple[LaneReport, ...]"
 
     from batchllm.checkup import check_lanes
     from batchllm.clock import SystemClock
+    from batchllm.engine.simulators import simulators_of
 
-    with _simulators(checked) as base_urls:
+    with simulators_of(checked.lanes) as base_urls:
         return asyncio.run(
             check_lanes(
                 checked,
@@ -80,21 +79,6 @@ def _reports(checked: "CheckedJob", *, spends: bool) -> "tuple[LaneReport, ...]"
                 spends=spends,
             )
         )
-
-
-@contextmanager
-def _simulators(checked: "CheckedJob") -> Iterator[Mapping[int, str]]:
-    """As a run starts them."""
-    lanes = [lane for lane in checked.lanes if lane.is_embedded]
-    if not lanes:
-        yield {}
-        return
-    from batchllm.simulate import EmbeddedProviders
-    from batchllm.spec.models import Simulation
-
-    specs = [lane.spec.simulate or Simulation() for lane in lanes]
-    with EmbeddedProviders(specs) as providers:
-        yield {lane.index: url for lane, url in zip(lanes, providers.base_urls, strict=True)}
 
 
 def as_line(report: "LaneReport") -> str:

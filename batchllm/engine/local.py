@@ -26,6 +26,7 @@ from batchllm.engine.identity import identity_of, way_of_reading
 from batchllm.engine.intake import Intake
 from batchllm.engine.interruption import shown_up, told_calls, told_interruption
 from batchllm.engine.signals import RemoteStop, stopping_on_signals
+from batchllm.engine.simulators import simulators_of
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.engine.watchdog import watching_loop
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode
@@ -54,7 +55,6 @@ from batchllm.retry import RetryPolicy
 from batchllm.running import RunParts, Stop, carry_out, in_pieces, limited
 from batchllm.spec.fingerprint import differences, semantic_sections
 from batchllm.spec.loading import LoadedJob
-from batchllm.spec.models import Simulation
 from batchllm.task import reasking
 from batchllm.wiring import CheckedJob, Frame, build_lanes, check, mark_simulated
 
@@ -133,7 +133,8 @@ class _Run:
             if self._options.retries_failed:
                 self._again = journal.forget_failures()
             self._dedupe = self._repeats(journal, table)
-            with self._simulators() as base_urls, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runners = asyncio.Runner(loop_factory=_loop_factory())
+            with simulators_of(self._checked.lanes) as base_urls, runners as runner:
                 ending, manifest = runner.run(self._go(journal, table.rows, base_urls))
         summary = self._summary(ending, manifest)
         try:
@@ -261,18 +262,6 @@ class _Run:
     def _report_interruption(self, journal: Journal) -> None:
         if journal.interrupted is not None and journal.interrupted.calls:
             self._options.say(told_interruption(journal.interrupted))
-
-    @contextmanager
-    def _simulators(self) -> Iterator[dict[int, str]]:
-        lanes = [lane for lane in self._checked.lanes if lane.is_embedded]
-        if not lanes:
-            yield {}
-            return
-        from batchllm.simulate import EmbeddedProviders
-
-        specs = [lane.spec.simulate or Simulation() for lane in lanes]
-        with EmbeddedProviders(specs) as providers:
-            yield {lane.index: url for lane, url in zip(lanes, providers.base_urls, strict=True)}
 
     async def _go(self, journal: Journal, rows: int, base_urls: Mapping[int, str]) -> tuple[Ending, Manifest]:
         sharing = self._sharing()

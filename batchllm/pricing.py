@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from batchllm.records import Usage
-from batchllm.spec.models import LaneSpec
+from batchllm.spec.lanes import LaneSpec
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice

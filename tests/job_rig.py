@@ -11,8 +11,8 @@ import polars as pl
 from batchllm.engine.local import Options, execute
 from batchllm.report.summary import RunSummary
 from batchllm.simulate import EmbeddedProviders, SimulatedProvider
+from batchllm.spec.lanes import Simulation
 from batchllm.spec.loading import load_mapping
-from batchllm.spec.models import Simulation
 
 
 def write_rows(path: Path, count: int, **more: object) -> Path:

@@ -10,8 +10,9 @@ import pytest
 from batchllm.cli.main import cli
 from batchllm.errors import ExitCode
 from batchllm.provider.catalogue import load_catalogue
+from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import load_job
-from batchllm.spec.models import Job, LaneSpec, Retry
+from batchllm.spec.models import Job, Retry
 from batchllm.spec.schema import job_schema
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchllm.pricing import DAY_S, Price, Rate, cost_usd, find_price, worst_case_usd
 from batchllm.records import Usage
-from batchllm.spec.models import LaneSpec
+from batchllm.spec.lanes import LaneSpec
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
 PEAK = datetime(2026, 11, 23, 2, tzinfo=UTC).timestamp()
@@ -226,7 +226,7 @@ def test_a_custom_lane_is_priced_by_its_address() -> None:
 )
 def test_the_price_list_is_not_loaded_for_this_machine(address: str, is_asked: bool) -> None:
     code = (
-        "import sys; from batchllm.pricing import find_price; from batchllm.spec.models import LaneSpec\n"
+        "import sys; from batchllm.pricing import find_price; from batchllm.spec.lanes import LaneSpec\n"
         "lane = LaneSpec(provider='custom', model='m', base_url=sys.argv[1])\n"
         "find_price(lane, 'm', None, wall_s=1.7e9); print('genai_prices' in sys.modules)"
     )

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from batchllm.spec.models import AnswerRule, ChatTask, Job, LaneSpec
+from batchllm.spec.lanes import AnswerRule, LaneSpec
+from batchllm.spec.models import ChatTask, Job
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "sample_data"

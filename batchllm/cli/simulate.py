@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from batchllm.errors import Fault
     from batchllm.simulate import SimulatedProvider
     from batchllm.spec.faults import Places
-    from batchllm.spec.models import Simulation
+    from batchllm.spec.lanes import Simulation
 
 #: Where the configuration stands in the job that it is checked as.
 _PREFIX = "providers.0.simulate"
@@ -207,8 +207,8 @@ def _configured(config: Path | None) -> "Simulation":
     """The file's simulation; raises JobError with all that is wrong in it, InputMissingError."""
     from batchllm.errors import InputMissingError, JobError
     from batchllm.spec.faults import Places, in_order
+    from batchllm.spec.lanes import Simulation
     from batchllm.spec.loading import load_mapping
-    from batchllm.spec.models import Simulation
     from batchllm.spec.yaml_source import MAX_BYTES, parse
 
     if config is None:
@@ -253,7 +253,7 @@ def _moved(fault: "Fault", places: "Places") -> "Fault":
 
 def _with_options(simulation: "Simulation", options: Mapping[str, object]) -> "Simulation":
     """Options that were given, in place of what the file says."""
-    from batchllm.spec.models import Simulation
+    from batchllm.spec.lanes import Simulation
 
     data = simulation.model_dump(exclude_unset=True)  # a change of the schedule says only what changes
     for name, value in options.items():

@@ -33,7 +33,7 @@ from batchllm.provider.catalogue import TaskKind
 from batchllm.provider.failures import classify
 from batchllm.provider.overlay import open_catalogue
 from batchllm.records import Action, Failure, FailureCode, Request, Response
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 from batchllm.tokens import TokenCount, count_tokens
 from batchllm.wiring.entries import SIMULATOR
 from batchllm.wiring.lanes import LanePlan

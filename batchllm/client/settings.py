@@ -12,8 +12,9 @@ from pathlib import Path
 from batchllm.errors import CredentialsError, Fault, JobError, SettingsError
 from batchllm.provider.catalogue import Catalogue, NotFound, ProviderEntry, TaskKind
 from batchllm.provider.dialect import Asked
+from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob, load_mapping
-from batchllm.spec.models import Job, LaneSpec, Params
+from batchllm.spec.models import Job, Params
 from batchllm.wiring.lanes import LanePlan, LanePlanner
 
 #: The one type of the older form of configuration.

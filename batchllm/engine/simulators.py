@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 from batchllm.wiring.lanes import LanePlan
 
 

@@ -21,7 +21,7 @@ from batchllm.errors import Fault
 from batchllm.simulate.calls import BYTES_PER_TOKEN, Call, Offer, count_tokens
 from batchllm.simulate.fields import CallError
 from batchllm.simulate.schemas import SchemaError, make_instance
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 #: OpenAI's, of omni-moderation-latest.
 CATEGORIES: Final = (

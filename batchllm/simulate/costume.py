@@ -19,7 +19,7 @@ from batchllm.simulate.profiles import PROFILES, Fields, Profile
 from batchllm.simulate.replies import Headers
 from batchllm.simulate.wire import HttpRequest
 from batchllm.simulate.wording import Said, reworded
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 _CACHED_SHARE = 4
 _USD_PER_TICK = 1e-10

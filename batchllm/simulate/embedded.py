@@ -13,7 +13,7 @@ from typing import Self
 
 from batchllm.errors import InvariantError
 from batchllm.simulate.server import SimulatedProvider
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:

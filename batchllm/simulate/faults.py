@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from batchllm.errors import Fault
-from batchllm.spec.models import Latency, Simulation
+from batchllm.spec.lanes import Latency, Simulation
 
 #: The standard normal's 99th percentile: what turns median and p99 into the width of the log-normal.
 _P99_Z: Final = NormalDist().inv_cdf(0.99)

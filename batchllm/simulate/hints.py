@@ -15,7 +15,7 @@ import orjson
 
 from batchllm.simulate.limits import Gate, Meter, Refusal, Scope, go_duration
 from batchllm.simulate.replies import Headers, error_body
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 _UNITS: Final = {
     Scope.REQUESTS: "requests per min (RPM)",

@@ -23,7 +23,7 @@ from batchllm.simulate.budgets import (
     new_budget,
     request_allowance,
 )
-from batchllm.spec.models import SimulatedLimits
+from batchllm.spec.lanes import SimulatedLimits
 
 _DAY_S: Final = 86_400.0
 

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from batchllm.simulate import wording
 from batchllm.simulate.calls import Kind
 from batchllm.simulate.wording import Layout, Reason, Said
-from batchllm.spec.models import HeaderStyle, ProfileName
+from batchllm.spec.lanes import HeaderStyle, ProfileName
 
 UsageWords = Literal[
     "openai", "plain", "groq", "together", "mistral", "deepseek", "xai", "openrouter", "perplexity"

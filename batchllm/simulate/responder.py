@@ -28,7 +28,7 @@ from batchllm.simulate.responses_calls import parse_responses
 from batchllm.simulate.responses_replies import response_body, response_events
 from batchllm.simulate.schedule import Timetable
 from batchllm.simulate.wire import HttpRequest, WireError, http_date
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 #: What an overloaded server asks for; the only wait in a reply that no limit knows.
 OVERLOAD_WAIT_S: Final = 1.0

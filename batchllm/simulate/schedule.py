@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from batchllm.errors import Fault
 from batchllm.simulate.faults import latency_faults
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 from batchllm.spec.strict import Strict
 
 Section = TypeVar("Section", bound=Strict)

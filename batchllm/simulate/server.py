@@ -27,7 +27,7 @@ from batchllm.simulate.wire import (
     render_chunk,
     render_head,
 )
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 #: 2,048 texts of 8,192 tokens, the largest request that OpenAI takes, are about this much.
 BODY_CAP_BYTES: Final = 64 * 1024 * 1024

@@ -12,7 +12,8 @@ import json
 from collections.abc import Iterator, Mapping
 
 from batchllm.spec.faults import dotted, literal
-from batchllm.spec.models import Job, LaneSpec, Simulation
+from batchllm.spec.lanes import LaneSpec, Simulation
+from batchllm.spec.models import Job
 
 _SHOWN_CHARACTERS = 80
 _ABSENT = object()

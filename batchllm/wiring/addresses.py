@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from batchllm.provider.catalogue import Catalogue, ProviderEntry
 from batchllm.spec.env import ExpansionError, address_faults, expand
-from batchllm.spec.models import LaneSpec
+from batchllm.spec.lanes import LaneSpec
 from batchllm.wiring.entries import SIMULATOR
 
 

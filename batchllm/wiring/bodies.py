@@ -6,7 +6,7 @@ from batchllm.provider.catalogue import Api, ProviderEntry
 from batchllm.provider.dialect import Asked, Translation, translate
 from batchllm.provider.responses_body import as_responses, form_of
 from batchllm.provider.streaming import stream_fields
-from batchllm.spec.models import LaneSpec
+from batchllm.spec.lanes import LaneSpec
 
 
 def translated(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from batchllm.provider.catalogue import TIERS, Catalogue, ProviderEntry
 from batchllm.provider.overlay import LaneEntry, for_lane, semantic_overlay
+from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob
-from batchllm.spec.models import LaneSpec
 
 if TYPE_CHECKING:
     from batchllm.wiring.lanes import LanePlan

@@ -33,8 +33,9 @@ from batchllm.provider.simulated import is_simulator
 from batchllm.provider.verdict import judge
 from batchllm.records import Failure, LaneInfo, LimitHint, Reading, Request, Response
 from batchllm.spec.env import ExpansionError, expand
+from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob
-from batchllm.spec.models import LaneSpec, Retry
+from batchllm.spec.models import Retry
 from batchllm.task import EmbeddingTask
 from batchllm.wiring.addresses import Addresses
 from batchllm.wiring.bodies import translated

@@ -19,7 +19,7 @@ import yaml
 from batchllm.cli.main import invoke
 from batchllm.cli.simulate import simulate_command
 from batchllm.simulate.schedule import schedule_faults
-from batchllm.spec.models import LaneSpec, Simulation
+from batchllm.spec.lanes import LaneSpec, Simulation
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "simulator.md").read_text("utf-8")

@@ -10,7 +10,7 @@ import job_rig as rig
 from batchllm.errors import ExitCode
 from batchllm.journal import read_manifest
 from batchllm.simulate import EmbeddedProviders, SimulatedProvider
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 ROWS = 60
 KEY = "sk-right-0123456789abcdef"

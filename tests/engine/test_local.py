@@ -373,7 +373,7 @@ def test_a_rejected_key_stops_with_its_own_code(folder: Path) -> None:
 
     async def serve() -> tuple[Any, str]:
         from batchllm.simulate import SimulatedProvider
-        from batchllm.spec.models import Simulation
+        from batchllm.spec.lanes import Simulation
 
         provider = SimulatedProvider(Simulation(), api_key="right")
         return provider, await provider.start()

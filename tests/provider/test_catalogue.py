@@ -18,7 +18,8 @@ from batchllm.provider.catalogue import (
     parse_catalogue,
 )
 from batchllm.provider.dialect import Asked, translate
-from batchllm.spec.models import LaneSpec, Params
+from batchllm.spec.lanes import LaneSpec
+from batchllm.spec.models import Params
 
 CATALOGUE = load_catalogue()
 NAMED = [entry for entry in CATALOGUE if entry.name != "simulator"]

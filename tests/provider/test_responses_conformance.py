@@ -24,8 +24,9 @@ from batchllm.simulate.answers import Model
 from batchllm.simulate.replies import Stamp
 from batchllm.simulate.responses_calls import parse_responses
 from batchllm.simulate.responses_replies import response_body, response_events
+from batchllm.spec.lanes import Simulation
 from batchllm.spec.loading import load_mapping
-from batchllm.spec.models import Params, Simulation
+from batchllm.spec.models import Params
 from batchllm.wiring.lanes import Encoder, LanePlan, LanePlanner
 
 CATALOGUE = load_catalogue()

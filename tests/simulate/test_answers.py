@@ -19,7 +19,7 @@ from batchllm.simulate.answers import (
 )
 from batchllm.simulate.calls import Call, Kind, Offer, count_tokens
 from batchllm.simulate.fields import CallError
-from batchllm.spec.models import AnswerRule, Simulation
+from batchllm.spec.lanes import AnswerRule, Simulation
 
 
 def model(*rules: tuple[str, str | Mapping[str, object]], seed: int = 0) -> Model:

@@ -15,7 +15,8 @@ from batchllm.simulate.ledger import Ledger
 from batchllm.simulate.profiles import PROFILES
 from batchllm.simulate.responder import Reply, Responder
 from batchllm.simulate.wire import HttpRequest
-from batchllm.spec.models import ChatTask, ProfileName, Simulation
+from batchllm.spec.lanes import ProfileName, Simulation
+from batchllm.spec.models import ChatTask
 from batchllm.task import build_task
 from batchllm.task.usage import read_usage
 from batchllm.testing import SteppedClock, text_request

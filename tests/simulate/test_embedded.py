@@ -7,7 +7,7 @@ import pytest
 
 from batchllm.errors import InvariantError, JobError
 from batchllm.simulate import EmbeddedProviders
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 
 def ask(base_url: str, text: str = "hi", timeout_s: float = 10) -> str:

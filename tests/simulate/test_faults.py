@@ -4,7 +4,7 @@ from hashlib import blake2b
 import pytest
 
 from batchllm.simulate.faults import Attempts, Fates, FaultKind, latency_faults
-from batchllm.spec.models import Faults, Latency, Simulation
+from batchllm.spec.lanes import Faults, Latency, Simulation
 
 DIGESTS = [blake2b(str(number).encode(), digest_size=16).digest() for number in range(4000)]
 RATES = {

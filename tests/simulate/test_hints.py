@@ -6,8 +6,8 @@ import pytest
 from batchllm.provider.hints import limits as read_limits
 from batchllm.simulate.hints import ABSURD, Hints
 from batchllm.simulate.limits import Gate, Refusal, Scope
-from batchllm.spec.models import SimulatedLimits as Limits
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import SimulatedLimits as Limits
+from batchllm.spec.lanes import Simulation
 
 WAIT = Refusal(Scope.TOKENS, 1000, 900, 200, 1.2001)
 SLOT = Refusal(Scope.CONCURRENCY, 8, 8, 1, None)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchllm.simulate.limits import TOLERANCE_S, Gate, Scope, go_duration
-from batchllm.spec.models import SimulatedLimits as Limits
+from batchllm.spec.lanes import SimulatedLimits as Limits
 
 STEPS_S = st.lists(st.one_of(st.just(0.0), st.floats(0, 0.2), st.floats(0, 90)), min_size=1, max_size=120)
 

@@ -9,7 +9,7 @@ import pytest
 from batchllm.simulate.ledger import Ledger
 from batchllm.simulate.responder import Delivery, Reply, Responder
 from batchllm.simulate.wire import HttpRequest, WireError
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 from batchllm.testing import SteppedClock
 
 CHAT = "/v1/chat/completions"

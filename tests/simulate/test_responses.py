@@ -13,7 +13,7 @@ from batchllm.simulate.calls import Kind, parse_call
 from batchllm.simulate.fields import CallError
 from batchllm.simulate.responses_calls import parse_responses
 from batchllm.simulate.responses_replies import SOURCES
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"]}
 FORM = {"type": "json_schema", "name": "label", "schema": SCHEMA, "strict": True}

@@ -1,7 +1,7 @@
 import pytest
 
 from batchllm.simulate.schedule import Timetable, phases, schedule_faults
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 
 def simulation(*changes: dict[str, object], **fields: object) -> Simulation:

@@ -14,7 +14,7 @@ import pytest
 from batchllm.errors import InvariantError, JobError, NoProviderError, OutputError
 from batchllm.simulate import SimulatedProvider
 from batchllm.simulate.server import BODY_CAP_BYTES
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 from batchllm.testing import SteppedClock
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "How are you?"}]}

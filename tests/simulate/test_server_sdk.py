@@ -8,7 +8,7 @@ import pytest
 
 from batchllm.simulate import SimulatedProvider
 from batchllm.simulate.answers import CATEGORIES
-from batchllm.spec.models import Simulation
+from batchllm.spec.lanes import Simulation
 
 SCHEMA = {
     "type": "object",

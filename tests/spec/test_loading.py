@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import BatchllmError, ExitCode, Fault, InputMissingError, JobError
+from batchllm.spec.lanes import LaneSpec, Limits
 from batchllm.spec.loading import LoadedJob, absolute_path, load_job, load_mapping
-from batchllm.spec.models import Job, LaneSpec, Limits, Params
+from batchllm.spec.models import Job, Params
 
 JOB = """\
 name: label

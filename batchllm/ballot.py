@@ -11,7 +11,7 @@ Counted in whole units of weight, here and there: sums of floats depend on their
 import math
 from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 Rule = Literal["majority", "plurality", "unanimous", "at_least", "weighted", "median", "trimmed_mean"]
 Ties = Literal["fail", "first", "keep", "escalate"]
@@ -103,15 +103,6 @@ class Roll:
         self.ranks = terms.ranks(terms.voters)
         self.by_rank = sorted(range(terms.voters), key=self.ranks.__getitem__)
         self.first_wave = Ballot(self).least_to_ask()
-
-
-class Votes(Protocol):
-    """What has been heard of one row; `Ballot` or `SetBallot`, by the kind of the votes."""
-
-    def note(self, voter: int, value: object) -> None: ...
-    @property
-    def is_settled(self) -> bool: ...
-    def least_to_ask(self) -> int: ...
 
 
 class Ballot:

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "startup": ("benchmarks.startup", "CPU of --help, and time to the first request"),
     "saturation": ("benchmarks.saturation", "limits as the provider sees them"),
     "backfill": ("benchmarks.backfill", "a changed input over a large record"),
+    "consensus": ("benchmarks.consensus", "a million rows of five votes, decided"),
     "memory": ("benchmarks.memory", "peak memory of long runs"),
     "durability": ("benchmarks.durability.__main__", "kills, failing disks, and how soon an answer is safe"),
     _PEERS: ("benchmarks.peers.__main__", "other runners, same server, same run"),

@@ -75,6 +75,16 @@ class Decisions:
         """Rows that another voter may settle."""
         return (self.status == Status.TIED) | (self.status == Status.UNDECIDED)
 
+    def taken(self, lines: Ints) -> "Decisions":
+        """The lines at these places: what was decided for a pattern, for each row that has it."""
+        lengths = np.diff(self.offsets)[lines]
+        offsets = _offsets(lengths)
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        leading = self.leading[np.repeat(self.offsets[:-1][lines], lengths) + within]
+        names = [name for name in Decisions.__slots__ if name not in ("offsets", "leading")]
+        columns = {name: getattr(self, name)[lines] for name in names}
+        return Decisions(offsets=offsets, leading=leading, **columns)
+
 
 def decide(votes: Votes, terms: Terms, weights: Sequence[float] | Estimate | None = None) -> Decisions:
     """What the votes of each row decide on these terms.
@@ -97,9 +107,9 @@ def decide(votes: Votes, terms: Terms, weights: Sequence[float] | Estimate | Non
         if isinstance(votes, NumberVotes):
             raise ValueError("an estimate by Dawid-Skene is of labels, and the votes are numbers")
         found = patterns(votes.codes)
-        return _taken(_most_probable(found.rows, terms, units, known), found.of_row)
+        return _most_probable(found.rows, terms, units, known).taken(found.of_row)
     found = patterns(alike(matrix, votes.cast))
-    return _valued(_taken(_counted(found.rows, terms, units), found.of_row), matrix)
+    return _valued(_counted(found.rows, terms, units).taken(found.of_row), matrix)
 
 
 def break_ties(decisions: Decisions, column: Codes | Numbers, by: By = By.ESCALATED) -> Decisions:
@@ -311,17 +321,6 @@ def _joined(parts: Sequence[Decisions]) -> Decisions:
     names = [name for name in Decisions.__slots__ if name != "offsets"]
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Decisions(offsets=_offsets(lengths), **columns)
-
-
-def _taken(decisions: Decisions, of_row: Ints) -> Decisions:
-    """What was decided for patterns, for the rows that have them."""
-    lengths = np.diff(decisions.offsets)[of_row]
-    offsets = _offsets(lengths)
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    leading = decisions.leading[np.repeat(decisions.offsets[:-1][of_row], lengths) + within]
-    names = [name for name in Decisions.__slots__ if name not in ("offsets", "leading")]
-    columns = {name: getattr(decisions, name)[of_row] for name in names}
-    return Decisions(offsets=offsets, leading=leading, **columns)
 
 
 def _valued(decisions: Decisions, matrix: Codes | Numbers) -> Decisions:

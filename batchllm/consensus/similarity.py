@@ -1,0 +1,126 @@
+"""Votes that mean the same are one vote: those of a row whose vectors are close.
+
+Grouped by complete linkage: every two votes of a group have at least the threshold's cosine, so that a chain of small
+steps never joins what is far apart. The closest groups are joined first. What a group is counted as is its leader, the
+member closest to the centre of all of them (a text that was given twice counts twice). Cosines are compared in
+millionths, and equal ones in an order that comes from the votes: who gave which vote makes no difference.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from batchllm.consensus.patterns import Bools, Ints
+from batchllm.consensus.tallies import Floats
+from batchllm.consensus.votes import MISSING, Codes, LabelVotes
+
+#: Numbers of vectors held at a time.
+_NUMBERS = 1 << 22
+_DECIMALS = 6
+Vectors = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+def merged(votes: LabelVotes, vectors: Vectors, threshold: float) -> LabelVotes:
+    """The same votes, each as the leader of its group. `vectors`: values × dimensions, one for each of the values.
+
+    Of members equally close to the centre that one leads that comes first in `values`. Raises ValueError for vectors
+    that are not as many as the values, or not finite.
+    """
+    if len(vectors) != len(votes.values):
+        raise ValueError(f"{len(votes.values)} values need as many vectors, and there are {len(vectors)}")
+    unfit = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(unfit):
+        raise ValueError(f"the vector of {votes.values[unfit[0]]!r} is not finite")
+    codes = votes.codes.copy()
+    differ = np.flatnonzero((codes.max(axis=1, initial=MISSING)[:, None] != codes).any(axis=1))
+    for piece in _pieces(len(differ), codes.shape[1] * vectors.shape[1]):
+        rows = differ[piece]
+        ranked = np.sort(codes[rows], axis=1)
+        order = np.argsort(codes[rows], axis=1, kind="stable")
+        directions = _directions(vectors[ranked])
+        cosines = np.where(ranked[:, :, None] == ranked[:, None, :], 1.0, _cosines(directions))
+        leader = np.take_along_axis(ranked, _leaders(cosines, ranked != MISSING, threshold), axis=1)
+        ranked = np.where(ranked == MISSING, ranked, leader)
+        part = np.empty_like(ranked)
+        np.put_along_axis(part, order, ranked, axis=1)
+        codes[rows] = part
+    return LabelVotes(votes.voters, votes.values, codes)
+
+
+def grouped(voters: tuple[str, ...], vectors: Vectors, threshold: float) -> LabelVotes:
+    """Votes that are vectors themselves: rows × voters × dimensions; one with a number that is not finite is no vote.
+
+    A vote's value is the name of the voter whose vector leads its group.
+    """
+    rows, count, dimensions = vectors.shape
+    codes = np.full((rows, count), MISSING, np.int32)
+    # A direction that no vector is likely to be orthogonal to: it puts the votes of a row in an order of their own.
+    probe = np.cos(np.arange(1, dimensions + 1, dtype=np.float64) ** 2)
+    for piece in _pieces(rows, count * dimensions):
+        cast = np.isfinite(vectors[piece]).all(axis=2)
+        directions = _directions(np.where(cast[:, :, None], vectors[piece], 0))
+        order = np.argsort(np.round(directions @ probe, _DECIMALS), axis=1, kind="stable")
+        directions = np.take_along_axis(directions, order[:, :, None], axis=1)
+        present = np.take_along_axis(cast, order, axis=1)
+        leader = _leaders(_cosines(directions), present, threshold)
+        leader = np.where(present, np.take_along_axis(order, leader, axis=1), MISSING)
+        np.put_along_axis(codes[piece], order, leader.astype(np.int32), axis=1)
+    return LabelVotes(voters, voters, codes)
+
+
+def _pieces(rows: int, width: int) -> list[slice]:
+    step = max(1, _NUMBERS // max(1, width))
+    return [slice(first, min(rows, first + step)) for first in range(0, rows, step)]
+
+
+def _directions(vectors: Vectors) -> Floats:
+    """Of length 1; a vector of zeros has no direction and stays as it is."""
+    wide = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=2, keepdims=True)
+    return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+
+
+def _cosines(directions: Floats) -> Floats:
+    """Rows × members × members."""
+    return np.round(directions @ directions.transpose(0, 2, 1), _DECIMALS)
+
+
+def _leaders(cosines: Floats, present: Bools, threshold: float) -> Ints:
+    """Rows × members: the place of each one's leader; `present` tells which there are."""
+    group = _groups(cosines, present, threshold)
+    in_group = (group[:, :, None] == group[:, None, :]) & present[:, :, None] & present[:, None, :]
+    nearness = np.round(np.where(in_group, cosines, 0).sum(axis=2), _DECIMALS)
+    # Of each member, the nearest to the centre of its group: the first of several.
+    return np.argmax(np.where(in_group, nearness[:, None, :], -np.inf), axis=2)
+
+
+def _groups(cosines: Floats, present: Bools, threshold: float) -> Ints:
+    """Rows × members: the place of the first member of each one's group."""
+    rows, members = present.shape
+    group = np.tile(np.arange(members), (rows, 1))
+    apart = ~present[:, :, None] | ~present[:, None, :] | ~np.tri(members, k=-1, dtype=np.bool_).T
+    link = np.where(apart, -np.inf, cosines)  # of two groups at the places of their first members, the farther second
+    least = np.round(threshold, _DECIMALS)
+    active = np.arange(rows)
+    while True:
+        flat = link[active].reshape(len(active), -1)
+        pair = np.argmax(flat, axis=1)
+        is_close = flat[np.arange(len(active)), pair] >= least
+        active, pair = active[is_close], pair[is_close]
+        if not len(active):
+            return group
+        first, second = np.divmod(pair, members)
+        part = group[active]
+        group[active] = np.where(part == second[:, None], first[:, None], part)
+        _join(link, active, first, second)
+
+
+def _join(link: Floats, rows: Ints, first: Ints, second: Ints) -> None:
+    """The second group of each row into the first; a link is at the lower place × the higher one."""
+    members = link.shape[1]
+    others = np.arange(members)
+    one = link[rows[:, None], np.minimum(first[:, None], others), np.maximum(first[:, None], others)]
+    two = link[rows[:, None], np.minimum(second[:, None], others), np.maximum(second[:, None], others)]
+    farther = np.minimum(one, two)
+    link[rows[:, None], np.minimum(first[:, None], others), np.maximum(first[:, None], others)] = farther
+    link[rows, second, :] = -np.inf
+    link[rows, :, second] = -np.inf

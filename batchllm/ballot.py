@@ -9,7 +9,8 @@ Counted in whole units of weight, here and there: sums of floats depend on their
 """
 
 import math
-from collections.abc import Hashable, Sequence, Set
+from collections.abc import Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -162,11 +163,15 @@ class Ballot:
     def _has_settled(self, lead: int, *, stays_ahead: bool) -> bool:
         """`lead` is the weight of what leads; `stays_ahead`: it does so alone, come what may."""
         terms, left = self._roll.terms, self._left
-        is_told = stays_ahead or terms.ties == "fail"  # what is told of a row that is undecided, come what may
+        is_told = (
+            stays_ahead or terms.ties == "fail"
+        )  # what is told of a row that is undecided, come what may
         match terms.rule:
             case "plurality" | "weighted":
                 return stays_ahead
-            case "majority":  # another vote may part a tie, so that one alone must lead even if none has a majority
+            case (
+                "majority"
+            ):  # another vote may part a tie, so that one alone must lead even if none has a majority
                 return 2 * lead > self._weight + left or (2 * lead + left <= self._weight and stays_ahead)
             case "at_least":
                 bar = terms.at_least or 0
@@ -179,9 +184,7 @@ class Ballot:
     def _wins_ties(self, lead: int, second: int) -> bool:
         """A rival draws level if all to come vote for it: has what leads now a voter that ranks before all theirs?"""
         best = next(self._best_rank[value] for value, weight in self._tally.items() if weight == lead)
-        to_come = next(
-            rank for rank, voter in enumerate(self._roll.by_rank) if not self._heard >> voter & 1
-        )
+        to_come = next(rank for rank, voter in enumerate(self._roll.by_rank) if not self._heard >> voter & 1)
         return best < to_come and all(
             best < self._best_rank[value] for value, weight in self._tally.items() if weight == second
         )
@@ -221,16 +224,18 @@ _NEW = (object(), object())
 
 
 class SetBallot:
-    """One row's votes, each a set of labels. The rule decides each label, in or out; the row is settled when all are."""
+    """One row's votes, each a set of labels: the rule decides each label, in or out, and all have to be settled."""
 
     __slots__ = ("_labels", "_roll", "_votes")
 
     def __init__(self, roll: Roll) -> None:
         self._roll = roll
-        self._votes: list[tuple[int, Set[str] | None]] = []
-        self._labels: dict[str | None, None] = {None: None}  # None stands for each label that nobody has named
+        self._votes: list[tuple[int, AbstractSet[str] | None]] = []
+        self._labels: dict[str | None, None] = {
+            None: None
+        }  # None stands for each label that nobody has named
 
-    def note(self, voter: int, value: Set[str] | None) -> None:
+    def note(self, voter: int, value: AbstractSet[str] | None) -> None:
         self._votes.append((voter, value))
         self._labels.update(dict.fromkeys(value or ()))
 

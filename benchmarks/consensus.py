@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -174,7 +175,7 @@ def write_job(folder: Path, rows: int, voters: int) -> None:
     (folder / "job.yaml").write_text(json.dumps(job), "utf-8")
 
 
-def recomputed(rows: int, voters: int) -> dict[str, object]:
+def recomputed(rows: int, voters: int) -> dict[str, Any]:
     """The job over files of votes, once, and then what it takes to decide again from its output."""
     with tempfile.TemporaryDirectory(prefix="consensus-") as name:
         folder = Path(name)
@@ -185,9 +186,19 @@ def recomputed(rows: int, voters: int) -> dict[str, object]:
     return {"wall_s": used.wall_s, "before_mb": None, "peak_mb": used.peak_mb}
 
 
-def in_a_child(step: str, rows: int, voters: int) -> dict[str, object]:
+def in_a_child(step: str, rows: int, voters: int) -> dict[str, Any]:
     said = subprocess.run(
-        [sys.executable, "-m", "benchmarks.consensus", "--child", step, "--rows", str(rows), "--voters", str(voters)],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.consensus",
+            "--child",
+            step,
+            "--rows",
+            str(rows),
+            "--voters",
+            str(voters),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -195,16 +206,13 @@ def in_a_child(step: str, rows: int, voters: int) -> dict[str, object]:
     if said.returncode:
         last = (said.stderr.strip() or "it said nothing").splitlines()[-1]
         raise harness.CommandError(f"{step} ended with {said.returncode}: {last}")
-    found: dict[str, object] = json.loads(said.stdout)
+    found: dict[str, Any] = json.loads(said.stdout)
     return found
 
 
-def line(step: str, rows: int, used: dict[str, object]) -> dict[str, object]:
+def line(step: str, rows: int, used: dict[str, Any]) -> dict[str, Any]:
     """The bounds are for all that is done; a step alone has to leave room for the others."""
-    wall_s, peak_mb = used["wall_s"], used["peak_mb"]
-    assert isinstance(wall_s, float)
-    assert isinstance(peak_mb, float)
-    is_good = wall_s <= MOST_S and peak_mb <= MOST_MB
+    is_good = used["wall_s"] <= MOST_S and used["peak_mb"] <= MOST_MB
     return {"step": step, "rows": rows, **used, "verdict": "yes" if is_good else "NO"}
 
 
@@ -221,7 +229,7 @@ def main(argv: Sequence[str]) -> None:
     if parsed.child:
         print(json.dumps(measured_here(parsed.child, rows, parsed.voters)))
         return
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     for step in parsed.step or [*STEPS, WHOLE]:
         of_rows = int(rows * STEPS[step][2]) if step in STEPS else rows
         used = (in_a_child if step in STEPS else _whole)(step, of_rows, parsed.voters)
@@ -230,11 +238,11 @@ def main(argv: Sequence[str]) -> None:
     harness.publish(_report(parsed.voters, found), chosen)
 
 
-def _whole(_: str, rows: int, voters: int) -> dict[str, object]:
+def _whole(_: str, rows: int, voters: int) -> dict[str, Any]:
     return recomputed(rows, voters)
 
 
-def _report(voters: int, found: Sequence[dict[str, object]]) -> Report:
+def _report(voters: int, found: Sequence[dict[str, Any]]) -> Report:
     notes = (
         f"{voters} votes a row. Bounds: {MOST_S:.0f} s and {MOST_MB:.0f} MB, of the last line above all.",
         "Memory is the largest resident set: when the votes are there, and in the end.",

@@ -1,4 +1,4 @@
-"""What votes decide, in plain Python and fractions: one row at a time, by the words of the rules and not by their code."""
+"""What votes decide, in plain Python and fractions: a row at a time, by the words of the rules, not by their code."""
 
 import math
 from collections import Counter
@@ -42,9 +42,7 @@ def leaders(votes: Sequence[str | None], terms: Terms, weights: Sequence[Fractio
     return frozenset(value for value, weight in found.items() if weight == most and weight > 0)
 
 
-def _status(
-    cast: Sequence[str], found: Mapping[str, Fraction], leading: frozenset[str], terms: Terms
-) -> str:
+def _status(cast: Sequence[str], found: Mapping[str, Fraction], leading: frozenset[str], terms: Terms) -> str:
     most = max(found.values())
     if terms.rule == "unanimous":
         return "decided" if len(set(cast)) == 1 else "undecided"
@@ -71,7 +69,7 @@ def shares(
 
 
 def kinds_of_rows(voters: int) -> Iterator[tuple[str | None, ...]]:
-    """Every way in which so many may vote or fail, up to the names of the values: the first is a, the next new one b."""
+    """Every way in which so many may vote or fail, up to the names of the values: the first is a, the next is b."""
     if voters == 0:
         yield ()
         return

@@ -26,11 +26,11 @@ from batchllm.consensus.tallies import Floats, Tallies
 from batchllm.consensus.votes import MISSING, Codes, LabelVotes
 from batchllm.consensus.weighting import log_odds
 
-#: With more values than these, or more work in a round than this, the model is one_coin.
+#: With more values than these, or more work in an iteration than this, the model is one_coin.
 MOST_VALUES = 50
 MOST_WORK = 10_000_000
-MOST_ROUNDS = 200
-#: It has converged when no estimated probability moves by more than this in a round.
+MOST_ITERATIONS = 200
+#: It has converged when no estimated probability moves by more than this in an iteration.
 STILL = 1e-6
 #: Votes added to each cell of an error table, and rows to each value: no probability is 0 for want of votes.
 SMOOTHING = 0.01
@@ -53,7 +53,7 @@ class Estimate:
     error_rates: Floats | None
     accuracy: Floats
     weights: tuple[float, ...]
-    rounds: int
+    iterations: int
     converged: bool
     why: str = ""
 
@@ -92,8 +92,13 @@ def estimate(votes: LabelVotes, lanes: Sequence[int] | None = None, smoothing: f
     """The estimate for these votes. `lanes`: the lane of each voter, where several are samples of one.
 
     Memory is bounded by the patterns: a million rows of five votes over three labels have a thousand. At most
-    `MOST_ROUNDS` are made; `converged` tells whether that was enough.
+    `MOST_ITERATIONS` are made; `converged` tells whether that was enough. Raises ValueError for a code that is no place
+    in the values, and for lanes that are not as many as the voters.
     """
+    if lanes is not None and len(lanes) != len(votes.voters):
+        raise ValueError(f"{len(votes.voters)} voters, and the lanes of {len(lanes)}")
+    if votes.codes.max(initial=MISSING) >= len(votes.values):
+        raise ValueError(f"a vote has the code {votes.codes.max()}, and there are {len(votes.values)} values")
     lane_of = np.arange(len(votes.voters)) if lanes is None else np.unique(lanes, return_inverse=True)[1]
     heard = len(np.unique(lane_of[votes.cast.any(axis=0)]))
     if heard < 2 or len(votes.values) < 2:
@@ -131,17 +136,17 @@ def _confusion(votes: LabelVotes, found: Patterns, lane_of: Ints, smoothing: flo
     found = _with_votes(found)
     explained = _vote_shares(found.rows, values)
     prior, rates = _errors(found, explained, lane_of, smoothing)
-    rounds, converged = 0, False
-    while not converged and rounds < MOST_ROUNDS:
+    iterations, converged = 0, False
+    while not converged and iterations < MOST_ITERATIONS:
         explained = _explained(found.rows, prior, rates[lane_of])
         new_prior, new_rates = _errors(found, explained, lane_of, smoothing)
         moved = max(np.abs(new_prior - prior).max(), np.abs(new_rates - rates).max())
         prior, rates = new_prior, new_rates
-        rounds, converged = rounds + 1, bool(moved <= STILL)
+        iterations, converged = iterations + 1, bool(moved <= STILL)
     by_voter = rates[lane_of]
     accuracy = np.einsum("k,vkk->v", prior, by_voter)
     weights = tuple(float(weight) for weight in log_odds(accuracy, values))
-    return Estimate(votes.values, "confusion", prior, by_voter, accuracy, weights, rounds, converged, why)
+    return Estimate(votes.values, "confusion", prior, by_voter, accuracy, weights, iterations, converged, why)
 
 
 def _with_votes(found: Patterns) -> Patterns:
@@ -155,7 +160,8 @@ def _vote_shares(codes: Codes, values: int) -> Floats:
     for column in codes.T:
         voted = np.flatnonzero(column != MISSING)
         shares[voted, column[voted]] += 1
-    return shares / shares.sum(axis=1, keepdims=True)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _errors(found: Patterns, explained: Floats, lane_of: Ints, smoothing: float) -> tuple[Floats, Floats]:
@@ -194,14 +200,14 @@ def _one_coin(votes: LabelVotes, lane_of: Ints, smoothing: float, why: str) -> E
     """Who agrees with whom is all that it needs: the patterns are those of agreement, few even for free text."""
     values = len(votes.values)
     found = _with_votes(patterns(alike(votes.codes, votes.cast)))
-    accuracy, rounds, converged = _agreeing(found, lane_of, smoothing, None, values), 0, False
-    while not converged and rounds < MOST_ROUNDS:
+    accuracy, iterations, converged = _agreeing(found, lane_of, smoothing, None, values), 0, False
+    while not converged and iterations < MOST_ITERATIONS:
         new = _agreeing(found, lane_of, smoothing, accuracy, values)
         moved = np.abs(new - accuracy).max()
-        accuracy, rounds, converged = new, rounds + 1, bool(moved <= STILL)
+        accuracy, iterations, converged = new, iterations + 1, bool(moved <= STILL)
     prior = np.full(values, 1 / values)
     weights = tuple(float(weight) for weight in log_odds(accuracy, values))
-    return Estimate(votes.values, "one_coin", prior, None, accuracy, weights, rounds, converged, why)
+    return Estimate(votes.values, "one_coin", prior, None, accuracy, weights, iterations, converged, why)
 
 
 def _agreeing(
@@ -219,8 +225,8 @@ def _agreeing(
             voted = np.flatnonzero(place != MISSING)
             right[voter] += float(counts[voted] @ table[voted, place[voted]])
             seen[voter] += float(counts[voted].sum())
-    right, seen = np.bincount(lane_of, right), np.bincount(lane_of, seen)
-    new: Floats = (right + smoothing) / (seen + 2 * smoothing)
+    by_lane = np.bincount(lane_of, right) + smoothing / values  # who has never voted is at chance
+    new: Floats = by_lane / (np.bincount(lane_of, seen) + smoothing)
     return np.clip(new, 1e-9, 1 - 1e-9)[lane_of]
 
 

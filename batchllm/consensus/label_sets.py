@@ -40,7 +40,7 @@ class SetDecisions:
 
 
 def decide_sets(votes: SetVotes, terms: Terms, weights: Sequence[float] | None = None) -> SetDecisions:
-    """What the votes decide, label by label; weights as for `decide`. Memory is that of the labels named in the votes."""
+    """What the votes decide, label by label; weights as for `decide`. Memory goes by the labels that are named."""
     found = patterns(votes.codes)
     pattern_of, label_of, members = _memberships(votes.sets, found.rows)
     each = decide(LabelVotes(votes.voters, ("out", "in"), members), terms, weights)
@@ -60,9 +60,10 @@ def decide_sets(votes: SetVotes, terms: Terms, weights: Sequence[float] | None =
 
 
 def break_set_ties(decided: SetDecisions, column: Codes, by: By = By.ESCALATED) -> SetDecisions:
-    """Let one more voter choose in the rows that are open: `column` has its sets, as codes into `decided.sets`; -1: none.
+    """Let one more voter choose in the rows that are open: `column` has its sets, as codes into `decided.sets`.
 
-    Each tied label goes with its vote. A row with an undecided label is decided by a set that leads, and by no other.
+    -1 is no vote. Each tied label goes with its vote; a row with an undecided label is decided by a set that leads, and
+    by no other.
     """
     sets = {labels: place for place, labels in enumerate(decided.sets)}
     old = decided.decisions
@@ -107,7 +108,7 @@ def _memberships(sets: Sequence[LabelSet], rows: Codes) -> tuple[Ints, Ints, Cod
 def _leading_labels(each: Decisions) -> tuple[Bools, Bools]:
     """Of each line, whether the label is in for certain, and whether it may be: decided so, or leading so."""
     row_of = np.repeat(np.arange(len(each.status)), np.diff(each.offsets))
-    leads_in, leads_out = np.zeros((2, len(each.status)), np.bool_)
+    leads_in, leads_out = (np.zeros(len(each.status), np.bool_) for _ in range(2))
     leads_in[row_of[each.leading == _IN]] = True
     leads_out[row_of[each.leading == _OUT]] = True
     is_decided = each.status == Status.DECIDED
@@ -120,9 +121,9 @@ def _by_pattern(each: Decisions, pattern_of: Ints, count: int) -> Decisions:
     first = np.searchsorted(pattern_of, np.arange(count))
     statuses = [Status.TOO_FEW, Status.UNDECIDED, Status.TIED]
     any_of = {status: np.zeros(count, np.bool_) for status in statuses}
-    for status, found in any_of.items():
-        found[pattern_of[each.status == status]] = True
-    status = np.select([any_of[status] for status in statuses], statuses, Status.DECIDED).astype(np.int8)
+    for one, found in any_of.items():
+        found[pattern_of[each.status == one]] = True
+    status = np.select(list(any_of.values()), statuses, Status.DECIDED).astype(np.int8)
     by = np.maximum.reduceat(each.by, first) if count else each.by
     return replace(
         each,
@@ -136,9 +137,7 @@ def _by_pattern(each: Decisions, pattern_of: Ints, count: int) -> Decisions:
     )
 
 
-def _named(
-    sets: dict[LabelSet, int], is_in: Bools, pattern_of: Ints, label_of: Ints, count: int
-) -> Codes:
+def _named(sets: dict[LabelSet, int], is_in: Bools, pattern_of: Ints, label_of: Ints, count: int) -> Codes:
     """Of each pattern the place of its set of labels that are in; `sets` grows by those it lacks."""
     kept = is_in & (label_of != _UNNAMED)
     labels = label_of[kept].tolist()

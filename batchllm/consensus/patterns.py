@@ -1,7 +1,7 @@
-"""Rows that are alike are counted once: five votes a row have a few hundred patterns, whatever the number of rows.
+"""Rows that are alike are counted once: five votes a row have a few hundred patterns, however many rows there are.
 
-What the rules decide hangs on who agrees with whom, and not on the value that they agree on. So a vote is written as the
-place of the first voter with the same one, and what is decided for a pattern is taken over by all rows that have it.
+What the rules decide hangs on who agrees with whom, and not on the value that they agree on. So a vote is written as
+the place of the first voter with the same one, and what is decided for a pattern holds for all rows that have it.
 """
 
 from collections.abc import Iterator
@@ -85,7 +85,7 @@ def patterns(codes: Codes) -> Patterns:
 
 
 def _closed_up(key: Ints, span: int) -> tuple[Ints, int]:
-    """The keys, all below `span`, numbered from 0 without gaps, in their order; and how many different ones there are."""
+    """The keys, all below `span`, numbered from 0 without gaps in their order; and how many numbers there are."""
     if span > max(CELLS, 4 * len(key)):
         found, number = np.unique(key, return_inverse=True)
         return number.astype(np.int64, copy=False), len(found)

@@ -31,7 +31,7 @@ Small = npt.NDArray[np.int8]
 
 
 class Status(IntEnum):
-    """In lower case they are what the table says. PENDING, whose votes may still come, is nothing that is decided here."""
+    """In lower case they are what the table says. PENDING, for votes that may still come, is not decided here."""
 
     DECIDED = 0
     TIED = 1
@@ -64,8 +64,12 @@ class Decisions:
     offsets: Ints  # rows + 1
     leading: Codes | Numbers
     cast: npt.NDArray[np.int32]  # votes, whatever their weight
-    share: Floats  # of the weight cast, for the winner or (all the same) for each that leads; NaN without votes
-    margin: Floats  # share minus that of the next value; 0 with a tie, the share itself where there is no other
+    share: (
+        Floats  # of the weight cast, for the winner or (all the same) for each that leads; NaN without votes
+    )
+    margin: (
+        Floats  # share minus that of the next value; 0 with a tie, the share itself where there is no other
+    )
     entropy: Floats  # bits, of the shares; NaN without votes
     by: Small  # of By
     confidence: Floats  # probability of the winner by Dawid-Skene; NaN without
@@ -73,7 +77,8 @@ class Decisions:
     @property
     def is_open(self) -> Bools:
         """Rows that another voter may settle."""
-        return (self.status == Status.TIED) | (self.status == Status.UNDECIDED)
+        is_open: Bools = (self.status == Status.TIED) | (self.status == Status.UNDECIDED)
+        return is_open
 
     def taken(self, lines: Ints) -> "Decisions":
         """The lines at these places: what was decided for a pattern, for each row that has it."""
@@ -106,6 +111,8 @@ def decide(votes: Votes, terms: Terms, weights: Sequence[float] | Estimate | Non
     if known is not None and known.model != "none" and terms.rule in WEIGHED:
         if isinstance(votes, NumberVotes):
             raise ValueError("an estimate by Dawid-Skene is of labels, and the votes are numbers")
+        if votes.values != known.values:
+            raise ValueError("the estimate by Dawid-Skene is of other values than the votes are")
         found = patterns(votes.codes)
         return _most_probable(found.rows, terms, units, known).taken(found.of_row)
     found = patterns(alike(matrix, votes.cast))
@@ -113,9 +120,10 @@ def decide(votes: Votes, terms: Terms, weights: Sequence[float] | Estimate | Non
 
 
 def break_ties(decisions: Decisions, column: Codes | Numbers, by: By = By.ESCALATED) -> Decisions:
-    """Let one more voter choose in the rows that are open: `column` has its votes (codes or numbers; -1 or NaN is none).
+    """Let one more voter choose in the rows that are open: `column` has its votes.
 
-    A vote for a value that leads decides the row; any other leaves it open.
+    They are codes or numbers; -1 or NaN is none. A vote for a value that leads decides the row; any other leaves it
+    open.
     """
     row_of = np.repeat(np.arange(len(column)), np.diff(decisions.offsets))
     chosen = np.zeros(len(column), np.bool_)
@@ -124,7 +132,10 @@ def break_ties(decisions: Decisions, column: Codes | Numbers, by: By = By.ESCALA
 
 
 def overrule(decisions: Decisions, column: Codes | Numbers, by: By = By.JUDGE) -> Decisions:
-    """What `column` votes for decides each row in which it has a vote, whether or not that value leads."""
+    """What `column` votes for decides each row in which it has a vote, whether or not that value leads.
+
+    Share, margin and entropy stay what the votes said.
+    """
     return _settled(decisions, column, _is_value(column), by)
 
 
@@ -201,7 +212,7 @@ def _status(tallies: Tallies, terms: Terms) -> Small:
 
 
 def _first(same: Codes, is_leading: Bools, terms: Terms) -> Codes:
-    """Of each row the leading value, as a place, that the first voter in priority has voted for; -1 where none leads."""
+    """Of each row the leading value, as a place, that the first voter in priority voted for; -1 where none leads."""
     rows, voters = same.shape
     first = np.full(rows, MISSING, np.int32)
     ranks = terms.ranks(voters)
@@ -334,5 +345,5 @@ def _valued(decisions: Decisions, matrix: Codes | Numbers) -> Decisions:
     several = np.flatnonzero(lengths[row_of] > 1)
     order = several[np.lexsort((leading[several], row_of[several]))]
     leading[several] = leading[order]
-    winner = np.where(place == MISSING, none, voted).astype(matrix.dtype)
-    return replace(decisions, winner=winner, leading=leading)
+    voted[place == MISSING] = none
+    return replace(decisions, winner=voted, leading=leading)

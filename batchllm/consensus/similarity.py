@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from batchllm.consensus.patterns import Bools, Ints
 from batchllm.consensus.tallies import Floats
-from batchllm.consensus.votes import MISSING, Codes, LabelVotes
+from batchllm.consensus.votes import MISSING, LabelVotes
 
 #: Numbers of vectors held at a time.
 _NUMBERS = 1 << 22
@@ -37,7 +37,8 @@ def merged(votes: LabelVotes, vectors: Vectors, threshold: float) -> LabelVotes:
         ranked = np.sort(codes[rows], axis=1)
         order = np.argsort(codes[rows], axis=1, kind="stable")
         directions = _directions(vectors[ranked])
-        cosines = np.where(ranked[:, :, None] == ranked[:, None, :], 1.0, _cosines(directions))
+        is_same = np.equal(ranked[:, :, None], ranked[:, None, :])
+        cosines = np.where(is_same, 1.0, _cosines(directions))
         leader = np.take_along_axis(ranked, _leaders(cosines, ranked != MISSING, threshold), axis=1)
         ranked = np.where(ranked == MISSING, ranked, leader)
         part = np.empty_like(ranked)
@@ -56,7 +57,7 @@ def grouped(voters: tuple[str, ...], vectors: Vectors, threshold: float) -> Labe
     # A direction that no vector is likely to be orthogonal to: it puts the votes of a row in an order of their own.
     probe = np.cos(np.arange(1, dimensions + 1, dtype=np.float64) ** 2)
     for piece in _pieces(rows, count * dimensions):
-        cast = np.isfinite(vectors[piece]).all(axis=2)
+        cast = np.asarray(np.isfinite(vectors[piece]).all(axis=2))
         directions = _directions(np.where(cast[:, :, None], vectors[piece], 0))
         order = np.argsort(np.round(directions @ probe, _DECIMALS), axis=1, kind="stable")
         directions = np.take_along_axis(directions, order[:, :, None], axis=1)
@@ -76,12 +77,14 @@ def _directions(vectors: Vectors) -> Floats:
     """Of length 1; a vector of zeros has no direction and stays as it is."""
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=2, keepdims=True)
-    return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+    wide /= np.where(lengths > 0, lengths, 1)
+    return wide
 
 
 def _cosines(directions: Floats) -> Floats:
     """Rows × members × members."""
-    return np.round(directions @ directions.transpose(0, 2, 1), _DECIMALS)
+    cosines: Floats = np.round(directions @ directions.transpose(0, 2, 1), _DECIMALS)
+    return cosines
 
 
 def _leaders(cosines: Floats, present: Bools, threshold: float) -> Ints:
@@ -90,7 +93,8 @@ def _leaders(cosines: Floats, present: Bools, threshold: float) -> Ints:
     in_group = (group[:, :, None] == group[:, None, :]) & present[:, :, None] & present[:, None, :]
     nearness = np.round(np.where(in_group, cosines, 0).sum(axis=2), _DECIMALS)
     # Of each member, the nearest to the centre of its group: the first of several.
-    return np.argmax(np.where(in_group, nearness[:, None, :], -np.inf), axis=2)
+    leader: Ints = np.argmax(np.where(in_group, nearness[:, None, :], -np.inf), axis=2)
+    return leader
 
 
 def _groups(cosines: Floats, present: Bools, threshold: float) -> Ints:
@@ -98,7 +102,9 @@ def _groups(cosines: Floats, present: Bools, threshold: float) -> Ints:
     rows, members = present.shape
     group = np.tile(np.arange(members), (rows, 1))
     apart = ~present[:, :, None] | ~present[:, None, :] | ~np.tri(members, k=-1, dtype=np.bool_).T
-    link = np.where(apart, -np.inf, cosines)  # of two groups at the places of their first members, the farther second
+    link = np.where(
+        apart, -np.inf, cosines
+    )  # of two groups at the places of their first members, the farther second
     least = np.round(threshold, _DECIMALS)
     active = np.arange(rows)
     while True:

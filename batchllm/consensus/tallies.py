@@ -28,8 +28,7 @@ class Tallies:
     @classmethod
     def of(cls, same: Codes, weights: Sequence[int] | None) -> "Tallies":
         """`same`: rows × voters; `weights`: units of each voter, or None for heads."""
-        rows, voters = same.shape
-        heads = _counted(same, [1] * voters)
+        heads = _counted(same, [1] * same.shape[1])
         units = heads if weights is None else _counted(same, weights)
         lead = units.max(axis=1)
         is_leading = (units == lead[:, None]) & (units > 0)
@@ -37,7 +36,14 @@ class Tallies:
         rest = np.where(is_leading, 0, units).max(axis=1)
         second = np.where(leaders > 1, lead, rest)
         return cls(
-            units, heads, units.sum(axis=1), heads.sum(axis=1), lead, second, is_leading, leaders.astype(np.int64)
+            units,
+            heads,
+            units.sum(axis=1),
+            heads.sum(axis=1),
+            lead,
+            second,
+            is_leading,
+            leaders.astype(np.int64),
         )
 
     @property

@@ -52,7 +52,9 @@ def weights_from_gold(votes: LabelVotes, gold: Codes) -> list[float]:
         raise WeightsError("no vote stands beside a known value (gold): nobody can be weighed by it")
     weights = log_odds((right + CHANCE_VOTES / values) / (seen + CHANCE_VOTES), values)
     if not weights.any():
-        raise WeightsError(f"on the {int(seen.max())} rows with gold no voter is right more often than by chance")
+        raise WeightsError(
+            f"on the {int(seen.max())} rows with gold no voter is right more often than by chance"
+        )
     return [float(weight) for weight in weights]
 
 

@@ -78,7 +78,9 @@ def test_unanimous_leaves_what_is_not_undecided() -> None:
 def test_one_more_voter_decides_the_labels_that_are_tied() -> None:
     rows = [row("wx", "wy"), row("wx", "wy"), row("wx", "wy"), row("w", "w")]
     votes = set_votes([*rows, row("x", "xz")])
-    found = decide_sets(SetVotes(votes.voters, votes.labels, votes.sets, votes.codes[:4]), Terms("majority", 2, 2))
+    found = decide_sets(
+        SetVotes(votes.voters, votes.labels, votes.sets, votes.codes[:4]), Terms("majority", 2, 2)
+    )
     column = np.array([votes.codes[4, 1], votes.codes[0, 1], -1, votes.codes[4, 0]], np.int32)
     told = break_set_ties(found, column)
     assert [line[1] for line in lines(told)] == ["wx", "wy", None, "w"]
@@ -108,7 +110,7 @@ def elections(draw: st.DrawFn) -> tuple[list[Row], Terms]:
 
 
 @given(elections())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_each_label_is_in_or_out_as_the_rule_says(election: tuple[list[Row], Terms]) -> None:
     rows, terms = election
     if not rows:
@@ -125,7 +127,7 @@ def test_each_label_is_in_or_out_as_the_rule_says(election: tuple[list[Row], Ter
             some = [label for label, one in each.items() if (one[1] or "True") == "True" and "True" in one[2]]
             sure = [label for label in some if each[label][1] == "True" or len(each[label][2]) == 1]
             assert sorted(filter(None, leads)) == sorted(filter(None, {"".join(some), "".join(sure)}))
-        least = min((shares(cast, terms, None)[0] for cast in votes.values()))
+        least = min(shares(cast, terms, None)[0] for cast in votes.values())
         assert found.decisions.share[at] == pytest.approx(least, nan_ok=True)
 
 

@@ -11,13 +11,15 @@ from batchllm.consensus.patterns import alike, patterns
 
 matrices = st.integers(1, 40).flatmap(
     lambda width: st.lists(
-        st.lists(st.sampled_from([-1, 0, 1, 2, 2**31 - 2]), min_size=width, max_size=width), min_size=1, max_size=12
+        st.lists(st.sampled_from([-1, 0, 1, 2, 2**31 - 2]), min_size=width, max_size=width),
+        min_size=1,
+        max_size=12,
     )
 )
 
 
 @given(matrices)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_a_vote_is_the_first_voter_with_the_same_one(rows: list[list[int]]) -> None:
     codes = np.array(rows, np.int32)
     expected = [[-1 if code == -1 else row.index(code) for code in row] for row in rows]
@@ -25,12 +27,14 @@ def test_a_vote_is_the_first_voter_with_the_same_one(rows: list[list[int]]) -> N
 
 
 @given(matrices)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_each_row_has_its_pattern_and_each_pattern_its_count(rows: list[list[int]]) -> None:
     codes = np.array(rows, np.int32)
     found = patterns(codes)
     assert np.array_equal(found.rows[found.of_row], codes)
-    counted = {tuple(row): count for row, count in zip(found.rows.tolist(), found.counts.tolist(), strict=True)}
+    counted = {
+        tuple(row): count for row, count in zip(found.rows.tolist(), found.counts.tolist(), strict=True)
+    }
     assert counted == Counter(map(tuple, rows))
 
 

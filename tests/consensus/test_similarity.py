@@ -59,8 +59,10 @@ def partition(codes: list[int]) -> set[frozenset[int]]:
 
 
 @given(st.lists(ANGLES, min_size=2, max_size=6, unique=True), st.integers(1, 90))
-@settings(deadline=None)
-def test_groups_are_those_of_scikit_learn_where_no_two_distances_are_equal(degrees: list[int], within: int) -> None:
+@settings(deadline=None, max_examples=60)
+def test_groups_are_those_of_scikit_learn_where_no_two_distances_are_equal(
+    degrees: list[int], within: int
+) -> None:
     gaps = [min(abs(a - b), 360 - abs(a - b)) for a, b in combinations(degrees, 2)]
     if len(set(gaps)) < len(gaps) or within in gaps:
         return
@@ -80,7 +82,7 @@ def test_groups_are_those_of_scikit_learn_where_no_two_distances_are_equal(degre
     st.permutations(range(4)),
     st.integers(1, 120),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_who_gave_which_vote_makes_no_difference(
     rows: list[list[int]], order: list[int], within: int
 ) -> None:
@@ -90,7 +92,10 @@ def test_who_gave_which_vote_makes_no_difference(
     mixed = merged(LabelVotes(votes.voters, votes.values, votes.codes[:, order]), vectors, threshold).codes
     assert np.array_equal(found[:, order], mixed)
     directions = pointing(rows)
-    one, other = grouped(votes.voters, directions, threshold), grouped(votes.voters, directions[:, order], threshold)
+    one, other = (
+        grouped(votes.voters, directions, threshold),
+        grouped(votes.voters, directions[:, order], threshold),
+    )
     for at in range(len(rows)):
         led = directions[at, one.codes[at]][order]
         assert led == pytest.approx(directions[at][order][other.codes[at]], abs=1e-6)
@@ -117,7 +122,9 @@ def test_more_rows_than_are_held_at_a_time() -> None:
     votes, vectors = texts(dice.integers(0, 360, (3_000, 5)).tolist(), list(range(360)))
     wide = np.concatenate((vectors, np.zeros((360, 510))), axis=1)
     found = merged(votes, wide, 0.98)
-    assert np.array_equal(found.codes[-1:], merged(LabelVotes(votes.voters, votes.values, votes.codes[-1:]), wide, 0.98).codes)
+    assert np.array_equal(
+        found.codes[-1:], merged(LabelVotes(votes.voters, votes.values, votes.codes[-1:]), wide, 0.98).codes
+    )
     assert np.array_equal(found.codes, merged(votes, vectors, 0.98).codes)
 
 

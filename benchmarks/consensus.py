@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,30 +115,37 @@ def _similar(votes: LabelVotes) -> object:
     return decide(merged(some, vectors.astype(np.float32), 0.9), _terms("majority", len(votes.voters)))
 
 
-#: Step: what makes the votes, what is timed, and of how many of the rows (vectors are some, and not all).
-STEPS: dict[str, tuple[Callable[[int, int], object], Callable[..., object], float]] = {
-    "majority": (label_votes, _deciding("majority"), 1.0),
-    "majority, ties by priority": (label_votes, _deciding("majority", "first"), 1.0),
-    "plurality": (label_votes, _deciding("plurality"), 1.0),
-    "unanimous": (label_votes, _deciding("unanimous"), 1.0),
-    "at_least": (label_votes, _deciding("at_least"), 1.0),
-    "weighted": (label_votes, _deciding("weighted"), 1.0),
-    "dawid_skene": (label_votes, _by_dawid_skene, 1.0),
-    "median": (number_votes, _deciding("median"), 1.0),
-    "trimmed_mean": (number_votes, _deciding("trimmed_mean"), 1.0),
-    "sets of labels": (set_votes, _sets, 1.0),
-    "free text, plurality": (text_votes, _deciding("plurality"), 1.0),
-    "free text, dawid_skene": (text_votes, _by_dawid_skene, 1.0),
-    "similar texts": (text_votes, _similar, 0.1),
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What makes the votes of so many rows and voters, what is timed, and of what share of the rows."""
+
+    make: Callable[[int, int], Any]
+    work: Callable[[Any], object]
+    share: float = 1.0
+
+
+STEPS = {
+    "majority": Step(label_votes, _deciding("majority")),
+    "majority, ties by priority": Step(label_votes, _deciding("majority", "first")),
+    "plurality": Step(label_votes, _deciding("plurality")),
+    "unanimous": Step(label_votes, _deciding("unanimous")),
+    "at_least": Step(label_votes, _deciding("at_least")),
+    "weighted": Step(label_votes, _deciding("weighted")),
+    "dawid_skene": Step(label_votes, _by_dawid_skene),
+    "median": Step(number_votes, _deciding("median")),
+    "trimmed_mean": Step(number_votes, _deciding("trimmed_mean")),
+    "sets of labels": Step(set_votes, _sets),
+    "free text, plurality": Step(text_votes, _deciding("plurality")),
+    "free text, dawid_skene": Step(text_votes, _by_dawid_skene),
+    "similar texts": Step(text_votes, _similar, 0.1),
 }
 
 
 def measured_here(step: str, rows: int, voters: int) -> dict[str, float]:
     """For the child: seconds of the step, and the largest memory before it and in the end."""
-    make, work, _ = STEPS[step]
-    votes = make(rows, voters)
+    votes = STEPS[step].make(rows, voters)
     before_mb, start_s = _peak_mb(), time.perf_counter()
-    work(votes)
+    STEPS[step].work(votes)
     return {"wall_s": time.perf_counter() - start_s, "before_mb": before_mb, "peak_mb": _peak_mb()}
 
 
@@ -161,7 +170,7 @@ def write_job(folder: Path, rows: int, voters: int) -> None:
         "name": "consensus",
         "input": {"path": "rows.parquet", "key": "id"},
         "task": {"type": "chat", "prompt": "{{ text }}"},
-        "providers": [{"provider": "simulated", "model": "m"}],
+        "providers": [{"provider": "simulator", "model": "m"}],
         "output": {"path": "out", "carry": ["gold"]},
         "consensus": {
             "over": "label",
@@ -231,15 +240,11 @@ def main(argv: Sequence[str]) -> None:
         return
     found: list[dict[str, Any]] = []
     for step in parsed.step or [*STEPS, WHOLE]:
-        of_rows = int(rows * STEPS[step][2]) if step in STEPS else rows
-        used = (in_a_child if step in STEPS else _whole)(step, of_rows, parsed.voters)
-        found.append(line(step, of_rows, used))
+        of_rows = int(rows * STEPS[step].share) if step in STEPS else rows
+        measure = partial(in_a_child, step) if step in STEPS else recomputed
+        found.append(line(step, of_rows, measure(of_rows, parsed.voters)))
         print(json.dumps(found[-1]), file=sys.stderr)
     harness.publish(_report(parsed.voters, found), chosen)
-
-
-def _whole(_: str, rows: int, voters: int) -> dict[str, Any]:
-    return recomputed(rows, voters)
 
 
 def _report(voters: int, found: Sequence[dict[str, Any]]) -> Report:

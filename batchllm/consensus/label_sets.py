@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from batchllm.consensus.patterns import Bools, Ints, patterns
+from batchllm.consensus.patterns import Bools, Ints, patterns, pieces
 from batchllm.consensus.rules import By, Decisions, Status, decide
 from batchllm.consensus.terms import Terms
 from batchllm.consensus.votes import MISSING, Codes, LabelVotes
@@ -18,6 +18,8 @@ from batchllm.consensus.votes import MISSING, Codes, LabelVotes
 _OUT, _IN = 0, 1
 #: Stands for each label that no vote of a row names: all are for leaving it out.
 _UNNAMED = -1
+#: About as many labels are named by the votes of a row; that many cells of it are worked on at a time.
+_LABELS_OF_A_ROW = 8
 LabelSet = tuple[int, ...]
 
 
@@ -42,21 +44,31 @@ class SetDecisions:
 def decide_sets(votes: SetVotes, terms: Terms, weights: Sequence[float] | None = None) -> SetDecisions:
     """What the votes decide, label by label; weights as for `decide`. Memory goes by the labels that are named."""
     found = patterns(votes.codes)
-    pattern_of, label_of, members = _memberships(votes.sets, found.rows)
-    each = decide(LabelVotes(votes.voters, ("out", "in"), members), terms, weights)
     sets = {labels: place for place, labels in enumerate(votes.sets)}
-    lines = _by_pattern(each, pattern_of, len(found.rows))
+    cuts = list(pieces(len(found.rows), _LABELS_OF_A_ROW * len(votes.voters))) or [slice(0)]
+    parts = [_decided(replace(votes, codes=found.rows[cut]), sets, terms, weights) for cut in cuts]
+    return SetDecisions(tuple(sets), Decisions.joined(parts).taken(found.of_row))
+
+
+def _decided(
+    votes: SetVotes, sets: dict[LabelSet, int], terms: Terms, weights: Sequence[float] | None
+) -> Decisions:
+    """`sets` grows by those that nobody voted for."""
+    count = len(votes.codes)
+    pattern_of, label_of, members = _memberships(votes.sets, votes.codes)
+    each = decide(LabelVotes(votes.voters, ("out", "in"), members), terms, weights)
+    lines = _by_pattern(each, pattern_of, count)
     certain, possible = _leading_labels(each)
-    small = _named(sets, certain, pattern_of, label_of, len(found.rows))
-    large = _named(sets, possible, pattern_of, label_of, len(found.rows))
-    is_decided = lines.status == Status.DECIDED
-    winner = np.where(is_decided, small, np.int32(MISSING))
+    small = _named(sets, certain, pattern_of, label_of, np.arange(count))
+    large = small.copy()
+    unsure = np.unique(pattern_of[certain != possible])
+    large[unsure] = _named(sets, possible, pattern_of, label_of, unsure)
+    winner = np.where(lines.status == Status.DECIDED, small, np.int32(MISSING))
     leaders = np.where(lines.cast == 0, 0, np.where(small == large, 1, 2))
     both = np.stack((np.minimum(small, large), np.maximum(small, large)), axis=1)
     leading = both[np.arange(2) < leaders[:, None]]
     offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(leaders, dtype=np.int64)))
-    whole = replace(lines, winner=winner, offsets=offsets, leading=leading)
-    return SetDecisions(tuple(sets), whole.taken(found.of_row))
+    return replace(lines, winner=winner, offsets=offsets, leading=leading)
 
 
 def break_set_ties(decided: SetDecisions, column: Codes, by: By = By.ESCALATED) -> SetDecisions:
@@ -137,13 +149,13 @@ def _by_pattern(each: Decisions, pattern_of: Ints, count: int) -> Decisions:
     )
 
 
-def _named(sets: dict[LabelSet, int], is_in: Bools, pattern_of: Ints, label_of: Ints, count: int) -> Codes:
-    """Of each pattern the place of its set of labels that are in; `sets` grows by those it lacks."""
+def _named(sets: dict[LabelSet, int], is_in: Bools, pattern_of: Ints, label_of: Ints, wanted: Ints) -> Codes:
+    """Of each pattern that is wanted the place of its set of labels that are in; `sets` grows by those it lacks."""
     kept = is_in & (label_of != _UNNAMED)
     labels = label_of[kept].tolist()
-    ends = np.cumsum(np.bincount(pattern_of[kept], minlength=count)).tolist()
-    starts = [0, *ends]
+    starts = np.searchsorted(pattern_of[kept], wanted).tolist()
+    ends = np.searchsorted(pattern_of[kept], wanted, side="right").tolist()
     places = [
-        sets.setdefault(tuple(labels[start:end]), len(sets)) for start, end in zip(starts, ends, strict=False)
+        sets.setdefault(tuple(labels[start:end]), len(sets)) for start, end in zip(starts, ends, strict=True)
     ]
     return np.array(places, np.int32)

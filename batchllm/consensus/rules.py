@@ -90,6 +90,14 @@ class Decisions:
         columns = {name: getattr(self, name)[lines] for name in names}
         return Decisions(offsets=offsets, leading=leading, **columns)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Decisions"]) -> "Decisions":
+        """The lines of one after those of the other."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        names = [name for name in cls.__slots__ if name != "offsets"]
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(offsets=_offsets(lengths), **columns)
+
 
 def decide(votes: Votes, terms: Terms, weights: Sequence[float] | Estimate | None = None) -> Decisions:
     """What the votes of each row decide on these terms.
@@ -166,7 +174,7 @@ def _units(weights: Sequence[float] | None, voters: int, terms: Terms) -> list[i
 def _counted(same: Codes, terms: Terms, units: list[int] | None) -> Decisions:
     """Of patterns of agreement; winner and leading are places of voters."""
     parts = [_counted_part(same[piece], terms, units) for piece in pieces(*same.shape)]
-    return _joined(parts) if parts else _counted_part(same, terms, units)
+    return Decisions.joined(parts) if parts else _counted_part(same, terms, units)
 
 
 def _counted_part(same: Codes, terms: Terms, units: list[int] | None) -> Decisions:
@@ -325,13 +333,6 @@ def _mean_within(ranked: Numbers, low: npt.NDArray[np.int32], high: npt.NDArray[
 
 def _offsets(lengths: Ints) -> Ints:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))
-
-
-def _joined(parts: Sequence[Decisions]) -> Decisions:
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    names = [name for name in Decisions.__slots__ if name != "offsets"]
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return Decisions(offsets=_offsets(lengths), **columns)
 
 
 def _valued(decisions: Decisions, matrix: Codes | Numbers) -> Decisions:

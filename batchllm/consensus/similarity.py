@@ -31,14 +31,14 @@ def merged(votes: LabelVotes, vectors: Vectors, threshold: float) -> LabelVotes:
     if len(unfit):
         raise ValueError(f"the vector of {votes.values[unfit[0]]!r} is not finite")
     codes = votes.codes.copy()
+    lengths = _lengths(vectors)
     differ = np.flatnonzero((codes.max(axis=1, initial=MISSING)[:, None] != codes).any(axis=1))
     for piece in _pieces(len(differ), codes.shape[1] * vectors.shape[1]):
         rows = differ[piece]
         ranked = np.sort(codes[rows], axis=1)
         order = np.argsort(codes[rows], axis=1, kind="stable")
-        directions = _directions(vectors[ranked])
         is_same = np.equal(ranked[:, :, None], ranked[:, None, :])
-        cosines = np.where(is_same, 1.0, _cosines(directions))
+        cosines = np.where(is_same, 1.0, _cosines(vectors[ranked], lengths[ranked]))
         leader = np.take_along_axis(ranked, _leaders(cosines, ranked != MISSING, threshold), axis=1)
         ranked = np.where(ranked == MISSING, ranked, leader)
         part = np.empty_like(ranked)
@@ -58,13 +58,14 @@ def grouped(voters: tuple[str, ...], vectors: Vectors, threshold: float) -> Labe
     probe = np.cos(np.arange(1, dimensions + 1, dtype=np.float64) ** 2)
     for piece in _pieces(rows, count * dimensions):
         cast = np.asarray(np.isfinite(vectors[piece]).all(axis=2))
-        directions = _directions(np.where(cast[:, :, None], vectors[piece], 0))
-        order = np.argsort(np.round(directions @ probe, _DECIMALS), axis=1, kind="stable")
-        directions = np.take_along_axis(directions, order[:, :, None], axis=1)
+        part = np.where(cast[:, :, None], vectors[piece], 0)
+        lengths = _lengths(part)
+        order = np.argsort(np.round(part @ probe / lengths, _DECIMALS), axis=1, kind="stable")
+        part = np.take_along_axis(part, order[:, :, None], axis=1)
         present = np.take_along_axis(cast, order, axis=1)
-        leader = _leaders(_cosines(directions), present, threshold)
-        leader = np.where(present, np.take_along_axis(order, leader, axis=1), MISSING)
-        np.put_along_axis(codes[piece], order, leader.astype(np.int32), axis=1)
+        cosines = _cosines(part, np.take_along_axis(lengths, order, axis=1))
+        leader = np.take_along_axis(order, _leaders(cosines, present, threshold), axis=1)
+        np.put_along_axis(codes[piece], order, np.where(present, leader, MISSING).astype(np.int32), axis=1)
     return LabelVotes(voters, voters, codes)
 
 
@@ -73,18 +74,17 @@ def _pieces(rows: int, width: int) -> list[slice]:
     return [slice(first, min(rows, first + step)) for first in range(0, rows, step)]
 
 
-def _directions(vectors: Vectors) -> Floats:
-    """Of length 1; a vector of zeros has no direction and stays as it is."""
-    wide = vectors.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=2, keepdims=True)
-    wide /= np.where(lengths > 0, lengths, 1)
-    return wide
+def _lengths(vectors: Vectors) -> Floats:
+    """Of a vector of zeros, which is close to none, it is 1."""
+    lengths: Floats = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))
+    return np.where(lengths > 0, lengths, 1)
 
 
-def _cosines(directions: Floats) -> Floats:
+def _cosines(vectors: Vectors, lengths: Floats) -> Floats:
     """Rows × members × members."""
-    cosines: Floats = np.round(directions @ directions.transpose(0, 2, 1), _DECIMALS)
-    return cosines
+    wide = vectors.astype(np.float64, copy=False)
+    cosines = wide @ wide.transpose(0, 2, 1) / (lengths[:, :, None] * lengths[:, None, :])
+    return np.round(cosines, _DECIMALS)
 
 
 def _leaders(cosines: Floats, present: Bools, threshold: float) -> Ints:

@@ -35,7 +35,8 @@ def test_a_row_is_settled_exactly_when_no_vote_to_come_changes_it(voters: int, t
     counted: list[tuple[Rule, int | None]] = [("at_least", least) for least in range(1, voters + 1)]
     for rule, at_least in [("majority", None), ("plurality", None), ("unanimous", None), *counted]:
         for min_votes in {1, least_votes(voters), voters}:
-            assert_exact(Terms(rule, voters, min_votes, at_least=at_least, ties=ties))
+            for priority in {(), tuple(reversed(range(voters)))} if ties == "first" else {()}:
+                assert_exact(Terms(rule, voters, min_votes, at_least=at_least, ties=ties, priority=priority))
 
 
 def assert_exact(terms: Terms) -> None:

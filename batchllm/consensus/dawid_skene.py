@@ -2,8 +2,8 @@
 
 Each row has one right value; each voter gives one that depends on the right one and on nothing else. Expectation
 maximisation finds the error rates and the prior that best explain the votes, and with them how probable each value of
-a row is. It starts from the shares of the votes, so that what most say is what is meant, and has no dice: the same
-votes give the same estimate. Rows with the same votes are one pattern with a count, so that rows cost nothing.
+a row is. It starts from the shares of the votes, so that what most say is what is meant; the same votes give the same
+estimate. Rows with the same votes are one pattern with a count, so that rows cost nothing.
 
 Two models:
 
@@ -26,8 +26,9 @@ from batchllm.consensus.tallies import Floats, Tallies
 from batchllm.consensus.votes import MISSING, Codes, LabelVotes
 from batchllm.consensus.weighting import log_odds
 
-#: With more values than these, or more work in an iteration than this, the model is one_coin.
+#: With more values than these the model is one_coin.
 MOST_VALUES = 50
+#: Votes times values of an iteration. What has more patterns than that is estimated on some of its rows.
 MOST_WORK = 10_000_000
 MOST_ITERATIONS = 200
 #: It has converged when no estimated probability moves by more than this in an iteration.
@@ -91,9 +92,11 @@ class Probabilities:
 def estimate(votes: LabelVotes, lanes: Sequence[int] | None = None, smoothing: float = SMOOTHING) -> Estimate:
     """The estimate for these votes. `lanes`: the lane of each voter, where several are samples of one.
 
-    Memory is bounded by the patterns: a million rows of five votes over three labels have a thousand. At most
-    `MOST_ITERATIONS` are made; `converged` tells whether that was enough. Raises ValueError for a code that is no place
-    in the values, and for lanes that are not as many as the voters.
+    A million rows of five votes over three labels have a thousand patterns. Where they are more than `MOST_WORK`
+    allows, the estimate is made on some of the rows, drawn at random, always the same ones, and `why` tells how many.
+    At most `MOST_ITERATIONS` are made; `converged` tells whether that was enough.
+
+    Raises ValueError for a code that is no place in the values, and for lanes that are not as many as the voters.
     """
     if lanes is not None and len(lanes) != len(votes.voters):
         raise ValueError(f"{len(votes.voters)} voters, and the lanes of {len(lanes)}")
@@ -105,11 +108,18 @@ def estimate(votes: LabelVotes, lanes: Sequence[int] | None = None, smoothing: f
         why = "there is one value alone" if heard >= 2 else _ALONE[heard]
         return _nothing_to_compare(votes, f"Dawid-Skene: {why}")
     why = "Dawid-Skene: between two voters it cannot tell who errs" if heard == 2 else ""
-    if len(votes.values) <= MOST_VALUES:
-        found = patterns(_in_lane_order(votes.codes, lane_of))
-        if found.rows.size * len(votes.values) <= MOST_WORK:
-            return _confusion(votes, found, lane_of, smoothing, why)
-    return _one_coin(votes, lane_of, smoothing, why)
+    is_confusion = len(votes.values) <= MOST_VALUES
+    matrix = _in_lane_order(votes.codes, lane_of) if is_confusion else alike(votes.codes, votes.cast)
+    matrix = matrix[(matrix != MISSING).any(axis=1)]  # a row without votes says nothing of anybody
+    found = patterns(matrix)
+    work = found.rows.size * (len(votes.values) if is_confusion else 1)
+    if work > MOST_WORK:
+        some = np.random.default_rng(0).choice(len(matrix), len(matrix) * MOST_WORK // work, replace=False)
+        found = patterns(matrix[np.sort(some)])
+        told = f"Dawid-Skene: estimated on {len(some):,} of {len(matrix):,} rows"
+        why = f"{why}; {told}" if why else told
+    model = _confusion if is_confusion else _one_coin
+    return model(votes, found, lane_of, smoothing, why)
 
 
 _ALONE = ("nobody has voted", "one voter alone has nobody to be compared with")
@@ -133,7 +143,6 @@ def _in_lane_order(codes: Codes, lane_of: Ints) -> Codes:
 
 def _confusion(votes: LabelVotes, found: Patterns, lane_of: Ints, smoothing: float, why: str) -> Estimate:
     values = len(votes.values)
-    found = _with_votes(found)
     explained = _vote_shares(found.rows, values)
     prior, rates = _errors(found, explained, lane_of, smoothing)
     iterations, converged = 0, False
@@ -147,12 +156,6 @@ def _confusion(votes: LabelVotes, found: Patterns, lane_of: Ints, smoothing: flo
     accuracy = np.einsum("k,vkk->v", prior, by_voter)
     weights = tuple(float(weight) for weight in log_odds(accuracy, values))
     return Estimate(votes.values, "confusion", prior, by_voter, accuracy, weights, iterations, converged, why)
-
-
-def _with_votes(found: Patterns) -> Patterns:
-    """Without the rows of which there is no vote: they say nothing of anybody."""
-    has_votes = (found.rows != MISSING).any(axis=1)
-    return Patterns(found.rows[has_votes], found.of_row, found.counts[has_votes])
 
 
 def _vote_shares(codes: Codes, values: int) -> Floats:
@@ -196,10 +199,9 @@ def _explained(codes: Codes, prior: Floats, rates: Floats) -> Floats:
     return table
 
 
-def _one_coin(votes: LabelVotes, lane_of: Ints, smoothing: float, why: str) -> Estimate:
+def _one_coin(votes: LabelVotes, found: Patterns, lane_of: Ints, smoothing: float, why: str) -> Estimate:
     """Who agrees with whom is all that it needs: the patterns are those of agreement, few even for free text."""
     values = len(votes.values)
-    found = _with_votes(patterns(alike(votes.codes, votes.cast)))
     accuracy, iterations, converged = _agreeing(found, lane_of, smoothing, None, values), 0, False
     while not converged and iterations < MOST_ITERATIONS:
         new = _agreeing(found, lane_of, smoothing, accuracy, values)

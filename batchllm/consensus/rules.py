@@ -107,22 +107,18 @@ def decide(votes: Votes, terms: Terms, weights: Sequence[float] | Estimate | Non
     wrong by habit may be one that nobody voted for; share, margin and entropy are still those of the votes, weighed by
     the estimate's weights. No array is larger than rows × voters, whatever the number of values.
 
-    Raises ValueError for weights that are not as many as the voters, or no numbers of 0 or more.
+    Raises ValueError for weights that are not as many as the voters, or no numbers of 0 or more, and TypeError for a
+    rule of numbers over labels or an estimate of labels over numbers.
     """
     if terms.rule in ("median", "trimmed_mean"):
         if not isinstance(votes, NumberVotes):
-            raise ValueError(f"{terms.rule} is of numbers, and the votes are labels")
+            raise TypeError(f"{terms.rule} is of numbers, and the votes are labels")
         return _middle(votes, terms)
     matrix = votes.numbers if isinstance(votes, NumberVotes) else votes.codes
     known = weights if isinstance(weights, Estimate) else None
     units = _units(weights.weights if isinstance(weights, Estimate) else weights, len(votes.voters), terms)
     if known is not None and known.model != "none" and terms.rule in WEIGHED:
-        if isinstance(votes, NumberVotes):
-            raise ValueError("an estimate by Dawid-Skene is of labels, and the votes are numbers")
-        if votes.values != known.values:
-            raise ValueError("the estimate by Dawid-Skene is of other values than the votes are")
-        found = patterns(votes.codes)
-        return _most_probable(found.rows, terms, units, known).taken(found.of_row)
+        return _by_estimate(votes, terms, units, known)
     found = patterns(alike(matrix, votes.cast))
     return _valued(_counted(found.rows, terms, units).taken(found.of_row), matrix)
 
@@ -229,6 +225,18 @@ def _first(same: Codes, is_leading: Bools, terms: Terms) -> Codes:
         votes_so = np.flatnonzero((place != MISSING) & is_leading[np.arange(rows), place])
         first[votes_so] = place[votes_so]
     return first
+
+
+def _by_estimate(votes: Votes, terms: Terms, units: list[int] | None, known: Estimate) -> Decisions:
+    if isinstance(votes, NumberVotes):
+        raise TypeError("an estimate by Dawid-Skene is of labels, and the votes are numbers")
+    if votes.values != known.values:
+        raise ValueError("the estimate by Dawid-Skene is of other values than the votes are")
+    found = patterns(votes.codes)
+    width = len(votes.voters) if known.error_rates is None else len(votes.values)
+    cuts = list(pieces(len(found.rows), width)) or [slice(0)]
+    parts = [_most_probable(found.rows[cut], terms, units, known) for cut in cuts]
+    return Decisions.joined(parts).taken(found.of_row)
 
 
 def _most_probable(codes: Codes, terms: Terms, units: list[int] | None, known: Estimate) -> Decisions:

@@ -213,7 +213,7 @@ def test_numbers_may_be_voted_for_like_labels() -> None:
 
 
 def test_the_middle_is_of_numbers_alone() -> None:
-    with pytest.raises(ValueError, match="median is of numbers"):
+    with pytest.raises(TypeError, match="median is of numbers"):
         decide(ballots("ab"), Terms("median", 2, 1))
 
 
@@ -274,7 +274,7 @@ def test_what_could_not_be_estimated_leaves_the_votes_as_they_are() -> None:
 def test_an_estimate_is_of_labels() -> None:
     votes = ballots("aab", "abb", "bbb")
     numbers = NumberVotes(votes.voters, votes.codes.astype(float))
-    with pytest.raises(ValueError, match="of labels"):
+    with pytest.raises(TypeError, match="of labels"):
         decide(numbers, Terms("weighted", 3, 2), estimate(votes))
     with pytest.raises(ValueError, match="of other values"):
         decide(ballots("xxy", "xyy", "yyy"), Terms("weighted", 3, 2), estimate(votes))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Rule = Literal["majority", "plurality", "unanimous", "at_least", "weighted", "median", "trimmed_mean"]
 Ties = Literal["fail", "first", "keep", "escalate"]
@@ -106,6 +106,15 @@ class Roll:
         self.first_wave = Ballot(self).least_to_ask()
 
 
+class Votes(Protocol):
+    """What has been heard of one row; `Ballot` or `SetBallot`, by the kind of the votes."""
+
+    def note(self, voter: int, value: object) -> None: ...
+    @property
+    def is_settled(self) -> bool: ...
+    def least_to_ask(self) -> int: ...
+
+
 class Ballot:
     """One row's votes, each for one value: text, number, boolean."""
 
@@ -163,15 +172,13 @@ class Ballot:
     def _has_settled(self, lead: int, *, stays_ahead: bool) -> bool:
         """`lead` is the weight of what leads; `stays_ahead`: it does so alone, come what may."""
         terms, left = self._roll.terms, self._left
-        is_told = (
-            stays_ahead or terms.ties == "fail"
-        )  # what is told of a row that is undecided, come what may
+        # What is told of a row that is undecided, come what may.
+        is_told = stays_ahead or terms.ties == "fail"
         match terms.rule:
             case "plurality" | "weighted":
                 return stays_ahead
-            case (
-                "majority"
-            ):  # another vote may part a tie, so that one alone must lead even if none has a majority
+            case "majority":
+                # Another vote may part a tie, so that one alone must lead even if none can have a majority.
                 return 2 * lead > self._weight + left or (2 * lead + left <= self._weight and stays_ahead)
             case "at_least":
                 bar = terms.at_least or 0
@@ -230,14 +237,15 @@ class SetBallot:
 
     def __init__(self, roll: Roll) -> None:
         self._roll = roll
-        self._votes: list[tuple[int, AbstractSet[str] | None]] = []
-        self._labels: dict[str | None, None] = {
-            None: None
-        }  # None stands for each label that nobody has named
+        self._votes: list[tuple[int, AbstractSet[object] | None]] = []
+        self._labels: set[object] = {None}  # None stands for each label that nobody has named
 
-    def note(self, voter: int, value: AbstractSet[str] | None) -> None:
+    def note(self, voter: int, value: object) -> None:
+        """A set of labels, or None for a vote that will not come."""
+        if value is not None and not isinstance(value, AbstractSet):
+            raise TypeError(f"a vote that is no set of labels: {value!r}")
         self._votes.append((voter, value))
-        self._labels.update(dict.fromkeys(value or ()))
+        self._labels.update(value or ())
 
     @property
     def is_settled(self) -> bool:
@@ -246,7 +254,7 @@ class SetBallot:
     def least_to_ask(self) -> int:
         return max(self._of(label).least_to_ask() for label in self._labels)
 
-    def _of(self, label: str | None) -> Ballot:
+    def _of(self, label: object) -> Ballot:
         ballot = Ballot(self._roll)
         for voter, value in self._votes:
             ballot.note(voter, None if value is None else label in value)

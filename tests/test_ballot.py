@@ -173,6 +173,11 @@ def test_sets_that_agree_settle_as_labels_do() -> None:
     assert ballot.is_settled
 
 
+def test_a_vote_that_is_no_set_is_refused_where_sets_are_counted() -> None:
+    with pytest.raises(TypeError, match="no set of labels: 'x'"):
+        SetBallot(Roll(Terms("majority", 3, 2))).note(0, "x")
+
+
 def test_weights_are_counted_in_units_in_which_equal_sums_are_equal() -> None:
     tenth, fifth, three = in_units([0.1, 0.2, 0.3])
     assert tenth + fifth == three

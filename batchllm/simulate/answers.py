@@ -1,5 +1,5 @@
-"""What a simulated model says: a pure function of seed, model and text, so that a row that was given another row's
-answer shows, and a second run gets the same answers.
+"""What a simulated model says: a function of seed, model and text, so that a row that was given another row's
+answer shows, and a second run gets the same answers. Only with `noise` it may be another one each time (see `noise`).
 
 A rule answers first, then the request's schema, else the text is an echo: a hash of everything that may change an
 answer, and the first words that were asked. Tokens are UTF-8 bytes / 4, so cutting to `max_tokens` is cutting bytes.
@@ -20,6 +20,7 @@ import orjson
 from batchllm.errors import Fault
 from batchllm.simulate.calls import BYTES_PER_TOKEN, Call, Offer, count_tokens
 from batchllm.simulate.fields import CallError
+from batchllm.simulate.noise import Noise, strayed
 from batchllm.simulate.schemas import SchemaError, make_instance
 from batchllm.spec.lanes import Simulation
 
@@ -62,6 +63,10 @@ class Rules:
                 return reply
         return None
 
+    def others(self, reply: object) -> list[str | Mapping[str, object]]:
+        """What the rules reply else."""
+        return [other for _, other in self._rules if other != reply]
+
 
 def rule_faults(simulation: Simulation, path: str = "answers") -> list[Fault]:
     """Patterns that cannot be compiled, each with its place."""
@@ -86,6 +91,7 @@ class Model:
 
     def __init__(self, simulation: Simulation) -> None:
         self._rules = Rules(simulation)
+        self._noise = Noise(simulation.noise)
         self._dimensions = simulation.dimensions
         self._key = blake2b(str(simulation.seed).encode(), digest_size=32).digest()
 
@@ -116,8 +122,13 @@ class Model:
             if offer is not None:
                 call, tool = call._replace(schema=offer.parameters), offer.name
             reply = _made_up(call, tool, subject, digest)
-        text = reply if isinstance(reply, str) else orjson.dumps(reply).decode()
+        said = self._strayed(reply, call, asked, choice) if self._noise.is_on else reply
+        text = said if isinstance(said, str) else orjson.dumps(said).decode()
         return _finished(call, text, tool, f"I think of: {first_words(subject)}" if call.reasons else "")
+
+    def _strayed(self, reply: str | Mapping[str, object], call: Call, asked: str, choice: int) -> object:
+        draws = self._noise.draws(call, self._digest(call.model, asked, call.extras, choice))
+        return reply if draws is None else strayed(reply, call.schema, self._rules.others(reply), draws)
 
     def _scores(self, model: str, subject: str) -> dict[str, float]:
         numbers = unpack(

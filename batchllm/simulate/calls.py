@@ -73,6 +73,7 @@ class Call(NamedTuple):
     reasons: bool = False
     is_response: bool = False
     searches: bool = False
+    temperature: float | None = None
 
     @property
     def reserved_tokens(self) -> int:
@@ -158,6 +159,7 @@ def _chat(body: Mapping[str, object]) -> Call:
         logprobs=_logprobs(body),
         reasons=body.get("reasoning_effort") not in _NO_THOUGHT,
         searches=isinstance(body.get("web_search_options"), dict),
+        temperature=_temperature(body),
     )
 
 
@@ -174,6 +176,7 @@ def _completion(body: Mapping[str, object]) -> Call:
         stop=_stop(body.get("stop")),
         streams=boolean(body, "stream"),
         includes_usage=_includes_usage(body),
+        temperature=_temperature(body),
     )
 
 
@@ -383,6 +386,12 @@ def _includes_usage(body: Mapping[str, object]) -> bool:
             code="invalid_value",
         )
     return bool(options.get("include_usage"))
+
+
+def _temperature(body: Mapping[str, object]) -> float | None:
+    """Bounds differ between providers, so none is checked here."""
+    given = body.get("temperature")
+    return float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
 
 
 def _stop(given: object) -> tuple[str, ...]:

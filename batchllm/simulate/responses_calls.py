@@ -28,7 +28,7 @@ _SEARCHES: Final = (
     "web_search_preview_2025_03_11",
 )
 _TYPES: Final = ("message", "function_call", "function_call_output")
-_SAME: Final = ("model", "stream", "parallel_tool_calls")
+_SAME: Final = ("model", "stream", "parallel_tool_calls", "temperature")
 
 
 def parse_responses(data: bytes) -> Call:

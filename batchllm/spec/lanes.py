@@ -113,6 +113,11 @@ class Simulation(Strict):
         default_factory=list,
         description="First match answers; else the request's JSON Schema, else text made from its hash.",
     )
+    noise: Share = Field(
+        0.0,
+        description="This share of the answers (chat, completion) is another one that fits the request's schema, or"
+        " another rule's: drawn by seed and text, and unless temperature is 0 also by how often the text was asked.",
+    )
     dimensions: Annotated[int, Field(gt=0, le=65536)] = Field(8, description="Width of simulated vectors.")
 
 

@@ -31,7 +31,7 @@ class LaneStats:
 
 @dataclass(slots=True)
 class RunStats:
-    """Counters of a run, in units of one answer: a row, or a row × lane with `routing: all`."""
+    """Counters of a run, in units of one answer: a row, or each of its slots where it gets several."""
 
     total: int = 0
     reused: int = 0  # finished in an earlier run

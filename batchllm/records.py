@@ -217,7 +217,10 @@ class AttemptRecord(NamedTuple):
 
 
 class RowDone(NamedTuple):
-    """A line of output/. `lane` is the lane's number in the journal; of a packed request the first row has the body."""
+    """A line of output/. `lane` is the lane's number in the journal; of a packed request the first row has the body.
+
+    `sample`, from 0 on: which answer of several by the same lane.
+    """
 
     row: RowRef
     lane: int
@@ -232,10 +235,11 @@ class RowDone(NamedTuple):
     request_id: str | None
     digest: bytes
     body: str | None = None
+    sample: int = 0
 
 
 class RowFailed(NamedTuple):
-    """A line of failures/. `lane` is None when no lane was asked."""
+    """A line of failures/. `lane` is None when no lane was asked, `sample` when the row failed before it was asked."""
 
     row: RowRef
     lane: int | None
@@ -246,6 +250,7 @@ class RowFailed(NamedTuple):
     digest: bytes
     content: str | None = None
     body: str | None = None
+    sample: int | None = None
 
 
 JournalRecord: TypeAlias = AttemptRecord | RowDone | RowFailed

@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from batchllm.budget import Budget
-from batchllm.dispatch import Dispatcher, Ending, Lane
+from batchllm.dispatch import Dispatcher, Ending, Lane, Portion
 from batchllm.errors import StorageError
 from batchllm.events import LaneStats, RunStats
 from batchllm.fallback import Health
@@ -141,10 +141,11 @@ class Rig:
             clock=self.clock,
             budget=budget,
             spreading=self._to_all if routing == "all" else None,
+            slots=len(providers) if routing == "all" else 1,
             dice=dice,
         )
 
-    def _to_all(self, request: Request) -> Sequence[tuple[int, Request]]:
+    def _to_all(self, request: Request) -> Sequence[Portion]:
         spread = []
         for lane in self.lanes:
             open_rows = [
@@ -153,7 +154,7 @@ class Rig:
                 if (row.ordinal, lane.index) not in self._finished
             ]
             if open_rows:
-                spread.append((lane.index, narrow(request, open_rows)))
+                spread.append(Portion(lane.index, narrow(request, open_rows)))
         return spread
 
     async def run(self, requests: Sequence[Request | RowFailed]) -> Ending:

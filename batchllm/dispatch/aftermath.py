@@ -139,7 +139,7 @@ class Aftermath:
             self._board.give_back(work)
 
     def record_failed(self, records: Sequence[JournalRecord], *, units: int = 1) -> None:
-        """Each record is so many units of work: with `routing: all` a row that no lane was asked for is several."""
+        """Each record is so many units of work: a row that no lane was asked for is as many as it has slots."""
         self._put(records)
         for record in records:
             if isinstance(record, RowFailed):
@@ -188,7 +188,7 @@ class Aftermath:
         self._board.finish()
 
     def _split(self, work: Work) -> None:
-        parts = [Work(half, work.pinned) for half in halves(work.request)]
+        parts = [Work(half, work.pinned, work.sample) for half in halves(work.request)]
         for part in parts:
             part.excluded = work.excluded
             part.tries = work.tries.copy()
@@ -241,6 +241,7 @@ class Aftermath:
                 lane=None if lane is None else lane.index,
                 attempts=work.tries.sent,
                 causes=list(work.causes.values()),
+                sample=work.sample,
             )
         )
         self._board.finish()

@@ -11,6 +11,7 @@ this module waits.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NamedTuple
 
 from batchllm.budget import Budget
 from batchllm.clock import Clock
@@ -57,8 +58,18 @@ _LEAST_WAITING = 8
 _WAITING_BYTES, _HEAVY = 64 * 1024, 16
 
 FeedBatch = Sequence[Request | RowFailed]
-#: For a request, the lanes that get it as their own, each with the part of it that it still has to answer.
-Spreading = Callable[[Request], Sequence[tuple[int, Request]]]
+
+
+class Portion(NamedTuple):
+    """The part of a request that is still to be answered: by this lane (None: by any), as its so many-th sample."""
+
+    lane: int | None
+    request: Request
+    sample: int = 0
+
+
+#: For a request, each answer that it wants.
+Spreading = Callable[[Request], Sequence[Portion]]
 
 
 def _silence(_text: str) -> None:
@@ -68,8 +79,8 @@ def _silence(_text: str) -> None:
 class Dispatcher:
     """Moves what `run` is fed through `lanes` into `recorder`.
 
-    `spreading` is given with routing `all`; without it any one lane answers a request, the first fit one when
-    `in_order`.
+    `spreading` is given where a row gets several answers, `slots` of them; without it one lane answers a request, any
+    one, or the first fit one when `in_order`.
     """
 
     def __init__(  # noqa: PLR0913 - the loop's parts are passed in, each for itself
@@ -83,6 +94,7 @@ class Dispatcher:
         in_order: bool = False,
         budget: Budget | None = None,
         spreading: Spreading | None = None,
+        slots: int = 1,
         dice: random.Random | None = None,
         say: Callable[[str], None] = _silence,
     ) -> None:
@@ -93,6 +105,7 @@ class Dispatcher:
         self._clock = clock
         self._budget = budget
         self._spreading = spreading
+        self._slots = slots
         self._board = Board(lanes, in_order=in_order)
         self._aftermath = Aftermath(
             lanes,
@@ -199,12 +212,11 @@ class Dispatcher:
         self._news.set()
 
     async def _feed(self, feed: AsyncIterator[FeedBatch]) -> None:
-        units = 1 if self._spreading is None else len(self._lanes)
         widest, largest = 1, 0
         async for batch in feed:
             for item in batch:
                 if isinstance(item, RowFailed):
-                    self._aftermath.record_failed([item], units=units)
+                    self._aftermath.record_failed([item], units=self._slots)
                 else:
                     widest = max(widest, len(item.rows))
                     largest = max(largest, item.size)
@@ -224,11 +236,11 @@ class Dispatcher:
         if self._spreading is None:
             self._board.add(Work(request))
             return
-        for lane, part in self._spreading(request):
-            if self._lanes[lane].health.state is LaneState.DEAD:
+        for lane, part, sample in self._spreading(request):
+            if lane is not None and self._lanes[lane].health.state is LaneState.DEAD:
                 self._aftermath.leave_open(self._lanes[lane], part)
             else:
-                self._board.add(Work(part, pinned=lane))
+                self._board.add(Work(part, lane, sample))
 
     async def _pump(self, lane: Lane) -> None:
         while await self._is_fit(lane) and await self._board.has_for(lane.index):
@@ -375,7 +387,7 @@ class Dispatcher:
         if isinstance(verdict, Failure):
             self._aftermath.follow(FailedCall(lane, work, verdict, sent, tokens, now_s, was_probe))
             return
-        self._keep(lane, work, done_records(lane, request, verdict, facts, work.tries.sent))
+        self._keep(lane, work, done_records(lane, request, verdict, facts, work.tries.sent, work.sample))
         lane.limits.note_accepted(sent, now_s)
         lane.latency.learn(facts.latency_s)
         lane.health.note_success()

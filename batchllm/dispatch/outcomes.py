@@ -70,7 +70,7 @@ def attempt_record(
 
 
 def done_records(
-    lane: Lane, request: Request, reading: Reading, facts: CallFacts, attempts: int
+    lane: Lane, request: Request, reading: Reading, facts: CallFacts, attempts: int, sample: int = 0
 ) -> list[JournalRecord]:
     """The attempt and one line for each row; tokens and cost of a packed request are shared out by size.
 
@@ -108,6 +108,7 @@ def done_records(
                 reading.request_id,
                 digest,
                 body,
+                sample,
             )
         )
         body = None
@@ -115,7 +116,13 @@ def done_records(
 
 
 def failed_records(
-    request: Request, failure: Failure, *, lane: int | None, attempts: int, causes: Sequence[str] = ()
+    request: Request,
+    failure: Failure,
+    *,
+    lane: int | None,
+    attempts: int,
+    causes: Sequence[str] = (),
+    sample: int = 0,
 ) -> list[JournalRecord]:
     """One line a row that is given up, with all the causes when several lanes were asked."""
     message = failure.message if len(causes) < 2 else "; ".join(causes)
@@ -130,6 +137,7 @@ def failed_records(
             digest,
             failure.content,
             failure.body if at == 0 else None,
+            sample,
         )
         for at, (row, digest) in enumerate(zip(request.rows, request.digests, strict=True))
     ]

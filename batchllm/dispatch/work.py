@@ -31,12 +31,14 @@ class Work:
         "overdue",
         "pinned",
         "request",
+        "sample",
         "tries",
     )
 
-    def __init__(self, request: Request, pinned: int | None = None) -> None:
+    def __init__(self, request: Request, pinned: int | None = None, sample: int = 0) -> None:
         self.request = request
         self.pinned = pinned
+        self.sample = sample  # which answer of several to its rows
         self.tries = Tries()
         self.excluded: frozenset[int] = frozenset()
         self.last_lane: int | None = None

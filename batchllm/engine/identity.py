@@ -24,6 +24,11 @@ def identity_of(job: Job) -> Identity:
     )
 
 
+def slots_of(job: Job) -> int:
+    """How many answers a row gets."""
+    return (len(job.providers) if job.routing == "all" else 1) * job.samples
+
+
 def way_of_reading(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """The beginning of a remedy, where no more than the reading of answers differs; else nothing."""
     if differs_in_reading_only(before, now):

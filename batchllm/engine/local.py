@@ -15,14 +15,14 @@ from pathlib import Path
 
 from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
-from batchllm.dispatch import Dispatcher, Ending, Lane, Spreading
+from batchllm.dispatch import Dispatcher, Ending, Lane, Portion, Spreading
 from batchllm.engine.again import price_again
 from batchllm.engine.backfill import ones, open_rows
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
 from batchllm.engine.footprint import check_room
-from batchllm.engine.identity import identity_of, way_of_reading
+from batchllm.engine.identity import identity_of, slots_of, way_of_reading
 from batchllm.engine.intake import Intake
 from batchllm.engine.interruption import shown_up, told_calls, told_interruption
 from batchllm.engine.signals import RemoteStop, stopping_on_signals
@@ -217,6 +217,7 @@ class _Run:
             identity=identity_of(checked.job),
             lanes=[lane.info for lane in checked.lanes],
             slots=self._slots,
+            samples=checked.job.samples,
             task=checked.task,
             shape=checked.source.shape,
             clock=self._options.clock,
@@ -347,6 +348,7 @@ class _Run:
             budget=budget,
             say=self._options.say,
             spreading=self._spreading(journal) if self._slots > 1 else None,
+            slots=self._slots,
         )
         planner = Planner(
             checked.task,
@@ -425,16 +427,20 @@ class _Run:
         return counts.ok + counts.failed + self._again.units == input_rows * self._slots
 
     def _spreading(self, journal: Journal) -> Spreading:
-        def spread(request: Request) -> list[tuple[int, Request]]:
+        samples, slots = self._checked.job.samples, self._slots
+        is_pinned = slots > samples
+
+        def spread(request: Request) -> list[Portion]:
             parts = []
-            for lane in range(self._slots):
+            for slot in range(slots):
                 open_rows = [
                     position
                     for position, row in enumerate(request.rows)
-                    if not journal.finished.has(row.ordinal, lane)
+                    if not journal.finished.has(row.ordinal, slot)
                 ]
                 if open_rows:
-                    parts.append((lane, narrow(request, open_rows)))
+                    lane, sample = divmod(slot, samples)
+                    parts.append(Portion(lane if is_pinned else None, narrow(request, open_rows), sample))
             return parts
 
         return spread
@@ -450,8 +456,7 @@ class _Run:
 
     @property
     def _slots(self) -> int:
-        job = self._checked.job
-        return len(job.providers) if job.routing == "all" else 1
+        return slots_of(self._checked.job)
 
     def _summary(self, ending: Ending, manifest: Manifest) -> RunSummary:
         return summarise(

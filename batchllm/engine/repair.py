@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from batchllm.clock import Clock, SystemClock
-from batchllm.engine.identity import identity_of
+from batchllm.engine.identity import identity_of, slots_of
 from batchllm.engine.interruption import told_interruption
 from batchllm.errors import (
     BatchllmError,
@@ -104,6 +104,7 @@ def _opened_as_it_was(
         identity=identity,
         lanes=owner.lanes,
         slots=owner.slots,
+        samples=owner.samples,
         task=build_task(models.parse_task(before["task"]), dimensions=None),
         shape=owner.shape,
         clock=tools.clock,
@@ -194,8 +195,8 @@ def locked(loaded: LoadedJob, tools: Tools, frame: object | None) -> Iterator[tu
 
 def owner_of(checked: CheckedJob) -> Owner:
     lanes = [lane.info for lane in mark_simulated(checked.lanes)]
-    slots = len(lanes) if checked.job.routing == "all" else 1
-    return Owner(identity_of(checked.job), lanes, slots, checked.task, checked.source.shape)
+    job = checked.job
+    return Owner(identity_of(job), lanes, slots_of(job), checked.task, checked.source.shape, job.samples)
 
 
 def _compare_rows(checked: CheckedJob, out: Path) -> None:

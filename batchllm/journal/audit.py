@@ -6,7 +6,8 @@
     counts and totals         what is counted is there, answer by answer, attempt by attempt
 
 Every byte of the parts is read once for its checksum, which speaks for the pages too; of the columns only `row` (and
-`lane`, with `routing: all`) is read, and the tokens and money of usage/. Memory is a bit for each unit of work.
+`lane` and `sample`, where a row has several answers) is read, and the tokens and money of usage/. Memory is a bit for
+each unit of work.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +29,8 @@ from batchllm.journal.lock import shared_lock
 from batchllm.journal.manifest import Manifest, read_manifest
 from batchllm.journal.parts import PartInfo
 from batchllm.journal.recall import runs
+from batchllm.journal.slots import Slots
 from batchllm.journal.snapshot import Snapshot, opened, totals_differ
-from batchllm.journal.tables import units_of
 
 _BATCH_ROWS = 1 << 16
 _USAGE_COLUMNS = ["row", "prompt_tokens", "completion_tokens", "cost_usd", "billed"]
@@ -167,13 +168,15 @@ def _known_parts(found: Audit, journal: Snapshot | None) -> Mapping[Kind, Sequen
     }
 
 
-def slot_lanes_of(manifest: Manifest | None, journal: Snapshot | None) -> list[str]:
-    """The lanes that each answer each row, in the order of their slots; empty with one answer a row."""
+def slots_of(manifest: Manifest | None, journal: Snapshot | None) -> Slots:
+    """The answers that each row gets."""
     if journal is not None:
-        return journal.slot_lanes
-    if manifest is None or manifest.slots == 1:
-        return []
-    return list(dict.fromkeys(lane.name for lane in manifest.lanes))[: manifest.slots]
+        return journal.of_row
+    if manifest is None:
+        return Slots()
+    lanes = manifest.slots // manifest.samples
+    names = dict.fromkeys(lane.name for lane in manifest.lanes) if lanes > 1 else ()
+    return Slots(tuple(names)[:lanes], manifest.samples)
 
 
 class _Walk:
@@ -187,8 +190,8 @@ class _Walk:
         self._is_complete = (
             journal.is_complete if journal is not None else manifest is not None and manifest.complete
         )
-        self._slot_lanes = pa.array(slot_lanes_of(manifest, journal), pa.string())
-        self._slots = len(self._slot_lanes) or 1
+        self._of_row = slots_of(manifest, journal)
+        self._slots = self._of_row.count
         rows = manifest.rows if manifest is not None else None
         self._units = None if rows is None else rows * self._slots
         self._met = Finished(self._slots)
@@ -244,13 +247,13 @@ class _Walk:
             self._found.failed += len(units)
 
     def _rows(self, kind: Kind, path: Path, file: pq.ParquetFile) -> None:
-        columns = _USAGE_COLUMNS if kind == "usage" else ["row", *(["lane"] if self._slots > 1 else [])]
+        columns = _USAGE_COLUMNS if kind == "usage" else self._of_row.columns
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
             if kind == "usage":
                 self._found.usage = self._found.usage.plus(usage_sums(batch))
                 self._check_order(path, batch.column("row"), 0)
                 continue
-            units = units_of(batch, self._slot_lanes)
+            units = self._of_row.units(batch)
             if kind == "output":
                 self._check_order(path, units, 1)
             else:
@@ -269,12 +272,15 @@ class _Walk:
             self._found.failed += len(units)
 
     def _take_whole_rows(self, kind: Kind, path: Path, lines: pa.RecordBatch) -> None:
-        strange = lines.filter(pc.is_valid(lines.column("lane")))
+        name = self._of_row.columns[-1]  # lane, or sample: null where the whole row failed
+        strange = lines.filter(pc.is_valid(lines.column(name)))
         if strange.num_rows or kind == "output":
-            row, lane = lines.column("row")[0], lines.column("lane")[0]
-            self._complain(path, f"row {row}: the lane {lane} is none of this job's")
+            row, *place = (lines.column(column)[0] for column in self._of_row.columns)
+            named = zip(self._of_row.columns[1:], place, strict=True)
+            said = ", ".join(f"{column} {value}" for column, value in named)
+            self._complain(path, f"row {row}: the {said} is none of this job's")
         if kind == "failures":
-            self._whole_rows += lines.filter(pc.is_null(lines.column("lane"))).column("row").to_pylist()
+            self._whole_rows += lines.filter(pc.is_null(lines.column(name))).column("row").to_pylist()
 
     def _meet(self, path: Path, first: int, end: int) -> None:
         if self._met.marked_in(first, end):
@@ -298,7 +304,7 @@ class _Walk:
 
     def _named(self, unit: int) -> str:
         row, slot = divmod(unit, self._slots)
-        return f"row {row}" if self._slots == 1 else f"row {row}, lane {self._slot_lanes[slot]}"
+        return ", ".join(filter(None, (f"row {row}", self._of_row.named(slot))))
 
     def _complain(self, path: Path, message: str) -> None:
         """Once a file: what follows is usually the same."""

@@ -28,9 +28,9 @@ class Finished:
         self.spent_usd = 0.0
         self._bits = bytearray()
 
-    def has(self, row: int, lane: int = 0) -> bool:
-        """Whether this row (of this lane, where each lane answers each row) has its outcome."""
-        return self.has_unit(row * self.slots + lane if self.slots > 1 else row)
+    def has(self, row: int, slot: int = 0) -> bool:
+        """Whether this row (in this slot, where a row has several answers) has its outcome."""
+        return self.has_unit(row * self.slots + slot if self.slots > 1 else row)
 
     def has_unit(self, unit: int) -> bool:
         place = unit >> 3

@@ -30,7 +30,7 @@ from batchllm.journal.inspection import check_bytes, usage_sums
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import PartInfo, open_part
 from batchllm.journal.recall import runs
-from batchllm.journal.tables import units_of
+from batchllm.journal.slots import Slots
 from batchllm.records import LaneInfo
 
 _BATCH_ROWS = 1 << 16
@@ -92,11 +92,11 @@ class Reader:
         self,
         layout: Layout,
         schemas: Mapping[Kind, pa.Schema],
-        slot_lanes: Sequence[str],
+        of_row: Slots,
         lanes: Sequence[LaneInfo],
     ) -> None:
         self.layout = layout
-        self.slot_lanes = pa.array(slot_lanes, pa.string())
+        self.of_row = of_row
         self._schemas = schemas
         self._lanes = {(lane.name, lane.provider, lane.model) for lane in lanes}
 
@@ -142,9 +142,8 @@ class Reader:
 
     def units(self, part: PartInfo) -> tuple[pa.Array, list[int]]:
         """The units with an outcome in it, and the rows whose failure speaks for all lanes."""
-        columns = ["row", "lane"] if len(self.slot_lanes) else ["row"]
-        table = pa.Table.from_batches(self.batches(part, columns))
-        units = units_of(table, self.slot_lanes)
+        table = pa.Table.from_batches(self.batches(part, self.of_row.columns))
+        units = self.of_row.units(table)
         if not units.null_count:
             return units, []
         return units.drop_null(), table.filter(pc.is_null(units)).column("row").to_pylist()
@@ -209,7 +208,7 @@ class _Choice:
 
     def __init__(self, reader: Reader, listed: Sequence[PartInfo]) -> None:
         self._reader = reader
-        self._met = Finished(len(reader.slot_lanes) or 1)
+        self._met = Finished(reader.of_row.count)
         self._found = Gathered({kind: [] for kind in KINDS}, met=self._met)
         self._whole_rows: list[int] = []
         self._spans: dict[PartInfo, tuple[datetime, datetime]] = {}

@@ -72,12 +72,13 @@ def changed_sections(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
     return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
 
 
-def adopt(
+def adopt(  # noqa: PLR0913 - whose a record is takes six things to say
     database: Database,
     identity: Identity,
     *,
     lanes: Sequence[LaneInfo],
     slots: int,
+    samples: int = 1,
     schemas: Mapping[Kind, pa.Schema],
     created_s: float,
     keeps_old: bool = False,
@@ -86,7 +87,7 @@ def adopt(
 
     `keeps_old`: answers of another job may stay, if slots and columns are the same; the record is then `mixed`.
     """
-    values = meta_values(identity, lanes=lanes, slots=slots, schemas=schemas)
+    values = meta_values(identity, lanes=lanes, slots=slots, samples=samples, schemas=schemas)
     changed = _change(database, identity, (values["slots"], values["slot_lanes"]), schemas, keeps_old)
     if changed is not None and holds_value(database):
         raise changed
@@ -104,17 +105,25 @@ def adopt(
 
 
 def meta_values(
-    identity: Identity, *, lanes: Sequence[LaneInfo], slots: int, schemas: Mapping[Kind, pa.Schema]
+    identity: Identity,
+    *,
+    lanes: Sequence[LaneInfo],
+    slots: int,
+    samples: int = 1,
+    schemas: Mapping[Kind, pa.Schema],
 ) -> dict[str, str]:
-    """What the record says of whose it is. Raises InvariantError where slots and lanes do not fit."""
-    _check_slots(lanes, slots)
+    """What the record says of whose it is. Raises InvariantError where slots and lanes do not fit.
+
+    How many samples there are is what slots and lanes leave.
+    """
+    _check_slots(lanes, slots, samples)
     values = {
         "job_name": identity.job_name,
         "sections": orjson.dumps(dict(identity.sections), option=orjson.OPT_SORT_KEYS).decode(),
         "fingerprint": identity.fingerprint,
         "version": identity.version,
         "slots": str(slots),
-        "slot_lanes": orjson.dumps([lane.name for lane in lanes] if slots > 1 else []).decode(),
+        "slot_lanes": orjson.dumps(slot_lanes(lanes, slots, samples)).decode(),
     }
     for kind, schema in schemas.items():
         values[f"columns_{kind}"] = base64.b64encode(schema.serialize()).decode()
@@ -152,10 +161,18 @@ def register_lanes(database: Database, lanes: Sequence[LaneInfo]) -> tuple[list[
     return numbers, known
 
 
-def _check_slots(lanes: Sequence[LaneInfo], slots: int) -> None:
-    if slots not in (1, len(lanes)):
-        raise InvariantError(f"{slots} slots for {len(lanes)} lanes: neither one nor one for each lane")
-    if slots > 1 and len({lane.name for lane in lanes}) != slots:
+def slot_lanes(lanes: Sequence[LaneInfo], slots: int, samples: int) -> list[str]:
+    """The lanes that each answer each row, by name; none where any one does."""
+    return [lane.name for lane in lanes] if slots > samples else []
+
+
+def _check_slots(lanes: Sequence[LaneInfo], slots: int, samples: int) -> None:
+    if slots not in (samples, len(lanes) * samples):
+        of_each = f", {samples} samples of each" if samples > 1 else ""
+        raise InvariantError(
+            f"{slots} slots for {len(lanes)} lanes{of_each}: neither one nor one for each lane"
+        )
+    if slots > samples and len({lane.name for lane in lanes}) != len(lanes):
         raise InvariantError("with an answer of each lane for each row, lanes need names of their own")
 
 

@@ -31,7 +31,7 @@ from batchllm.journal.files import (
     mapped_faults,
     no_fault,
 )
-from batchllm.journal.identity import Identity, adopt, register_lanes
+from batchllm.journal.identity import Identity, adopt, register_lanes, slot_lanes
 from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
@@ -119,19 +119,20 @@ class Journal:
         self.finished = recall(store, self._counts)
         self.interrupted = _interrupted(self._database)
         self._numbers = numbers
-        self._harvester = Harvester(self.finished, numbers)
+        self._harvester = self._harvester_of(numbers)
         self._drains = Drains(store)
         self._writer = Writer(self, _fitting(tuning.queue, tuning.disk))
         self._is_closed = False
 
     @classmethod
-    def open(  # noqa: PLR0913 - what a record is made of is eight things; the ninth is for tests
+    def open(  # noqa: PLR0913 - what a record is made of is nine things; the tenth is for tests
         cls,
         out: Path,
         *,
         identity: Identity,
         lanes: Sequence[LaneInfo],
         slots: int,
+        samples: int = 1,
         task: Task,
         shape: Shape,
         clock: Clock,
@@ -159,13 +160,20 @@ class Journal:
                 identity,
                 lanes=lanes,
                 slots=slots,
-                schemas=table_schemas(task, shape, keeps_bodies=identity.keeps_bodies),
+                samples=samples,
+                schemas=table_schemas(task, shape, samples=samples, keeps_bodies=identity.keeps_bodies),
                 created_s=clock.wall_s(),
                 keeps_old=keeps_old,
             )
             numbers, known = register_lanes(database, lanes)
-            slot_lanes = [lane.name for lane in lanes] if slots > 1 else ()
-            tables = Tables(task, shape, known, slot_lanes, keeps_bodies=identity.keeps_bodies)
+            tables = Tables(
+                task,
+                shape,
+                known,
+                slot_lanes(lanes, slots, samples),
+                samples=samples,
+                keeps_bodies=identity.keeps_bodies,
+            )
             store = Store(database, layout, tables, tuning.sizes, tuning.fault)
             journal = cls(store, numbers=numbers, clock=clock, tuning=tuning)
             journal._begin(identity.version)
@@ -404,7 +412,7 @@ class Journal:
         """What earlier runs could only save elsewhere."""
         for path, numbers, missing in self._spillover.found(lambda: self._counts):
             harvester = self._harvester
-            self._harvester = Harvester(self.finished, numbers)
+            self._harvester = self._harvester_of(numbers)
             before = self._counts
             self._insert_all(missing)
             self._harvester = harvester
@@ -413,6 +421,9 @@ class Journal:
             self.finished.spent_usd = self._counts.cost_usd
             self._spillover.remove(path, self._counts.ok - before.ok)
         self._spillover.settle()
+
+    def _harvester_of(self, numbers: Sequence[int]) -> Harvester:
+        return Harvester(self.finished, numbers, self._store.tables.of_row.samples)
 
     def _called(self, work: Callable[[], T]) -> T:
         with self._mapped():
@@ -511,7 +522,7 @@ class Journal:
         """Take up what the parts and the journal hold, as a start does."""
         self._counts = self._database.counts()
         self.finished = recall(self._store, self._counts)
-        self._harvester = Harvester(self.finished, self._numbers)
+        self._harvester = self._harvester_of(self._numbers)
         self._drains = Drains(self._store)
 
     def _sealing(self, work: Callable[[], Manifest]) -> Manifest:

@@ -31,7 +31,7 @@ INSERTED = {
 _TOGETHER = (56, 28, 14, 7, 4, 2, 1)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
-#: A failure without a lane, where each lane has its own unit, stands for the whole row.
+#: A failure without a lane, where each lane has its own unit, stands for the whole row; so does one without a sample.
 WHOLE_ROW = -1
 
 
@@ -64,12 +64,14 @@ class Harvest:
 
 
 class Harvester:
-    """`numbers` are the journal's numbers of this run's lanes."""
+    """`numbers` are the journal's numbers of this run's lanes; each gives a row so many `samples`."""
 
-    def __init__(self, finished: Finished, numbers: Sequence[int]) -> None:
+    def __init__(self, finished: Finished, numbers: Sequence[int], samples: int = 1) -> None:
         self._finished = finished
         self._slots = finished.slots
         self._numbers = numbers
+        self._samples = samples
+        self._has_lane_slots = finished.slots > samples
 
     def gather(self, records: Sequence[JournalRecord]) -> Harvest:
         """Raises UnicodeEncodeError for an answer with half characters in it: see `storable`."""
@@ -87,9 +89,9 @@ class Harvester:
         return harvest
 
     def _add_done(self, harvest: Harvest, record: RowDone) -> int:
-        row, lane, answer, *rest = record
+        row, lane, answer, *rest, sample = record
         ordinal, key, carry = row
-        slot = lane if self._slots > 1 else 0
+        slot = self._slot(lane, sample) if self._slots > 1 else 0
         unit = ordinal * self._slots + slot
         if unit in harvest.units or self._finished.has_unit(unit):
             harvest.repeated = self._repeated("answer", ordinal, slot)
@@ -101,14 +103,15 @@ class Harvester:
         return 1
 
     def _add_failed(self, harvest: Harvest, record: RowFailed) -> int:
-        row, lane, code, message, status, attempts, digest, content, body = record
+        row, lane, code, message, status, attempts, digest, content, body, sample = record
         ordinal, key, _ = row
         if self._slots == 1:
             slot, units = 0, [ordinal]
-        elif lane is None:
+        elif self._speaks_for_row(lane, sample):
             slot, units = WHOLE_ROW, self._finished.open_slots(ordinal)
         else:
-            slot, units = lane, [ordinal * self._slots + lane]
+            slot = self._slot(lane or 0, sample or 0)
+            units = [ordinal * self._slots + slot]
         fresh = [unit for unit in units if unit not in harvest.units and not self._finished.has_unit(unit)]
         if not fresh:
             harvest.repeated = self._repeated("failure", ordinal, slot)
@@ -144,8 +147,19 @@ class Harvester:
             )
         return Counts(0, 0, len(attempts), prompt, completion, cost, unpriced, uncertain)
 
+    def _slot(self, lane: int, sample: int) -> int:
+        return lane * self._samples + sample if self._has_lane_slots else sample
+
+    def _speaks_for_row(self, lane: int | None, sample: int | None) -> bool:
+        """Without samples it is the lane that is missing."""
+        return (lane is None and self._has_lane_slots) or (sample is None and self._samples > 1)
+
     def _repeated(self, what: str, row: int, slot: int) -> InvariantError:
-        place = f"row {row}" if self._slots == 1 or slot == WHOLE_ROW else f"row {row}, lane {slot}"
+        lane, sample = divmod(slot, self._samples)
+        place = f"row {row}"
+        if slot != WHOLE_ROW and self._slots > 1:
+            place += f", lane {lane}" if self._has_lane_slots else ""
+            place += f", sample {sample + 1}" if self._samples > 1 else ""
         return InvariantError(
             f"{place} has its outcome already; a second {what} came in and was not stored",
             remedy="report this as a bug: a row was asked again that had been finished",

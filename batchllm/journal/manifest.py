@@ -43,9 +43,9 @@ class PartEntry:
 class Manifest:
     """`rows` and `pending` are None as long as the input has not been counted; `cost_usd` when a price is unknown.
 
-    `ok`, `failed` and `pending` count units of work: rows, or row × lane with `slots` lanes that each answer each
-    row. `sections` maps names to digests. `uncertain` calls may have been charged without an answer. `mixed`: answers
-    of an earlier version of the job were kept; `renewals`: how often another input was taken up.
+    `ok`, `failed` and `pending` count units of work: rows, or row × slot with `slots` answers to each row, `samples`
+    of each lane. `sections` maps names to digests. `uncertain` calls may have been charged without an answer. `mixed`:
+    answers of an earlier version of the job were kept; `renewals`: how often another input was taken up.
     """
 
     job_name: str
@@ -71,6 +71,7 @@ class Manifest:
     updated: str
     mixed: bool = False
     renewals: int = 0
+    samples: int = 1
     format: int = FORMAT
 
 
@@ -124,6 +125,7 @@ def _dumped(manifest: Manifest) -> dict[str, Any]:
     counts = ("rows", "ok", "failed", "pending", "attempts", "uncertain")
     return {
         **{name: getattr(manifest, name) for name in names},
+        "samples": manifest.samples,
         "counts": {name: getattr(manifest, name) for name in counts},
         "tokens": {"prompt": manifest.prompt_tokens, "completion": manifest.completion_tokens},
         "cost_usd": manifest.cost_usd,
@@ -165,6 +167,7 @@ def _parsed(said: Mapping[str, Any]) -> Manifest:
         updated=str(said["updated"]),
         mixed=_flag(said.get("mixed", False)),
         renewals=int(said.get("renewals", 0)),
+        samples=int(said.get("samples", 1)),
     )
 
 

@@ -35,13 +35,14 @@ from batchllm.journal.files import (
 )
 from batchllm.journal.findings import Audit, Finding
 from batchllm.journal.gathering import Gathered, Reader, gather
-from batchllm.journal.identity import Identity, changed_sections, meta_values
+from batchllm.journal.identity import Identity, changed_sections, meta_values, slot_lanes
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import PartInfo, Sizes, Store
 from batchllm.journal.recall import gather as recall_parts
 from batchllm.journal.recovery import purge
 from batchllm.journal.salvage import salvage
 from batchllm.journal.sealing import renewals, save_manifest, section_digest
+from batchllm.journal.slots import Slots
 from batchllm.journal.snapshot import opened
 from batchllm.journal.spending import copy_spending
 from batchllm.journal.tables import Tables, table_schemas
@@ -62,14 +63,34 @@ class Owner:
     slots: int
     task: Task
     shape: Shape
+    samples: int = 1
 
     @property
     def schemas(self) -> Mapping[Kind, pa.Schema]:
-        return table_schemas(self.task, self.shape, keeps_bodies=self.identity.keeps_bodies)
+        return table_schemas(
+            self.task, self.shape, samples=self.samples, keeps_bodies=self.identity.keeps_bodies
+        )
 
     @property
-    def slot_lanes(self) -> list[str]:
-        return [lane.name for lane in self.lanes] if self.slots > 1 else []
+    def of_row(self) -> Slots:
+        return Slots(tuple(slot_lanes(self.lanes, self.slots, self.samples)), self.samples)
+
+    def tables(self, lanes: Sequence[LaneInfo] = ()) -> Tables:
+        """`lanes`: all that the journal knows, to write lines of them."""
+        return Tables(
+            self.task,
+            self.shape,
+            lanes,
+            self.of_row.lanes,
+            samples=self.samples,
+            keeps_bodies=self.identity.keeps_bodies,
+        )
+
+    def meta_values(self) -> dict[str, str]:
+        """What a record of this job says of whose it is."""
+        return meta_values(
+            self.identity, lanes=self.lanes, slots=self.slots, samples=self.samples, schemas=self.schemas
+        )
 
 
 @dataclass(slots=True)
@@ -158,8 +179,7 @@ class _Mending:
             raise _must_be_told(self._found.part_faults, self._done)
 
     def _forget_parts(self, database: Database) -> None:
-        tables = Tables(self._owner.task, self._owner.shape, [], self._owner.slot_lanes)
-        store = Store(database, self._layout, tables, Sizes(), self._fault)
+        store = Store(database, self._layout, self._owner.tables(), Sizes(), self._fault)
         take_over(database)
         with database.transaction() as connection:
             for part in self._done.dropped:
@@ -185,7 +205,7 @@ class _Making:
     def __init__(self, found: Audit, owner: Owner, clock: Clock, done: Rebuilt, fault: Fault) -> None:
         self._found, self._owner, self._clock, self._done, self._fault = found, owner, clock, done, fault
         self._layout = Layout(found.out)
-        self._reader = Reader(self._layout, owner.schemas, owner.slot_lanes, owner.lanes)
+        self._reader = Reader(self._layout, owner.schemas, owner.of_row, owner.lanes)
 
     def make(self, *, drops_missing: bool) -> None:
         layout, manifest, done = self._layout, self._found.manifest, self._done
@@ -219,7 +239,7 @@ class _Making:
 
     def _fill(self, connection: sqlite3.Connection, gathered: Gathered) -> None:
         owner, manifest = self._owner, self._found.manifest
-        values = meta_values(owner.identity, lanes=owner.lanes, slots=owner.slots, schemas=owner.schemas)
+        values = owner.meta_values()
         values["created"] = repr(_created_s(manifest, self._clock))
         values["complete"] = "1" if self._is_complete(gathered) else "0"
         if manifest is not None and manifest.input_digest is not None:
@@ -254,7 +274,7 @@ class _Making:
         if not self._found.is_journal_readable:
             return Counts()
         with opened(self._layout) as journal:
-            if journal is None or journal.slot_lanes != self._owner.slot_lanes:
+            if journal is None or journal.of_row != self._owner.of_row:
                 return Counts()
             if orjson.loads(journal.meta("sections") or "{}") != dict(self._owner.identity.sections):
                 return Counts()
@@ -297,8 +317,8 @@ class _Making:
         layout = self._layout
         database = open_database(layout, is_network=is_on_network(layout))
         try:
-            tables = Tables(self._owner.task, self._owner.shape, [], self._owner.slot_lanes)
-            save_manifest(Store(database, layout, tables, Sizes(), self._fault), self._clock.wall_s())
+            store = Store(database, layout, self._owner.tables(), Sizes(), self._fault)
+            save_manifest(store, self._clock.wall_s())
         finally:
             database.close()
 
@@ -379,10 +399,10 @@ def _refuse_other_job(manifest: Manifest | None, owner: Owner, out: Path) -> Non
         return
     now = {name: section_digest(text) for name, text in owner.identity.sections.items()}
     _refuse_sections(changed_sections(manifest.sections, now), out)
-    if manifest.slots != owner.slots:
+    if (manifest.slots, manifest.samples) != (owner.slots, owner.samples):
         raise ChangedJobError(
             f"the answers in {out} were made with {manifest.slots} answers a row, the job asks for {owner.slots}",
-            remedy="with routing: all, lanes keep their number; undo the change",
+            remedy="with routing: all, lanes keep their number, and samples stay what they were; undo the change",
         )
 
 

@@ -55,7 +55,7 @@ def failed_rows(store: Store) -> bytearray:
     """A bit for each row with a line in failures/, lowest first."""
     failed = Finished(1)
     for part in store.parts("failures"):
-        for batch in _read(store, part, 1):
+        for batch in _read(store, part):
             failed.mark(batch.column("row").to_pylist())
     failed.mark(row for (row,) in store.database.rows("SELECT row FROM failures"))
     return failed.bits()
@@ -103,7 +103,7 @@ def _mark_parts(store: Store, parts: Sequence[PartInfo], finished: Finished) -> 
             finished.mark_range(first, end)
             count += part.rows
             continue
-        for batch in _read(store, part, finished.slots):
+        for batch in _read(store, part):
             units = store.tables.units(batch).drop_null()
             count += len(units)
             waiting += len(units)
@@ -123,17 +123,17 @@ def _rows_without_lane(store: Store, failures: Sequence[PartInfo]) -> list[int]:
     return [
         row
         for part in failures
-        for batch in _read(store, part, store.tables.slots)
-        for row in batch.filter(pc.is_null(batch.column("lane"))).column("row").to_pylist()
+        for batch in _read(store, part)
+        for row in batch.filter(pc.is_null(store.tables.units(batch))).column("row").to_pylist()
     ]
 
 
-def _read(store: Store, part: PartInfo, slots: int) -> Iterator[pa.RecordBatch]:
+def _read(store: Store, part: PartInfo) -> Iterator[pa.RecordBatch]:
     path = store.layout.part(part.kind, part.name)
     rows = 0
     with open_part(path) as file:
         try:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=["row", "lane"] if slots > 1 else ["row"]):
+            for batch in file.iter_batches(_BATCH_ROWS, columns=store.tables.of_row.columns):
                 rows += batch.num_rows
                 yield batch
         except (OSError, pa.ArrowException) as error:

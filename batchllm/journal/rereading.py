@@ -19,7 +19,7 @@ from batchllm.clock import Clock
 from batchllm.errors import ChangedJobError
 from batchllm.journal.database import store_meta
 from batchllm.journal.files import Kind
-from batchllm.journal.identity import column_changes, meta_values
+from batchllm.journal.identity import column_changes
 from batchllm.journal.journal import Journal
 from batchllm.journal.merge import in_order
 from batchllm.journal.parts import (
@@ -43,7 +43,6 @@ from batchllm.journal.sealing import (
     renewals,
     save_manifest,
 )
-from batchllm.journal.tables import Tables
 from batchllm.records import FailureCode, LaneInfo
 
 _BATCH_ROWS = 4096
@@ -108,13 +107,7 @@ class _Rewriting:
         self._carried = carried
         self._clock = clock
         self._lanes = _lanes(old)
-        tables = Tables(
-            owner.task,
-            owner.shape,
-            self._lanes,
-            owner.slot_lanes,
-            keeps_bodies=owner.identity.keeps_bodies,
-        )
+        tables = owner.tables(self._lanes)
         self._new = replace(old, tables=tables)
         self._codec = CarryCodec(owner.shape.carry)
         self._typed = [field.name for field in judge.typed_fields]
@@ -155,8 +148,7 @@ class _Rewriting:
 
     def _adopt(self, connection: sqlite3.Connection) -> None:
         owner, done = self._owner, self._done
-        values = meta_values(owner.identity, lanes=owner.lanes, slots=owner.slots, schemas=owner.schemas)
-        values |= {"complete": "0", "renewals": str(renewals(self._old.database) + 1)}
+        values = owner.meta_values() | {"complete": "0", "renewals": str(renewals(self._old.database) + 1)}
         for name, value in values.items():
             store_meta(connection, name, value)
         change = done.became_answers - done.turned_down
@@ -268,9 +260,11 @@ class _Rewriting:
         if self._new.tables.slots == 1:
             drafts.add("output", "recovered", output)
             return
-        # Failures are in the order of their rows; of each lane alone, so are the units.
-        for lane in dict.fromkeys(lanes):
-            drafts.add("output", f"recovered {lane}", output.filter(pc.equal(output.column("lane"), lane)))
+        # Failures are in the order of their rows; of each slot alone, so are the units.
+        slots = [unit % self._new.tables.slots for unit in self._new.tables.units(output).to_pylist()]
+        for slot in dict.fromkeys(slots):
+            of_slot = pa.array([other == slot for other in slots], pa.bool_())
+            drafts.add("output", f"recovered {slot}", output.filter(of_slot))
 
     def _made_columns(self, lanes: Sequence[str], calls: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
         """What output/ tells and failures/ does not: from the call that brought the text, and from its lane."""

@@ -16,6 +16,7 @@ from batchllm.journal.manifest import Manifest, PartEntry, instant, read_manifes
 from batchllm.journal.merge import merged, plan_rewriting, widest_overlap
 from batchllm.journal.parts import PartInfo, Sealed, Store, abandon_all, publish
 from batchllm.journal.recovery import purge
+from batchllm.journal.slots import Slots
 from batchllm.records import LaneInfo
 
 #: A part is tiny when it holds less than this fraction of what a drain waits for.
@@ -101,6 +102,7 @@ def compose_manifest(store: Store, now_s: float) -> Manifest:
         updated=instant(now_s),
         mixed=database.meta("mixed") == "1",
         renewals=renewals(database),
+        samples=Slots.of(orjson.loads(database.meta("slot_lanes") or "[]"), slots).samples,
     )
 
 

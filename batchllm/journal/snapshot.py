@@ -22,6 +22,7 @@ from batchllm.errors import ChangedJobError
 from batchllm.journal.database import APPLICATION_ID, FORMAT, Counts, damaged, database_fault
 from batchllm.journal.files import KINDS, Kind, Layout, mapped_faults
 from batchllm.journal.parts import Intent, PartInfo
+from batchllm.journal.slots import Slots
 from batchllm.journal.tables import checksum
 from batchllm.records import LaneInfo
 
@@ -86,8 +87,9 @@ class Snapshot:
         return self.meta("complete") == "1"
 
     @property
-    def slot_lanes(self) -> list[str]:
-        return [str(name) for name in orjson.loads(self.meta("slot_lanes") or "[]")]
+    def of_row(self) -> Slots:
+        lanes = [str(name) for name in orjson.loads(self.meta("slot_lanes") or "[]")]
+        return Slots.of(lanes, int(self.meta("slots") or 1))
 
     @property
     def lanes(self) -> tuple[LaneInfo, ...]:

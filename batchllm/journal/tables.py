@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from batchllm.carry import CarryCodec
 from batchllm.errors import BatchllmError, InvariantError, StorageError
 from batchllm.journal.files import Kind
+from batchllm.journal.slots import LANE, SAMPLE, Slots
 from batchllm.ports import Shape, Task
 from batchllm.records import AnswerValue, LaneInfo
 
@@ -44,6 +45,8 @@ _FAILURES_TAIL = (
     pa.field("content", pa.string()),
 )
 _ROW = pa.field("row", pa.int64())
+#: Behind the lane in output/ and failures/, where each lane answers more than once: from 1 on.
+_SAMPLE = pa.field(SAMPLE, pa.int32())
 #: Last in output/ and failures/, where the job keeps it.
 _BODY = pa.field("body", pa.string())
 _USAGE = pa.schema(
@@ -85,14 +88,19 @@ SELECTED: Mapping[Kind, str] = {
 
 
 def check_names(
-    key: str | None, carry: Sequence[str], answers: Sequence[str], *, keeps_bodies: bool = False
+    key: str | None,
+    carry: Sequence[str],
+    answers: Sequence[str],
+    *,
+    keeps_bodies: bool = False,
+    has_samples: bool = False,
 ) -> list[str]:
     """What is wrong with the names of the columns of output/ and failures/; empty when all differ.
 
     Case does not count: Spark and DuckDB take `Model` and `model` for the same column.
     """
     faults: list[str] = []
-    kept = (_BODY,) if keeps_bodies else ()
+    kept = (*((_SAMPLE,) if has_samples else ()), *((_BODY,) if keeps_bodies else ()))
     ours = {field.name: "a column of batchllm's own" for field in (_ROW, *_OUTPUT_TAIL, *kept)}
     if key is not None:
         failures = {field.name: "a column of failures/" for field in _FAILURES_TAIL}
@@ -118,7 +126,7 @@ class Tables:
     """Journal lines → record batches of the pinned schemas.
 
     `lanes` are all that the journal knows, by number; `slot_lanes` the names of the lanes that each answer each row
-    (empty with one answer a row).
+    (empty where any one lane answers), each so many times.
     """
 
     def __init__(
@@ -128,15 +136,16 @@ class Tables:
         lanes: Sequence[LaneInfo],
         slot_lanes: Sequence[str] = (),
         *,
+        samples: int = 1,
         keeps_bodies: bool = False,
     ) -> None:
         self._task = task
         self._key = _key_field(shape)
         self._codec = CarryCodec(shape.carry)
         self._keeps_bodies = keeps_bodies
-        self.schemas = table_schemas(task, shape, keeps_bodies=keeps_bodies)
-        self.slots = len(slot_lanes) or 1
-        self._slot_lanes = pa.array(slot_lanes, pa.string())
+        self.schemas = table_schemas(task, shape, samples=samples, keeps_bodies=keeps_bodies)
+        self.of_row = Slots(tuple(slot_lanes), samples)
+        self.slots = self.of_row.count
         self._names = pa.array([lane.name for lane in lanes], pa.string())
         self._providers = pa.array([lane.provider for lane in lanes], pa.string())
         self._models = pa.array([lane.model for lane in lanes], pa.string())
@@ -230,7 +239,7 @@ class Tables:
 
     def units(self, table: pa.Table | pa.RecordBatch) -> pa.Array:
         """Row × slot of each line of output/ or failures/; null where a failure speaks for the whole row."""
-        return units_of(table, self._slot_lanes)
+        return self.of_row.units(table)
 
     def ranks(self, kind: Kind, table: pa.Table | pa.RecordBatch) -> pa.Array:
         """What a part is sorted by: the unit in output/, the row elsewhere."""
@@ -248,7 +257,9 @@ class Tables:
         ]
 
     def _output(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
-        _, row, _, lane, key, carry, answer, finish, model, *numbers, request_id, digest, body, crc = columns
+        _, row, slot, lane, key, carry, answer, finish, model, *numbers, request_id, digest, body, crc = (
+            columns
+        )
         for number, kept, value, expected in zip(row, carry, answer, crc, strict=True):
             if checksum(kept, value) != expected:
                 raise _rotten(number)
@@ -262,6 +273,7 @@ class Tables:
             *_checked(self._task.columns(answer), self._task.answer_fields, "answers"),
             pa.array(finish, pa.string()),
             self._names.take(lanes),
+            *self.of_row.sample_column(slot),
             self._providers.take(lanes),
             pc.coalesce(echoed, self._models.take(lanes)),
             pa.array(prompt, pa.int64()),
@@ -276,13 +288,14 @@ class Tables:
         ]
 
     def _failures(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
-        _, row, _, lane, key, code, message, status, attempts, digest, content, body = columns
+        _, row, slot, lane, key, code, message, status, attempts, digest, content, body = columns
         return [
             *self._key_column(key),
             pa.array(row, pa.int64()),
             pa.array(code, pa.string()),
             pa.array(message, pa.string()),
             self._names.take(pa.array(lane, pa.int32())),
+            *self.of_row.sample_column(slot),
             pa.array(status, pa.int32()),
             pa.array(attempts, pa.int32()),
             pa.array([value.hex() for value in digest], pa.string()),
@@ -326,25 +339,28 @@ class Tables:
             return [pa.array([None if key is None else turn(key) for key in keys], self._key.type)]
 
 
-def units_of(table: pa.Table | pa.RecordBatch, slot_lanes: pa.Array) -> pa.Array:
-    """Row × slot of each line; `slot_lanes` is empty with one answer a row."""
-    rows = table.column("row")
-    if not len(slot_lanes):
-        return _flat(rows)
-    slots = pc.index_in(table.column("lane"), slot_lanes).cast(pa.int64())
-    return _flat(pc.add(pc.multiply(rows, len(slot_lanes)), slots))
-
-
-def table_schemas(task: Task, shape: Shape, *, keeps_bodies: bool = False) -> dict[Kind, pa.Schema]:
+def table_schemas(
+    task: Task, shape: Shape, *, samples: int = 1, keeps_bodies: bool = False
+) -> dict[Kind, pa.Schema]:
     key_field = _key_field(shape)
     key = () if key_field is None else (key_field,)
     carry = CarryCodec(shape.carry).fields
     body = (_BODY,) if keeps_bodies else ()
     return {
-        "output": pa.schema([*key, _ROW, *carry, *task.answer_fields, *_OUTPUT_TAIL, *body]),
-        "failures": pa.schema([*key, _ROW, *_FAILURES_TAIL, *body]),
+        "output": pa.schema(
+            [*key, _ROW, *carry, *task.answer_fields, *_sampled(_OUTPUT_TAIL, samples), *body]
+        ),
+        "failures": pa.schema([*key, _ROW, *_sampled(_FAILURES_TAIL, samples), *body]),
         "usage": _USAGE,
     }
+
+
+def _sampled(fields: Sequence[pa.Field], samples: int) -> list[pa.Field]:
+    """With the number of the sample behind the lane, where there are several."""
+    if samples == 1:
+        return list(fields)
+    at = 1 + [field.name for field in fields].index(LANE)
+    return [*fields[:at], _SAMPLE, *fields[at:]]
 
 
 def _key_field(shape: Shape) -> pa.Field | None:

@@ -33,7 +33,7 @@ def semantic_sections(job: Job) -> dict[str, str]:
         "lanes": _canonical(
             {lane.name or lane.provider: _lane(lane, job.task.type) for lane in job.providers}
         ),
-        "routing": _canonical("every lane" if job.routing == "all" else "one lane"),
+        "routing": _canonical(_answers_a_row(job)),
         "key": _canonical(job.input.key),
         "carry": _canonical(job.output.carry),
         "columns": _canonical(job.input.columns),
@@ -85,8 +85,14 @@ def _lane(lane: LaneSpec, kind: str) -> dict[str, object]:
     if lane.provider == "simulator":
         simulation = lane.simulate or Simulation()
         told = {"answers", "seed", "dimensions"} | ({"profile"} if simulation.profile else set())
+        told |= {"noise"} if simulation.noise else set()
         facts["simulate"] = simulation.model_dump(mode="json", include=told)
     return facts
+
+
+def _answers_a_row(job: Job) -> str:
+    lanes = "every lane" if job.routing == "all" else "one lane"
+    return f"{lanes}, {job.samples} samples" if job.samples > 1 else lanes
 
 
 def _canonical(value: object) -> str:

@@ -276,3 +276,9 @@ class Job(Strict):
         1800.0, description="How long a run waits for space on a full disk before it ends; 0: not at all."
     )
     drain_timeout_s: Positive = Field(60.0, description="How long a stop waits for calls in flight.")
+
+    @model_validator(mode="after")
+    def _answers_fit(self) -> "Job":
+        if self.samples > 1 and self.task.type == "embedding":
+            raise ValueError("samples of an embedding would be the same vector: leave samples out")
+        return self

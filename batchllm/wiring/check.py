@@ -133,8 +133,17 @@ def check(
         counter=counter,
         max_inputs=packing.max_inputs,
         max_tokens=packing.max_tokens,
-        notes=tuple(planner.notes),
+        notes=(*planner.notes, *_sample_notes(job)),
     )
+
+
+def _sample_notes(job: Job) -> list[str]:
+    """Samples are worth their money where they can differ."""
+    params = getattr(job.task, "params", None)
+    if job.samples == 1 or params is None or (params.temperature != 0 and params.seed is None):
+        return []
+    why = "temperature: 0" if params.temperature == 0 else f"seed: {params.seed}"
+    return [f"with {why} the {job.samples} samples of a row are likely to be the same answer"]
 
 
 def _dimensions(loaded: LoadedJob, catalogue: Catalogue, faults: list[Fault]) -> int | None:
@@ -234,6 +243,7 @@ def _column_faults(loaded: LoadedJob, task: Task, source: Source) -> Iterable[Fa
         [field.name for field in shape.carry],
         [field.name for field in task.answer_fields],
         keeps_bodies=loaded.job.output.keep == "bodies",
+        has_samples=loaded.job.samples > 1,
     ):
         yield loaded.fault("output.carry", clash, "rename it in the input, or in the schema")
 

@@ -38,6 +38,8 @@ class RunStats:
     ok: int = 0  # in this run
     failed: int = 0  # in this run
     failed_before: int = 0
+    skipped: int = 0  # in this run: not asked, for the vote of their row is settled
+    skipped_before: int = 0
     started_s: float = 0.0
     failures_by_class: dict[str, int] = field(default_factory=dict)
     last_failures: list[str] = field(default_factory=list)
@@ -46,4 +48,5 @@ class RunStats:
 
     @property
     def finished(self) -> int:
-        return self.reused + self.failed_before + self.ok + self.failed
+        before = self.reused + self.failed_before + self.skipped_before
+        return before + self.ok + self.failed + self.skipped

@@ -253,7 +253,15 @@ class RowFailed(NamedTuple):
     sample: int | None = None
 
 
-JournalRecord: TypeAlias = AttemptRecord | RowDone | RowFailed
+class RowSkipped(NamedTuple):
+    """Lines of skipped/: slots of a row that need not be asked, since the answers that it has settle its vote."""
+
+    row: RowRef
+    slots: tuple[int, ...]
+    digest: bytes
+
+
+JournalRecord: TypeAlias = AttemptRecord | RowDone | RowFailed | RowSkipped
 
 
 class LaneInfo(NamedTuple):

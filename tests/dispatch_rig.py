@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from batchllm.budget import Budget
-from batchllm.dispatch import Dispatcher, Ending, Lane, Portion
+from batchllm.dispatch import Dispatcher, Ending, Lane, Polling, Portion
 from batchllm.errors import StorageError
 from batchllm.events import LaneStats, RunStats
 from batchllm.fallback import Health
@@ -105,6 +105,7 @@ class Rig:
         recorder: MemoryRecorder | None = None,
         dice: random.Random | None = None,
         finished: Collection[tuple[int, int]] = (),
+        polling: Polling | None = None,
         **limits: float,
     ) -> None:
         self.providers = providers
@@ -142,6 +143,7 @@ class Rig:
             budget=budget,
             spreading=self._to_all if routing == "all" else None,
             slots=len(providers) if routing == "all" else 1,
+            polling=polling,
             dice=dice,
         )
 

@@ -20,13 +20,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import batchllm
 from batchllm.spec.lanes import AnswerRule, LaneSpec
 from batchllm.spec.models import ChatTask, Job
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "sample_data"
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
-SHIPPED = {"classify.yaml", "embed.yaml", "moderate.yaml", "openai.yaml"}
+SHIPPED = {"classify.yaml", "consensus.yaml", "embed.yaml", "moderate.yaml", "openai.yaml"}
 FLAGGED_FROM = 0.5
 
 
@@ -293,6 +294,10 @@ class TestJobs:
         assert (real.system, real.prompt) == (simulated.system, simulated.prompt)
         assert real.answer_schema == simulated.answer_schema
 
+    def test_what_is_agreed_on_is_asked_as_in_the_job_with_one_answer(self) -> None:
+        one, several = chat_task(shipped("classify.yaml")), chat_task(shipped("consensus.yaml"))
+        assert several == one
+
     def test_real_providers_are_under_a_budget(self) -> None:
         budget = shipped("openai.yaml").budget
         assert budget is not None
@@ -302,6 +307,66 @@ class TestJobs:
         job = shipped("embed.yaml")
         assert [lane.simulate.dimensions for lane in job.providers if lane.simulate] == [64]
         assert getattr(job.task, "dimensions", None) == 64
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Of `jobs/consensus.yaml`, with and without stopping early; faster than it is shipped."""
+    return {early: agreed(tmp_path_factory.mktemp("consensus"), early) for early in (True, False)}
+
+
+def agreed(folder: Path, early: bool) -> Path:
+    spec = yaml.safe_load((ROOT / "jobs" / "consensus.yaml").read_text("utf-8"))
+    for lane in spec["providers"]:
+        del lane["limits"], lane["simulate"]["limits"]
+        lane["simulate"] |= {"latency": {"median_s": 0.001}, "faults": {}}
+    spec["input"]["path"] = str(SAMPLES / "reviews.jsonl")
+    spec["output"]["path"] = str(folder / "out")
+    spec["consensus"]["stop_early"] = early
+    result = batchllm.run(spec, folder=folder)
+    assert result.ok
+    assert result.summary.pending == 0
+    return result.path
+
+
+class TestConsensus:
+    @staticmethod
+    def answers(out: Path) -> pl.DataFrame:
+        return pl.read_parquet(out / "output" / "*.parquet")
+
+    @classmethod
+    def labels(cls, out: Path) -> dict[int, str]:
+        """The majority, and where all differ what the first lane says."""
+        found: dict[int, list[str]] = {}
+        for row, label in cls.answers(out).select("row", "label").iter_rows():
+            found.setdefault(row, []).append(label)
+        return {row: Counter(said).most_common(1)[0][0] for row, said in found.items()}
+
+    def test_three_calls_in_ten_are_saved_and_no_label_is_another_one(
+        self, outputs: dict[bool, Path]
+    ) -> None:
+        asked, everyone = self.answers(outputs[True]).height, self.answers(outputs[False]).height
+        assert everyone == 3 * 260
+        assert 1 - asked / everyone >= 0.30
+        assert self.labels(outputs[True]) == self.labels(outputs[False])
+
+    def test_lanes_are_plausible_and_together_better_than_the_worst(self, outputs: dict[bool, Path]) -> None:
+        lines = self.answers(outputs[False])
+        hits = lines.group_by("lane").agg((pl.col("label") == pl.col("gold")).mean())
+        accuracies = dict(hits.iter_rows())
+        gold = dict(lines.select("row", "gold").iter_rows())
+        agreed = sum(label == gold[row] for row, label in self.labels(outputs[False]).items()) / len(gold)
+        assert len(set(accuracies.values())) == 3
+        assert all(0.80 <= accuracy <= 0.92 for accuracy in accuracies.values())
+        assert max(accuracies.values()) <= agreed <= 0.95
+
+    def test_its_regular_expressions_stand_there_once(self) -> None:
+        text = (ROOT / "jobs" / "consensus.yaml").read_text("utf-8")
+        assert text.count("(?ix)") == 2
+        readings = [[rule.pattern for rule in rules_of(lane)] for lane in shipped("consensus.yaml").providers]
+        assert readings[0] == readings[1] == readings[2]
+        classify = rules_of(lane_named(shipped("classify.yaml"), "swift"))
+        assert readings[0] == [rule.pattern for rule in classify]
 
 
 class TestSimulatedAnswers:

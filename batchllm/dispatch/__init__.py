@@ -4,5 +4,16 @@ from batchllm.dispatch.calls import Out
 from batchllm.dispatch.endings import Ending
 from batchllm.dispatch.lane import Lane, asked_as_before
 from batchllm.dispatch.loop import Dispatcher, FeedBatch, Portion, Spreading
+from batchllm.dispatch.polls import Polling
 
-__all__ = ["Dispatcher", "Ending", "FeedBatch", "Lane", "Out", "Portion", "Spreading", "asked_as_before"]
+__all__ = [
+    "Dispatcher",
+    "Ending",
+    "FeedBatch",
+    "Lane",
+    "Out",
+    "Polling",
+    "Portion",
+    "Spreading",
+    "asked_as_before",
+]

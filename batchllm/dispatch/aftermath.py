@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from batchllm.dispatch.endings import Ending, no_lane_left
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import failed_records
+from batchllm.dispatch.polls import Polling, Polls
 from batchllm.dispatch.work import Board, Work
 from batchllm.errors import ExitCode
 from batchllm.events import RunStats
@@ -52,7 +53,7 @@ class FailedCall:
 
 
 class Aftermath:
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the loop's parts, each for itself
         self,
         lanes: Sequence[Lane],
         board: Board,
@@ -62,6 +63,7 @@ class Aftermath:
         stats: RunStats,
         dice: random.Random,
         stop: Callable[[Ending], None],
+        polling: Polling | None = None,
     ) -> None:
         self._lanes = lanes
         self._board = board
@@ -74,6 +76,9 @@ class Aftermath:
         self._same_fault = 0
         #: Lane → answers that nobody will give in this run, since the lane is dead and has its rows for itself.
         self.owed: dict[int, int] = {}
+        self.polls: Polls | None = None
+        if polling is not None:
+            self.polls = Polls(polling, lanes, stats, add=board.add, owe=lambda lane: self._owe(lane, 1))
 
     def close(self) -> None:
         for timer in self._timers:
@@ -151,7 +156,10 @@ class Aftermath:
 
     def leave_open(self, lane: Lane, request: Request) -> None:
         """The lane that had it for itself is dead. No outcome is recorded: a later start asks it."""
-        self.owed[lane.index] = self.owed.get(lane.index, 0) + len(request.rows)
+        self._owe(lane.index, len(request.rows))
+
+    def _owe(self, lane: int, answers: int) -> None:
+        self.owed[lane] = self.owed.get(lane, 0) + answers
 
     def _note_health(self, call: FailedCall) -> None:
         lane, failure = call.lane, call.failure
@@ -184,7 +192,10 @@ class Aftermath:
             )
 
     def _leave_open(self, lane: Lane, work: Work) -> None:
-        self.leave_open(lane, work.request)
+        if self.polls is None:
+            self.leave_open(lane, work.request)
+        elif records := self.polls.lose(work):
+            self._put(records)
         self._board.finish()
 
     def _split(self, work: Work) -> None:
@@ -234,16 +245,15 @@ class Aftermath:
             raise ValueError("a request is given up only after a failure")
         if not failure.content and len(work.request.rows) == 1:
             failure = failure._replace(content=work.content)  # of an earlier call: it was paid for, too
-        self.record_failed(
-            failed_records(
-                work.request,
-                failure,
-                lane=None if lane is None else lane.index,
-                attempts=work.tries.sent,
-                causes=list(work.causes.values()),
-                sample=work.sample,
-            )
+        records = failed_records(
+            work.request,
+            failure,
+            lane=None if lane is None else lane.index,
+            attempts=work.tries.sent,
+            causes=list(work.causes.values()),
+            sample=work.sample,
         )
+        self.record_failed(records if self.polls is None else [*records, *self.polls.fail(work)])
         self._board.finish()
         self._note_same_fault(failure, len(work.request.rows))
 

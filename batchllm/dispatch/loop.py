@@ -21,6 +21,7 @@ from batchllm.dispatch.endings import Ending, all_dealt_with
 from batchllm.dispatch.exposure import Exposure, worst_cost, worst_usd
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import CallFacts, attempt_record, cost_of, done_records
+from batchllm.dispatch.polls import Polling
 from batchllm.dispatch.safety import Safety
 from batchllm.dispatch.work import Board, Work
 from batchllm.errors import BatchllmError, ExitCode
@@ -80,7 +81,7 @@ class Dispatcher:
     """Moves what `run` is fed through `lanes` into `recorder`.
 
     `spreading` is given where a row gets several answers, `slots` of them; without it one lane answers a request, any
-    one, or the first fit one when `in_order`.
+    one, or the first fit one when `in_order`. With `polling` no more of them are asked than a row's vote needs.
     """
 
     def __init__(  # noqa: PLR0913 - the loop's parts are passed in, each for itself
@@ -95,6 +96,7 @@ class Dispatcher:
         budget: Budget | None = None,
         spreading: Spreading | None = None,
         slots: int = 1,
+        polling: Polling | None = None,
         dice: random.Random | None = None,
         say: Callable[[str], None] = _silence,
     ) -> None:
@@ -115,7 +117,9 @@ class Dispatcher:
             dice=dice or random.Random(),  # noqa: S311 - jitter, not secrets
             stop=self.stop,
             put=self._put,
+            polling=polling,
         )
+        self._polls = self._aftermath.polls
         self._calls = Calls(self._note_crash)
         self._exposure = Exposure(recorder, sum(lane.window.most for lane in lanes), budget)
         self._safe = Safety(self._exposure)
@@ -233,6 +237,10 @@ class Dispatcher:
         return max(_WAITING_ROWS // max(rows, weight), _LEAST_WAITING) + calls + ahead
 
     def _add(self, request: Request) -> None:
+        if self._polls is not None:
+            if records := self._polls.begin(request):
+                self._put(records)
+            return
         if self._spreading is None:
             self._board.add(Work(request))
             return
@@ -387,7 +395,10 @@ class Dispatcher:
         if isinstance(verdict, Failure):
             self._aftermath.follow(FailedCall(lane, work, verdict, sent, tokens, now_s, was_probe))
             return
-        self._keep(lane, work, done_records(lane, request, verdict, facts, work.tries.sent, work.sample))
+        records = done_records(lane, request, verdict, facts, work.tries.sent, work.sample)
+        if self._polls is not None:
+            records += self._polls.hear(work, verdict.answers[0].value)
+        self._keep(lane, work, records)
         lane.limits.note_accepted(sent, now_s)
         lane.latency.learn(facts.latency_s)
         lane.health.note_success()

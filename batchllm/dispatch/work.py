@@ -30,6 +30,7 @@ class Work:
         "last_lane",
         "overdue",
         "pinned",
+        "poll",
         "request",
         "sample",
         "tries",
@@ -39,6 +40,7 @@ class Work:
         self.request = request
         self.pinned = pinned
         self.sample = sample  # which answer of several to its rows
+        self.poll: object | None = None  # what its answer is a vote in
         self.tries = Tries()
         self.excluded: frozenset[int] = frozenset()
         self.last_lane: int | None = None

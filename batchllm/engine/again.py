@@ -10,7 +10,7 @@ from batchllm.wiring import LanePlan
 
 def price_again(counts: Counts, lanes: Sequence[LanePlan]) -> str:
     """In words. By the dearest lane; what calls without tokens or without a price cost, nobody knows."""
-    units = counts.ok + counts.failed
+    units = counts.settled
     if not units or not counts.attempts:
         return "at a price that is not known"
     calls = counts.attempts

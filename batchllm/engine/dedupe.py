@@ -9,7 +9,7 @@ A row whose original has no outcome when the run ends stays open like it.
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -91,10 +91,15 @@ def find_dedupe(
     *,
     table: InputTable,
     batches: Iterator[Sequence[Row | BadRow]],
+    asks_begun: bool = False,
 ) -> Dedupe:
-    """Of the rows in `batches`, those that ask what an earlier one of them asks, or what was answered before."""
+    """Of the rows in `batches`, those that ask what an earlier one of them asks, or what was answered before.
+
+    `asks_begun`: rows with some of their answers are asked for the rest, since votes of two rows are not to mix.
+    """
     new = _Asked()
-    new.add_open(task, batches)
+    begun = journal.finished.has_some if asks_begun else None
+    new.add_open(task, batches, begun)
     asked = _Asked()
     if (
         len(new) and journal.counts.ok and not journal.is_mixed
@@ -144,9 +149,16 @@ class _Asked:
             self._marks.frombytes(data)
             self.ordinals.extend(batch.column("row").to_pylist())
 
-    def add_open(self, task: Task, batches: Iterator[Sequence[Row | BadRow]]) -> None:
+    def add_open(
+        self,
+        task: Task,
+        batches: Iterator[Sequence[Row | BadRow]],
+        leaves_out: Callable[[int], bool] | None = None,
+    ) -> None:
         for batch in batches:
             for row in batch:
+                if leaves_out is not None and leaves_out(row.ordinal):
+                    continue
                 self.ordinals.append(row.ordinal)
                 self._marks.frombytes(asked_digest(task, row)[:_MARK_BYTES] or _NOTHING)
 

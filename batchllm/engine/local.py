@@ -15,7 +15,7 @@ from pathlib import Path
 
 from batchllm.budget import Budget
 from batchllm.clock import Clock, SystemClock
-from batchllm.dispatch import Dispatcher, Ending, Lane, Portion, Spreading
+from batchllm.dispatch import Dispatcher, Ending, Lane, Polling
 from batchllm.engine.again import price_again
 from batchllm.engine.backfill import ones, open_rows
 from batchllm.engine.collecting import collecting_seldom
@@ -25,8 +25,10 @@ from batchllm.engine.footprint import check_room
 from batchllm.engine.identity import identity_of, slots_of, way_of_reading
 from batchllm.engine.intake import Intake
 from batchllm.engine.interruption import shown_up, told_calls, told_interruption
+from batchllm.engine.polling import early_votes_of, has_other_terms, polling_of, reopen
 from batchllm.engine.signals import RemoteStop, stopping_on_signals
 from batchllm.engine.simulators import simulators_of
+from batchllm.engine.spreading import spreading_of
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.engine.watchdog import watching_loop
 from batchllm.errors import BatchllmError, ChangedJobError, ExitCode
@@ -47,9 +49,9 @@ from batchllm.journal import (
 from batchllm.journal.files import Layout, free_bytes, is_network_folder, read_mounts
 from batchllm.limit.shared_limits import SharedLimits
 from batchllm.limit.sharing import Membership, NoSharing, Sharing
-from batchllm.plan import Planner, narrow
+from batchllm.plan import Planner
 from batchllm.provider.overlay import open_catalogue
-from batchllm.records import BadRow, Request, Row
+from batchllm.records import BadRow, Row
 from batchllm.report.summary import RunSummary
 from batchllm.retry import RetryPolicy
 from batchllm.running import RunParts, Stop, carry_out, in_pieces, limited
@@ -107,6 +109,7 @@ class _Run:
         self._options = options
         self._out = out
         self._sections = semantic_sections(checked.job)
+        self._votes = early_votes_of(checked)
         self._stats = RunStats(phase="reading")
         self._intake = Intake(checked.source, checked.task, out, only_missing=options.only_missing)
         self._again: Forgotten | None = None
@@ -126,10 +129,12 @@ class _Run:
                 manifest is not None
                 and manifest.complete
                 and not is_wanted
+                and not has_other_terms(journal, self._votes)
                 and self._intake.is_settled(journal)
             ):
                 return self._summary(Ending(_settled_code(manifest)), manifest)
             self._table = table = self._taken_in(journal)
+            reopen(journal, self._votes)
             if self._options.retries_failed:
                 self._again = journal.forget_failures()
             self._dedupe = self._repeats(journal, table)
@@ -154,6 +159,7 @@ class _Run:
             journal,
             table=table,
             batches=self._batches(journal)(),
+            asks_begun=self._votes is not None,
         )
         return found if len(found) else None
 
@@ -164,6 +170,7 @@ class _Run:
             copied = self._dedupe.fill(journal)
             self._stats.ok += copied.ok
             self._stats.failed += copied.failed
+            self._stats.skipped += copied.skipped
             self._copied = copied.ok + copied.failed
 
     def _meet_old_record(self) -> None:
@@ -257,7 +264,7 @@ class _Run:
 
     def _check_room(self, journal: Journal, table: InputTable) -> None:
         rows = table.rows if self._options.limit is None else min(table.rows, self._options.limit)
-        answers = max(0, rows * self._slots - journal.counts.ok - journal.counts.failed)
+        answers = max(0, rows * self._slots - journal.counts.settled)
         check_room(self._out, self._checked.task, answers, free_bytes(self._out), self._options.say)
 
     def _report_interruption(self, journal: Journal) -> None:
@@ -305,8 +312,8 @@ class _Run:
         checked, stats = self._checked, self._stats
         stats.lanes = [lane.stats for lane in lanes]
         rows = input_rows if self._options.limit is None else min(input_rows, self._options.limit)
-        stats.reused, stats.failed_before = self._finished_before(journal, rows)
-        stats.total = rows * self._slots if self._again is None else stats.reused + self._again.units
+        stats.reused, stats.failed_before, stats.skipped_before = self._finished_before(journal, rows)
+        stats.total = rows * self._slots if self._again is None else stats.finished + self._again.units
         parts = self._parts(journal, lanes, input_rows, rows)
         stop = Stop()
         loop = asyncio.get_running_loop()
@@ -347,8 +354,9 @@ class _Run:
             in_order=job.routing == "fallback",
             budget=budget,
             say=self._options.say,
-            spreading=self._spreading(journal) if self._slots > 1 else None,
+            spreading=spreading_of(journal, job.samples) if self._slots > 1 else None,
             slots=self._slots,
+            polling=self._polling(journal, input_rows),
         )
         planner = Planner(
             checked.task,
@@ -424,35 +432,24 @@ class _Run:
         if self._again is None:
             return True
         counts = journal.counts
-        return counts.ok + counts.failed + self._again.units == input_rows * self._slots
+        return counts.settled + self._again.units == input_rows * self._slots
 
-    def _spreading(self, journal: Journal) -> Spreading:
-        samples, slots = self._checked.job.samples, self._slots
-        is_pinned = slots > samples
+    def _polling(self, journal: Journal, input_rows: int) -> Polling | None:
+        votes, checked = self._votes, self._checked
+        if votes is None:
+            return None
+        return polling_of(votes, checked.task, journal, input_rows, samples=checked.job.samples)
 
-        def spread(request: Request) -> list[Portion]:
-            parts = []
-            for slot in range(slots):
-                open_rows = [
-                    position
-                    for position, row in enumerate(request.rows)
-                    if not journal.finished.has(row.ordinal, slot)
-                ]
-                if open_rows:
-                    lane, sample = divmod(slot, samples)
-                    parts.append(Portion(lane if is_pinned else None, narrow(request, open_rows), sample))
-            return parts
-
-        return spread
-
-    def _finished_before(self, journal: Journal, rows: int) -> tuple[int, int]:
-        """Answers and failures of earlier runs among the first `rows`."""
+    def _finished_before(self, journal: Journal, rows: int) -> tuple[int, int, int]:
+        """Answers, failures and skipped units of earlier runs among the first `rows`."""
+        counts = journal.counts
         if self._options.limit is None:
-            return journal.counts.ok, journal.counts.failed
+            return counts.ok, counts.failed, counts.skipped
         slots = self._slots
         marked = sum(slots - len(journal.finished.open_slots(row)) for row in range(rows))
-        failed = min(journal.counts.failed, marked)
-        return marked - failed, failed
+        failed = min(counts.failed, marked)
+        skipped = min(counts.skipped, marked - failed)
+        return marked - failed - skipped, failed, skipped
 
     @property
     def _slots(self) -> int:

@@ -30,6 +30,8 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
     units = stats.total if stats.lanes else (manifest.rows or 0) * figures.slots
     reused = stats.reused if stats.lanes else manifest.ok
     failed_before = stats.failed_before if stats.lanes else manifest.failed
+    skipped = stats.skipped + stats.skipped_before if stats.lanes else manifest.skipped
+    settled = manifest.ok + manifest.failed + manifest.skipped
     costs = [lane.cost_usd for lane in stats.lanes]
     return RunSummary(
         job=figures.job,
@@ -44,7 +46,7 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
         failed=stats.failed,
         reused=reused,
         failed_before=failed_before,
-        pending=max(0, units - reused - failed_before - stats.ok - stats.failed),
+        pending=max(0, units - reused - failed_before - skipped - stats.ok - stats.failed),
         prompt_tokens=sum(lane.prompt_tokens for lane in stats.lanes),
         completion_tokens=sum(lane.completion_tokens for lane in stats.lanes),
         cost_usd=None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs),
@@ -58,6 +60,8 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
         notes=figures.notes,
         changes=figures.changes,
         copied=figures.copied,
+        saved=manifest.skipped,
+        saved_share=manifest.skipped / settled if settled else 0.0,
     )
 
 

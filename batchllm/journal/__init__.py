@@ -10,6 +10,8 @@
     recovery   what a killed run left half done         manifest   manifest.json
     space      whether the disk is almost full          inputs     which input the outcomes belong to
     copies     rows that ask the same twice             aside      an old record, out of the way
+    slots      the answers that a row gets, numbered    skipping   units that a vote need not hear
+    forgetting failures that are asked again            interrupted runs that did not end of themselves
     renewal    the record for another input             carries    carried values that replace others
     migrations older formats → this one                 snapshot   the journal, only looked at
     audit      is all of it what was put there?         inspection one part against what is known of it
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
     from batchllm.journal.carries import Carried, Carries
     from batchllm.journal.copies import Copied, CopyRequests
     from batchllm.journal.database import Counts
+    from batchllm.journal.forgetting import Forgotten
     from batchllm.journal.identity import Identity, StoredJob, changed_sections, stored_job
     from batchllm.journal.inputs import InputState
-    from batchllm.journal.journal import Forgotten, Interrupted, Journal, Tuning
+    from batchllm.journal.interrupted import Interrupted
+    from batchllm.journal.journal import Journal, Tuning
     from batchllm.journal.lock import OutputLock
     from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
     from batchllm.journal.renewal import Changed, Renewal
@@ -47,11 +51,11 @@ _HOMES = {
     "Copied": "copies",
     "CopyRequests": "copies",
     "Counts": "database",
-    "Forgotten": "journal",
+    "Forgotten": "forgetting",
     "DiskRules": "space",
     "Identity": "identity",
     "InputState": "inputs",
-    "Interrupted": "journal",
+    "Interrupted": "interrupted",
     "Journal": "journal",
     "Manifest": "manifest",
     "OutputLock": "lock",

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from batchllm.errors import InputMissingError, LockedError, StorageError
 from batchllm.journal.aside import is_putting_aside
 from batchllm.journal.database import Counts
-from batchllm.journal.files import KINDS, Kind, Layout
+from batchllm.journal.files import BY_UNIT, KINDS, Kind, Layout
 from batchllm.journal.findings import Audit, Finding
 from batchllm.journal.finished import Finished
 from batchllm.journal.inspection import inspected, same_schema, usage_sums
@@ -73,7 +73,7 @@ def audit_locked(out: Path) -> Audit:
 def _start_again(found: Audit) -> None:
     """The journal turned out to be damaged on the way: what it said does not count."""
     found.part_faults, found.row_faults, found.strangers, found.notes = [], [], [], []
-    found.files = found.bytes = found.ok = found.failed = found.in_journal = 0
+    found.files = found.bytes = found.ok = found.failed = found.skipped = found.in_journal = 0
     found.rows, found.usage = {}, Counts()
 
 
@@ -234,7 +234,11 @@ class _Walk:
                 continue
             self._meet(journal.path, row * self._slots + slot, row * self._slots + slot + 1)
             failures += 1
-        self._found.in_journal = answers + failures
+        skipped = journal.skipped_lines()
+        for row, slot in skipped:
+            self._meet(journal.path, row * self._slots + slot, row * self._slots + slot + 1)
+        self._found.in_journal = answers + failures + len(skipped)
+        self._found.skipped += len(skipped)
         self._found.ok += answers
         self._found.failed += failures
         self._found.usage = self._found.usage.plus(journal.usage())
@@ -254,7 +258,7 @@ class _Walk:
                 self._check_order(path, batch.column("row"), 0)
                 continue
             units = self._of_row.units(batch)
-            if kind == "output":
+            if kind in BY_UNIT:
                 self._check_order(path, units, 1)
             else:
                 self._check_order(path, batch.column("row"), 0)
@@ -268,13 +272,15 @@ class _Walk:
             self._meet(path, first, end)
         if kind == "output":
             self._found.ok += len(units)
+        elif kind == "skipped":
+            self._found.skipped += len(units)
         else:
             self._found.failed += len(units)
 
     def _take_whole_rows(self, kind: Kind, path: Path, lines: pa.RecordBatch) -> None:
         name = self._of_row.columns[-1]  # lane, or sample: null where the whole row failed
         strange = lines.filter(pc.is_valid(lines.column(name)))
-        if strange.num_rows or kind == "output":
+        if strange.num_rows or kind != "failures":
             row, *place = (lines.column(column)[0] for column in self._of_row.columns)
             named = zip(self._of_row.columns[1:], place, strict=True)
             said = ", ".join(f"{column} {value}" for column, value in named)
@@ -346,7 +352,7 @@ def _present(layout: Layout) -> Iterator[Path]:
 
 
 def _check_counts(found: Audit, journal: Snapshot | None) -> None:
-    here = found.usage._replace(ok=found.ok, failed=found.failed)
+    here = found.usage._replace(ok=found.ok, failed=found.failed, skipped=found.skipped)
     if journal is not None:
         differs = totals_differ(journal.counts(), here.plus(journal.lost_usage))
         if differs is not None:
@@ -362,16 +368,19 @@ def _check_counts(found: Audit, journal: Snapshot | None) -> None:
 
 def _manifest_faults(manifest: Manifest, here: Counts, *, has_journal: bool) -> Iterator[str]:
     """A manifest may be older than the journal, never ahead of it; a complete one is exact."""
-    told = Counts(manifest.ok, manifest.failed)
+    told = Counts(manifest.ok, manifest.failed, skipped=manifest.skipped)
     if manifest.rows is not None:
         units = manifest.rows * manifest.slots
         pending = manifest.pending or 0
-        if told.ok + told.failed + pending != units:
-            yield f"{told.ok:,} answers, {told.failed:,} failures and {pending:,} pending are not {units:,}"
-    if manifest.complete and (told.ok, told.failed) != (here.ok, here.failed):
+        if told.settled + pending != units:
+            skipped = f", {told.skipped:,} skipped" if told.skipped else ""
+            yield f"{told.ok:,} answers, {told.failed:,} failures{skipped} and {pending:,} pending are not {units:,}"
+    if manifest.complete and told[:2] != here[:2]:
         yield (
             f"it counts {told.ok:,} answers and {told.failed:,} failures; {here.ok:,} and {here.failed:,} are there"
         )
+    elif manifest.complete and told.skipped != here.skipped:
+        yield f"it counts {told.skipped:,} skipped units; {here.skipped:,} are there"
     elif told.ok > here.ok:
         lost = "were in the journal, which is gone" if not has_journal else "are missing"
         yield f"it counts {told.ok:,} answers, {here.ok:,} are there: {told.ok - here.ok:,} {lost}"

@@ -14,10 +14,8 @@ import pyarrow.compute as pc
 from batchllm.journal.files import Kind
 from batchllm.journal.finished import Finished
 from batchllm.journal.parts import Draft, Intent, Sealed, Store, abandon_all, publish, read_part
-from batchllm.journal.recall import check_units, gather
+from batchllm.journal.recall import OUTCOMES, check_units, gather
 from batchllm.records import Key
-
-_COPIED: tuple[Kind, ...] = ("output", "failures")
 
 
 @dataclass(slots=True)
@@ -39,6 +37,7 @@ class Copied(NamedTuple):
 
     ok: int
     failed: int
+    skipped: int = 0
 
 
 def copy_outcomes(store: Store, requests: CopyRequests, done: Finished) -> Copied:
@@ -46,27 +45,23 @@ def copy_outcomes(store: Store, requests: CopyRequests, done: Finished) -> Copie
     counts = store.database.counts()
     maker = _Copies(store, requests, done)
     try:
-        for kind in _COPIED:
+        for kind in OUTCOMES:
             for part in store.parts(kind):
                 if part.rows:
                     for batch in read_part(store, part, None, store.sizes.slice_rows):
                         maker.take(kind, batch)
             maker.seal(kind)
         publish(store, maker.sealed)
-        sealed = {kind: [one.info for one in maker.sealed if one.intent.kind == kind] for kind in _COPIED}
-        finished = gather(
-            store,
-            [*store.parts("output"), *sealed["output"]],
-            [*store.parts("failures"), *sealed["failures"]],
-        )
+        sealed = {kind: [one.info for one in maker.sealed if one.intent.kind == kind] for kind in OUTCOMES}
+        finished = gather(store, {kind: [*store.parts(kind), *sealed[kind]] for kind in OUTCOMES})
         check_units(finished)
     except BaseException:
         abandon_all(store, maker.intents)
         raise
-    now = counts._replace(ok=finished.ok, failed=finished.failed)
+    now = counts._replace(ok=finished.ok, failed=finished.failed, skipped=finished.skipped)
     if maker.sealed:
         store.commit(maker.sealed, along=lambda connection: store.database.store_counts(connection, now))
-    return Copied(now.ok - counts.ok, now.failed - counts.failed)
+    return Copied(now.ok - counts.ok, now.failed - counts.failed, now.skipped - counts.skipped)
 
 
 class _Copies:

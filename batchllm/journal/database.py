@@ -60,7 +60,7 @@ CREATE TABLE lanes (
 CREATE TABLE totals (
     one INTEGER PRIMARY KEY CHECK (one = 1), run INTEGER NOT NULL, ok INTEGER NOT NULL, failed INTEGER NOT NULL,
     attempts INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
-    cost_usd REAL NOT NULL, unpriced INTEGER NOT NULL, uncertain INTEGER NOT NULL
+    cost_usd REAL NOT NULL, unpriced INTEGER NOT NULL, uncertain INTEGER NOT NULL, skipped INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE results (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, lane INTEGER NOT NULL, key,
@@ -79,16 +79,20 @@ CREATE TABLE attempts (
     cost_usd REAL, billed TEXT NOT NULL, status INTEGER, class TEXT, latency_ms REAL, started_at REAL, request_id TEXT,
     ttft_ms REAL
 );
+CREATE TABLE skipped (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, key, digest BLOB NOT NULL,
+    UNIQUE (row, slot)
+);
 CREATE TABLE parts (
     part INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL CHECK (state IN ('intent', 'committed', 'retired')), hi_seq INTEGER NOT NULL,
     rows INTEGER, bytes INTEGER, sha256 TEXT, min_row INTEGER, max_row INTEGER
 );
-INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0, 0.0, 0, 0)"""
+INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, 0)"""
 
 
 class Counts(NamedTuple):
-    """What is committed. `ok` and `failed` count units of work; the rest counts attempts.
+    """What is committed. `ok`, `failed` and `skipped` count units of work; the rest counts attempts.
 
     `cost_usd` sums what is known; `unpriced` attempts were charged at an unknown price, `uncertain` ones may have
     been charged.
@@ -102,6 +106,12 @@ class Counts(NamedTuple):
     cost_usd: float = 0.0
     unpriced: int = 0
     uncertain: int = 0
+    skipped: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Units that nothing is left to ask of."""
+        return self.ok + self.failed + self.skipped
 
     def plus(self, other: "Counts") -> "Counts":
         return Counts(
@@ -113,6 +123,7 @@ class Counts(NamedTuple):
             self.cost_usd + other.cost_usd,
             self.unpriced + other.unpriced,
             self.uncertain + other.uncertain,
+            self.skipped + other.skipped,
         )
 
 

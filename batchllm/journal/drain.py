@@ -20,9 +20,15 @@ _BYTES_OF: dict[Kind, str] = {
     "output": "length(answer) + length(carry) + coalesce(length(body), 0)",
     "failures": "length(message) + coalesce(length(content), 0) + coalesce(length(body), 0)",
     "usage": "0",
+    "skipped": "0",
 }
 #: Positions in `SELECTED` of what may be large.
-_WEIGHED: dict[Kind, tuple[int, ...]] = {"output": (5, 6, 16), "failures": (6, 10, 11), "usage": ()}
+_WEIGHED: dict[Kind, tuple[int, ...]] = {
+    "output": (5, 6, 16),
+    "failures": (6, 10, 11),
+    "usage": (),
+    "skipped": (),
+}
 
 
 class Drains:

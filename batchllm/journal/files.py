@@ -1,6 +1,7 @@
 """Where the record lies, and the few file operations that its durability rests on.
 
     OUT/output, failures, usage     part-*.parquet: immutable, for readers
+    OUT/skipped                     the same, where a vote was settled before all were asked
     OUT/manifest.json               replaced atomically, last
     OUT/.batchllm                   0700: lock, journal.db, ballast, parts that are being written
 
@@ -22,8 +23,12 @@ from typing import Literal, TypeAlias
 
 from batchllm.errors import FullDiskError, OutputError, StorageError
 
-Kind: TypeAlias = Literal["output", "failures", "usage"]
-KINDS: tuple[Kind, ...] = ("output", "failures", "usage")
+Kind: TypeAlias = Literal["output", "failures", "usage", "skipped"]
+KINDS: tuple[Kind, ...] = ("output", "failures", "usage", "skipped")
+#: Tables that every output has; the others come with their first lines.
+STANDING: tuple[Kind, ...] = ("output", "failures", "usage")
+#: Tables whose lines stand in the order of their units, each once; elsewhere rows order them.
+BY_UNIT: frozenset[Kind] = frozenset({"output", "skipped"})
 Fault: TypeAlias = Callable[[str], None]
 
 STATE_FOLDER = ".batchllm"
@@ -116,9 +121,16 @@ def make_folders(layout: Layout) -> None:
             sync_folder(folder.parent)
     _make_folder(layout.state, 0o700)
     _make_private(layout.state)
-    for kind in KINDS:
+    for kind in STANDING:
         _make_folder(layout.folder(kind), 0o777)
     sync_folder(layout.out)
+
+
+def make_table_folder(layout: Layout, kind: Kind) -> None:
+    """Of a table that comes with its first lines. Raises OutputError, as above."""
+    if not layout.folder(kind).is_dir() or layout.folder(kind).is_symlink():
+        _make_folder(layout.folder(kind), 0o777)
+        sync_folder(layout.out)
 
 
 def _make_private(folder: Path) -> None:
@@ -147,7 +159,7 @@ def probe(layout: Layout) -> None:
     try:
         source.unlink(missing_ok=True)
         write_new(source, b"batchllm", 0o600)
-        for folder in (layout.out, *map(layout.folder, KINDS)):
+        for folder in (layout.out, *map(layout.folder, STANDING)):
             target = folder / PROBE
             target.unlink(missing_ok=True)
             _link_probe(source, target)

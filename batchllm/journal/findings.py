@@ -39,7 +39,8 @@ class Audit:
     rows: dict[Kind, int] = field(default_factory=dict)
     ok: int = 0
     failed: int = 0
-    in_journal: int = 0  # of these, answers and failures that are in no part yet
+    skipped: int = 0
+    in_journal: int = 0  # of these, such as are in no part yet
     usage: Counts = field(default_factory=Counts)
 
     @property

@@ -4,7 +4,8 @@ A unit is `row * slots + slot`. The bitmap is what refuses a second outcome of a
 constraint forgets a row once it is drained into a part, the bitmap does not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,13 +19,14 @@ _SPARSE = 4096
 class Finished:
     """Read by the loop's thread, written by the writer's after each commit.
 
-    `ok`, `failed` and `spent_usd` are what earlier runs left: they do not change while this one goes on.
+    `ok`, `failed`, `skipped` and `spent_usd` are what earlier runs left: they do not change while this one goes on.
     """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.ok = 0
         self.failed = 0
+        self.skipped = 0
         self.spent_usd = 0.0
         self._bits = bytearray()
 
@@ -40,12 +42,23 @@ class Finished:
         """Whether nothing is left to ask for this row."""
         return self.has_unit(row) if self.slots == 1 else not self.open_slots(row)
 
+    def has_some(self, row: int) -> bool:
+        """Whether it has an outcome at least."""
+        return len(self.open_slots(row)) < self.slots
+
     def bits(self) -> bytearray:
         """A copy: a bit for each unit, lowest first."""
         return bytearray(self._bits)
 
     def rows(self, count: int) -> bytearray:
         """A bit for each of the first `count` rows, lowest first: whether nothing is left to ask for it."""
+        return self._rows(count, pc.and_)
+
+    def begun(self, count: int) -> bytearray:
+        """The same: whether the row has an outcome in any of its slots."""
+        return self._rows(count, pc.or_)
+
+    def _rows(self, count: int, joined: Callable[[pa.Array, pa.Array], pa.Array]) -> bytearray:
         size = -(-count // 8)
         if self.slots == 1:
             return bytearray(self._bits[:size].ljust(size, b"\0"))
@@ -56,10 +69,10 @@ class Finished:
             piece = pa.Array.from_buffers(
                 pa.bool_(), rows * self.slots, [None, units], offset=first * self.slots
             )
-            whole = pa.repeat(True, rows)
-            for slot in range(self.slots):
-                whole = pc.and_(whole, piece.take(pa.arange(slot, rows * self.slots, self.slots)))
-            bits += whole.buffers()[1].to_pybytes()[: -(-rows // 8)]
+            of_slots = [
+                piece.take(pa.arange(slot, rows * self.slots, self.slots)) for slot in range(self.slots)
+            ]
+            bits += reduce(joined, of_slots).buffers()[1].to_pybytes()[: -(-rows // 8)]
         return bits
 
     def open_slots(self, row: int) -> list[int]:

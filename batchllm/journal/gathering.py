@@ -63,6 +63,7 @@ class Gathered:
     has_more: bool = False
     ok: int = 0
     failed: int = 0
+    skipped: int = 0
     usage: Counts = field(default_factory=Counts)
     met: Finished = field(default_factory=lambda: Finished(1))
 
@@ -217,7 +218,8 @@ class _Choice:
 
     def choose(self, others: Sequence[PartInfo]) -> Gathered:
         found = self._found
-        for part in others:
+        # What was skipped at one time may have been asked later, so that answers come first.
+        for part in sorted(others, key=lambda part: part.kind == "skipped"):
             if self._take(part, is_listed=False):
                 found.has_more = True
             else:
@@ -251,7 +253,7 @@ class _Choice:
         again = sum(self._met.marked_in(first, end) for first, end in ranges)
         known = set(self._whole_rows)
         again += sum(1 for row in whole_rows if row in known)
-        if again == part.rows:
+        if again == part.rows or (again and part.kind == "skipped"):  # nothing was paid for what is in there
             return False
         if again:
             path = self._reader.layout.part(part.kind, part.name)
@@ -261,6 +263,8 @@ class _Choice:
         self._whole_rows += whole_rows
         if part.kind == "output":
             self._found.ok += len(units)
+        elif part.kind == "skipped":
+            self._found.skipped += len(units)
         else:
             self._found.failed += len(units)
         return True

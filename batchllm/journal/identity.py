@@ -133,10 +133,12 @@ def meta_values(
 def _start_afresh(connection: sqlite3.Connection) -> None:
     """Forget the failures of another job; recovery removes the files of retired parts."""
     connection.execute("UPDATE parts SET state = 'retired' WHERE state = 'committed'")
-    for table in ("failures", "attempts", "lanes"):
+    for table in ("failures", "attempts", "skipped", "lanes"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
     connection.execute("DELETE FROM meta WHERE name LIKE 'input_%'")
-    connection.execute("UPDATE totals SET failed = 0, attempts = 0, prompt_tokens = 0, completion_tokens = 0")
+    connection.execute(
+        "UPDATE totals SET failed = 0, skipped = 0, attempts = 0, prompt_tokens = 0, completion_tokens = 0"
+    )
     store_meta(connection, "complete", "0")
 
 
@@ -219,7 +221,9 @@ def _routing_change(database: Database, routing: tuple[str, str]) -> ChangedJobE
 
 def _column_change(database: Database, schemas: Mapping[Kind, pa.Schema]) -> ChangedJobError | None:
     for kind, schema in schemas.items():
-        text = database.meta(f"columns_{kind}") or ""
+        text = database.meta(f"columns_{kind}")
+        if text is None:  # of a record that is older than the table
+            continue
         old = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
         changes = column_changes(old, schema)
         if changes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -31,8 +31,10 @@ from batchllm.journal.files import (
     mapped_faults,
     no_fault,
 )
+from batchllm.journal.forgetting import Forgotten, forget_failures
 from batchllm.journal.identity import Identity, adopt, register_lanes, slot_lanes
 from batchllm.journal.inputs import InputRecord, InputState
+from batchllm.journal.interrupted import interrupted
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import Sizes, Store, read_part
@@ -51,6 +53,7 @@ from batchllm.journal.sealing import (
     rewritten_bytes,
     save_manifest,
 )
+from batchllm.journal.skipping import open_rows, reopen
 from batchllm.journal.space import DiskRules, Space
 from batchllm.journal.spending import Spending, leave_input, note_complete, spending
 from batchllm.journal.spillover import Spillover
@@ -62,30 +65,6 @@ from batchllm.ports import Shape, Task
 from batchllm.records import JournalRecord, Key, LaneInfo
 
 T = TypeVar("T")
-
-
-class Interrupted(NamedTuple):
-    """The latest runs, as far as they did not end of their own accord: so many in a row, the first of them so early.
-
-    So many of their calls may be paid for without an answer, for so much at most; None when nobody can bound it.
-    """
-
-    started_s: float
-    runs: int
-    calls: int
-    usd: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """Failures that are no more: so many units of work, of rows that `in` finds."""
-
-    units: int
-    rows: bytearray = field(repr=False)
-
-    def __contains__(self, row: int) -> bool:
-        place = row >> 3
-        return place < len(self.rows) and bool(self.rows[place] >> (row & 7) & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +96,7 @@ class Journal:
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
         self._counts = self._database.counts()
         self.finished = recall(store, self._counts)
-        self.interrupted = _interrupted(self._database)
+        self.interrupted = interrupted(self._database)
         self._numbers = numbers
         self._harvester = self._harvester_of(numbers)
         self._drains = Drains(store)
@@ -248,6 +227,40 @@ class Journal:
     def key_column(self, keys: Sequence[Key]) -> pa.Array:
         """Keys as `known_rows` has them."""
         return self._store.tables.keys(keys)
+
+    @property
+    def skip_terms(self) -> str | None:
+        """By which terms of a vote units were skipped, as `set_skip_terms` was told; None where none ever were."""
+        return self._writer.call(lambda: self._database.meta("skip_terms"))
+
+    def set_skip_terms(self, terms: str) -> None:
+        """What the next skipped units go by. Before `start`, and only once those of other terms are pending again."""
+
+        def store() -> None:
+            with self._database.transaction() as connection:
+                store_meta(connection, "skip_terms", terms)
+
+        self._called(store)
+
+    def reopen_skipped(self, *, all_of_them: bool) -> int:
+        """Make skipped units pending again: all, or those of rows that lack another outcome. Before `start` only.
+
+        Returns how many; `finished` is another object afterwards.
+        """
+        return self._called(
+            lambda: self._reopen(None if all_of_them else open_rows(self.finished, self._rows_end))
+        )
+
+    def known_answers(self, columns: Sequence[str]) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
+        """The unit of each answer, and these columns of it, batch by batch. Before `start` only."""
+        self._called(self._drains.drain_all)
+        tables = self._store.tables
+        wanted = list(dict.fromkeys((*tables.of_row.columns, *columns)))
+        with self._mapped():
+            for part in self._store.parts("output"):
+                if part.rows:
+                    for batch in read_part(self._store, part, wanted, 1 << 16):
+                        yield tables.units(batch), batch.select(list(columns))
 
     def carries(self) -> Carries:
         """A place for what `renew` is to put in the place of carried values. To be closed."""
@@ -418,6 +431,7 @@ class Journal:
             self._harvester = harvester
             self.finished.ok += self._counts.ok - before.ok
             self.finished.failed += self._counts.failed - before.failed
+            self.finished.skipped += self._counts.skipped - before.skipped
             self.finished.spent_usd = self._counts.cost_usd
             self._spillover.remove(path, self._counts.ok - before.ok)
         self._spillover.settle()
@@ -442,6 +456,7 @@ class Journal:
         self._drains.note("output", len(harvest.results), harvest.answer_bytes)
         self._drains.note("failures", len(harvest.failures), harvest.failure_bytes)
         self._drains.note("usage", len(harvest.attempts))
+        self._drains.note("skipped", len(harvest.skipped))
         return harvest
 
     def _kept(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
@@ -486,19 +501,28 @@ class Journal:
         self._recall()
         return copied
 
+    @property
+    def _rows_end(self) -> int:
+        return rows_end(self._store)
+
+    def _reopen(self, rows: bytearray | None) -> int:
+        if not self._counts.skipped:
+            return 0
+        self._drains.drain_all()
+        reopened = reopen(self._store, rows)
+        if reopened:
+            save_manifest(self._store, self._clock.wall_s())
+            purge(self._store)
+            self._recall()
+        return reopened
+
     def _forget_failures(self) -> Forgotten:
-        counts = self._counts._replace(failed=0)
         rows = failed_rows(self._store)
-        with self._database.transaction() as connection:
-            connection.execute(
-                "UPDATE parts SET state = 'retired' WHERE state = 'committed' AND kind = 'failures'"
-            )
-            connection.execute("DELETE FROM failures")
-            store_meta(connection, "complete", "0")
-            self._database.store_counts(connection, counts)
+        reopened = self._reopen(rows)  # first: of a row without its failure they would not be relied on
+        forgotten = Forgotten(self._counts.failed + reopened, rows)
+        forget_failures(self._store)
         save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
-        forgotten = Forgotten(self._counts.failed, rows)
         self._recall()
         return forgotten
 
@@ -541,7 +565,7 @@ class Journal:
         return mark_incomplete(self._store, self._clock.wall_s())
 
     def _complete(self, expected_units: int) -> Manifest:
-        check_count(self._counts.ok, self._counts.failed, expected_units)
+        check_count(self._counts, expected_units)
         self._drains.drain_all()
         self._space.demand(self._clock.monotonic_s(), rewritten_bytes(self._store))
         complete_parts(self._store, self._clock.wall_s())
@@ -556,14 +580,3 @@ class Journal:
 def _fitting(queue: QueueLimits, disk: DiskRules) -> QueueLimits:
     """No more may be queued than the ballast makes room for, once in the WAL and once in the tables."""
     return replace(queue, bytes=min(queue.bytes, disk.ballast_bytes // 2)) if disk.ballast_bytes else queue
-
-
-def _interrupted(database: Database) -> Interrupted | None:
-    """The runs since the last one that ended by itself: one that is killed while it starts tells nobody of another."""
-    found = database.rows(
-        "SELECT min(started), count(*), total(exposed_calls), total(exposed_usd),"
-        " total(exposed_calls > 0 AND exposed_usd IS NULL) FROM runs"
-        " WHERE run > (SELECT coalesce(max(run), 0) FROM runs WHERE clean)"
-    )
-    started_s, runs, calls, usd, unpriced = found[0]
-    return Interrupted(started_s, runs, int(calls), None if unpriced else usd) if runs else None

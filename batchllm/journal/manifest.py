@@ -5,7 +5,7 @@ the moments in which a run replaces them. Reading it needs nothing else: `nothin
 heavy is loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import orjson
 from batchllm.errors import ChangedJobError, StorageError
 from batchllm.journal.files import (
     KINDS,
+    STANDING,
     Fault,
     Kind,
     Layout,
@@ -43,9 +44,10 @@ class PartEntry:
 class Manifest:
     """`rows` and `pending` are None as long as the input has not been counted; `cost_usd` when a price is unknown.
 
-    `ok`, `failed` and `pending` count units of work: rows, or row × slot with `slots` answers to each row, `samples`
-    of each lane. `sections` maps names to digests. `uncertain` calls may have been charged without an answer. `mixed`:
-    answers of an earlier version of the job were kept; `renewals`: how often another input was taken up.
+    `ok`, `failed`, `skipped` and `pending` count units of work: rows, or row × slot with `slots` answers to each row,
+    `samples` of each lane. `skipped` need not be asked, by a vote on terms whose digest is `skip_terms`. `sections`
+    maps names to digests. `uncertain` calls may have been charged without an answer. `mixed`: answers of an earlier
+    version of the job were kept; `renewals`: how often another input was taken up.
     """
 
     job_name: str
@@ -72,6 +74,8 @@ class Manifest:
     mixed: bool = False
     renewals: int = 0
     samples: int = 1
+    skipped: int = 0
+    skip_terms: str | None = None
     format: int = FORMAT
 
 
@@ -122,7 +126,7 @@ def instant(seconds: float) -> str:
 
 def _dumped(manifest: Manifest) -> dict[str, Any]:
     names = ("format", "job_name", "version", "complete", "simulated", "slots")
-    counts = ("rows", "ok", "failed", "pending", "attempts", "uncertain")
+    counts = ("rows", "ok", "failed", "skipped", "pending", "attempts", "uncertain")
     return {
         **{name: getattr(manifest, name) for name in names},
         "samples": manifest.samples,
@@ -135,7 +139,12 @@ def _dumped(manifest: Manifest) -> dict[str, Any]:
         "sections": dict(manifest.sections),
         "input_digest": manifest.input_digest,
         "lanes": [lane._asdict() for lane in manifest.lanes],
-        "parts": {kind: [asdict(part) for part in parts] for kind, parts in manifest.parts.items()},
+        "skip_terms": manifest.skip_terms,
+        "parts": {
+            kind: [asdict(part) for part in parts]
+            for kind, parts in manifest.parts.items()
+            if parts or kind in STANDING
+        },
         "created": manifest.created,
         "updated": manifest.updated,
     }
@@ -162,13 +171,22 @@ def _parsed(said: Mapping[str, Any]) -> Manifest:
         sections={str(name): str(value) for name, value in said["sections"].items()},
         input_digest=None if said["input_digest"] is None else str(said["input_digest"]),
         lanes=tuple(LaneInfo(**lane) for lane in said["lanes"]),
-        parts={kind: tuple(PartEntry(**part) for part in said["parts"][kind]) for kind in KINDS},
+        parts={kind: tuple(PartEntry(**part) for part in _parts(said, kind)) for kind in KINDS},
         created=str(said["created"]),
         updated=str(said["updated"]),
         mixed=_flag(said.get("mixed", False)),
         renewals=int(said.get("renewals", 0)),
         samples=int(said.get("samples", 1)),
+        skipped=int(counts.get("skipped", 0)),
+        skip_terms=None if said.get("skip_terms") is None else str(said["skip_terms"]),
     )
+
+
+def _parts(said: Mapping[str, Any], kind: Kind) -> Sequence[Mapping[str, Any]]:
+    parts: Sequence[Mapping[str, Any]] = (
+        said["parts"][kind] if kind in STANDING else said["parts"].get(kind, ())
+    )
+    return parts
 
 
 def _optional_int(value: Any) -> int | None:

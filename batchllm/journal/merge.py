@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchllm.errors import InvariantError
-from batchllm.journal.files import Kind
+from batchllm.journal.files import BY_UNIT, Kind
 from batchllm.journal.parts import (
     Draft,
     Intent,
@@ -64,8 +64,8 @@ def _ordered_head(parts: Sequence[PartInfo]) -> int:
             lowest = min(lowest, part.min_row)
     for index, part in enumerate(parts):
         after = lowest_after[-1 - index]
-        # Only in output/ a row stands once; elsewhere its lines may be in two parts that follow one another.
-        if part.max_row is None or part.max_row > after or (part.kind == "output" and part.max_row == after):
+        # Where rows rank, the lines of one may be in two parts that follow one another.
+        if part.max_row is None or part.max_row > after or (part.kind in BY_UNIT and part.max_row == after):
             return index
     return len(parts)
 

@@ -29,6 +29,13 @@ MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType(
             "ALTER TABLE runs ADD COLUMN exposed_usd REAL",
         ),
         3: ("ALTER TABLE attempts ADD COLUMN ttft_ms REAL",),
+        4: (
+            (
+                "CREATE TABLE skipped (seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,"
+                " slot INTEGER NOT NULL, key, digest BLOB NOT NULL, UNIQUE (row, slot))"
+            ),
+            "ALTER TABLE totals ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0",
+        ),
     }
 )
 

@@ -25,9 +25,12 @@ import pyarrow.parquet as pq
 from batchllm.errors import BatchllmError, InvariantError, StorageError
 from batchllm.journal.database import Database
 from batchllm.journal.files import (
+    BY_UNIT,
+    STANDING,
     Fault,
     Kind,
     Layout,
+    make_table_folder,
     open_new,
     remove_files,
     storage_fault,
@@ -36,7 +39,12 @@ from batchllm.journal.files import (
 )
 from batchllm.journal.tables import Tables
 
-SOURCE_TABLE: dict[Kind, str] = {"output": "results", "failures": "failures", "usage": "attempts"}
+SOURCE_TABLE: dict[Kind, str] = {
+    "output": "results",
+    "failures": "failures",
+    "usage": "attempts",
+    "skipped": "skipped",
+}
 #: A quarter of the default: pages are what a merge holds of each column of each part, decompressed.
 _PAGE_BYTES = 1 << 18
 
@@ -108,6 +116,8 @@ class Store:
 
     def intend(self, kind: Kind, hi_seq: int) -> Intent:
         """Step 1. The number orders the parts of a folder by name; the random half keeps a name from coming back."""
+        if kind not in STANDING:
+            make_table_folder(self.layout, kind)
         name = uuid.uuid4().hex
         with self.database.transaction() as connection:
             part = connection.execute(
@@ -292,12 +302,12 @@ class Draft:
         pa.default_memory_pool().release_unused()
 
     def _check_order(self, batch: pa.RecordBatch) -> None:
-        """Each unit once and in order in output/, rows in order elsewhere: proven for each part, not assumed."""
+        """Units in order and each once where they are ranked by, else rows in order: proven, not assumed."""
         rows = batch.column("row")
         ranks = self.store.tables.ranks(self.intent.kind, batch)
         first, last = ranks[0].as_py(), ranks[-1].as_py()
         steps = pc.subtract(ranks.slice(1), ranks.slice(0, len(ranks) - 1))
-        least = 1 if self.intent.kind == "output" else 0
+        least = 1 if self.intent.kind in BY_UNIT else 0
         if first - self.after < least or pc.any(pc.less(steps, least)).as_py():
             raise InvariantError(
                 f"rows of {self.intent.kind} are twice or out of order in {self.intent.name}"

@@ -38,6 +38,7 @@ from batchllm.journal.gathering import Gathered, Reader, gather
 from batchllm.journal.identity import Identity, changed_sections, meta_values, slot_lanes
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import PartInfo, Sizes, Store
+from batchllm.journal.recall import OUTCOMES
 from batchllm.journal.recall import gather as recall_parts
 from batchllm.journal.recovery import purge
 from batchllm.journal.salvage import salvage
@@ -187,8 +188,8 @@ class _Mending:
             store_meta(connection, "complete", "0")
             store_meta(connection, "renewals", str(renewals(database) + 1))
             before = database.counts()
-            finished = recall_parts(store, store.parts("output"), store.parts("failures"))
-            counts = before._replace(ok=finished.ok, failed=finished.failed)
+            finished = recall_parts(store, {kind: store.parts(kind) for kind in OUTCOMES})
+            counts = before._replace(ok=finished.ok, failed=finished.failed, skipped=finished.skipped)
             if any(part.kind == "usage" for part in self._done.dropped):
                 store_meta(connection, "lost_usage", usage_json(minus(before, self._found.usage)))
             database.store_counts(connection, counts)
@@ -248,6 +249,8 @@ class _Making:
         if manifest is not None:
             values["renewals"] = str(manifest.renewals + 1)
             values["mixed"] = str(int(manifest.mixed))
+        if manifest is not None and manifest.skip_terms is not None:
+            values["skip_terms"] = manifest.skip_terms
         lanes = list(manifest.lanes) if manifest is not None else []
         lanes += [lane for lane in owner.lanes if lane not in lanes]
         usage = gathered.usage.plus(self._salvaged(connection, gathered, lanes))
@@ -259,7 +262,7 @@ class _Making:
         self._keep_spending(connection)
         for number, lane in enumerate(lanes):
             connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?)", (number, *lane))
-        counts = usage.plus(lost)._replace(ok=gathered.ok, failed=gathered.failed)
+        counts = usage.plus(lost)._replace(ok=gathered.ok, failed=gathered.failed, skipped=gathered.skipped)
         names = ", ".join(f"{name} = ?" for name in Counts._fields)
         connection.execute(f"UPDATE totals SET {names}", tuple(counts))  # noqa: S608 - our own names
         for part in sorted(part for parts in gathered.parts.values() for part in parts):
@@ -293,7 +296,8 @@ class _Making:
         manifest = self._found.manifest
         if manifest is None or not manifest.complete or gathered.has_more or self._done.dropped:
             return False
-        return (manifest.ok, manifest.failed) == (gathered.ok, gathered.failed)
+        told = (manifest.ok, manifest.failed, manifest.skipped)
+        return told == (gathered.ok, gathered.failed, gathered.skipped)
 
     def _make_way(self, gathered: Gathered) -> None:
         self._fault("before_aside")
@@ -309,7 +313,8 @@ class _Making:
         move_aside(layout, gathered.bad, self._done, self._fault)
         for path in gathered.repeated:
             self._done.moved.append(renamed(path, layout.state / f"{path.name}.repeated"))
-        for folder in {layout.state, layout.out, *map(layout.folder, KINDS)}:
+        tables = filter(Path.is_dir, map(layout.folder, KINDS))
+        for folder in {layout.state, layout.out, *tables}:
             sync_folder(folder)
         self._fault("after_aside")
 
@@ -331,7 +336,7 @@ def take_over(database: Database) -> None:
 def note_loss(done: Rebuilt, parts: Sequence[PartInfo], counts: Counts) -> None:
     """What is given up with these parts, and about what it cost: the mean of what is known."""
     done.dropped = list(parts)
-    done.dropped_rows = sum(part.rows for part in parts if part.kind != "usage")
+    done.dropped_rows = sum(part.rows for part in parts if part.kind in ("output", "failures"))
     units = counts.ok + counts.failed
     if units and not counts.unpriced:
         done.dropped_usd = counts.cost_usd / units * done.dropped_rows
@@ -368,7 +373,7 @@ def minus(all_of_it: Counts, here: Counts) -> Counts:
     """What attempts the first knows more of; nothing below zero."""
     more = {name: max(0, getattr(all_of_it, name) - getattr(here, name)) for name in Counts._fields}
     cost = more["cost_usd"] if more["cost_usd"] > _ROUNDING * all_of_it.cost_usd else 0.0
-    return Counts(**more)._replace(ok=0, failed=0, cost_usd=cost)
+    return Counts(**more)._replace(ok=0, failed=0, skipped=0, cost_usd=cost)
 
 
 def _counts_of(manifest: Manifest) -> Counts:

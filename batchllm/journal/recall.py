@@ -4,17 +4,20 @@ Of a part only its row and lane columns are read, and not even these when its ro
 a complete record of ten million rows opens without reading any of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchllm.errors import InvariantError, StorageError
 from batchllm.journal.database import Counts
+from batchllm.journal.files import Kind
 from batchllm.journal.finished import Finished
 from batchllm.journal.lines import WHOLE_ROW
 from batchllm.journal.parts import PartInfo, Store, damaged_part, open_part
 
+#: Tables whose lines are outcomes of units.
+OUTCOMES: tuple[Kind, ...] = ("output", "failures", "skipped")
 _BATCH_ROWS = 1 << 16
 #: Units all over the input, as after a change of its order, cost a look at all of the bits between them.
 _MARKED_AT_ONCE = 1 << 20
@@ -22,28 +25,34 @@ _MARKED_AT_ONCE = 1 << 20
 
 def recall(store: Store, counts: Counts) -> Finished:
     """Raises StorageError when parts and journal do not hold what the totals say."""
-    finished = gather(store, store.parts("output"), store.parts("failures"))
+    finished = gather(store, {kind: store.parts(kind) for kind in OUTCOMES})
     finished.spent_usd = counts.cost_usd
-    if (finished.ok, finished.failed, finished.marked()) != (
-        counts.ok,
-        counts.failed,
-        counts.ok + counts.failed,
-    ):
+    there = (finished.ok, finished.failed, finished.skipped)
+    if (*there, finished.marked()) != (counts.ok, counts.failed, counts.skipped, counts.settled):
+        skipped = (
+            (f" and {counts.skipped} skipped units", f" ({there[2]})")
+            if counts.skipped or there[2]
+            else ("", "")
+        )
         raise StorageError(
             f"the journal {store.database.path} and the parts beside it do not belong together: it counts"
-            f" {counts.ok} answers and {counts.failed} failures; {finished.ok} and {finished.failed} are there,"
-            f" for {finished.marked()} different units of work",
+            f" {counts.ok} answers and {counts.failed} failures{skipped[0]}; {there[0]} and {there[1]}{skipped[1]} are"
+            f" there, for {finished.marked()} different units of work",
             remedy="put back the whole output folder, .batchllm included, as one run left it; or run"
             " `batchllm rebuild JOB`, which makes the journal anew from the parts",
         )
     return finished
 
 
-def gather(store: Store, output: Sequence[PartInfo], failures: Sequence[PartInfo]) -> Finished:
-    """What these parts and the journal's lines hold."""
+def gather(store: Store, parts: Mapping[Kind, Sequence[PartInfo]]) -> Finished:
+    """What these parts and the journal's lines hold of outcomes."""
     finished = Finished(store.tables.slots)
+    output, failures = parts["output"], parts["failures"]
     finished.ok = _mark_parts(store, output, finished) + _mark_lines(store, "results", finished)
     finished.failed = _mark_parts(store, failures, finished) + _mark_lines(store, "failures", finished)
+    finished.skipped = _mark_parts(store, parts["skipped"], finished) + _mark_lines(
+        store, "skipped", finished
+    )
     for row in [*_rows_without_lane(store, failures), *_lines_without_lane(store)]:
         units = finished.open_slots(row)
         finished.mark(units)
@@ -72,7 +81,7 @@ def rows_end(store: Store) -> int:
 
 def check_units(finished: Finished) -> None:
     """No unit of work may have two outcomes. Before a commit that would say so. Raises InvariantError."""
-    outcomes, units = finished.ok + finished.failed, finished.marked()
+    outcomes, units = finished.ok + finished.failed + finished.skipped, finished.marked()
     if outcomes != units:
         raise InvariantError(
             f"{outcomes} outcomes for {units} units of work would be the record; it was left as it is",

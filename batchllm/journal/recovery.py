@@ -55,6 +55,7 @@ def _check_present(path: Path, part: PartInfo) -> None:
 
 
 def _unknown(layout: Layout, known: set[Path]) -> list[Path]:
-    found = [path for kind in KINDS for path in layout.folder(kind).iterdir()]
+    folders = [folder for folder in map(layout.folder, KINDS) if folder.is_dir()]
+    found = [path for folder in folders for path in folder.iterdir()]
     found += layout.state.glob("part-*.tmp")
     return sorted(path for path in found if path not in known)

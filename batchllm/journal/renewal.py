@@ -102,7 +102,7 @@ def renew(store: Store, renewal: Renewal, along: Callable[[sqlite3.Connection], 
         try:
             parts = {kind: renewed.parts(store.parts(kind)) for kind in KINDS}
             publish(store, renewed.sealed)
-            finished = gather(store, parts["output"], parts["failures"])
+            finished = gather(store, parts)
             check_units(finished)
         except BaseException:
             pool.shutdown()
@@ -111,7 +111,8 @@ def renew(store: Store, renewal: Renewal, along: Callable[[sqlite3.Connection], 
 
     def write(connection: sqlite3.Connection) -> None:
         along(connection)
-        store.database.store_counts(connection, counts._replace(ok=finished.ok, failed=finished.failed))
+        now = counts._replace(ok=finished.ok, failed=finished.failed, skipped=finished.skipped)
+        store.database.store_counts(connection, now)
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '0')")
 
     store.commit(renewed.sealed, retired=renewed.retired, along=write)

@@ -143,12 +143,14 @@ class _Rewriting:
         database = self._old.database
         counts, rows = database.counts(), database.meta("input_rows")
         return is_complete(database) or (
-            rows is not None and counts.ok + counts.failed == int(rows) * self._old.tables.slots
+            rows is not None and counts.settled == int(rows) * self._old.tables.slots
         )
 
     def _adopt(self, connection: sqlite3.Connection) -> None:
         owner, done = self._owner, self._done
         values = owner.meta_values() | {"complete": "0", "renewals": str(renewals(self._old.database) + 1)}
+        if self._old.database.counts().skipped:  # by votes that may be others now
+            values["skip_terms"] = ""
         for name, value in values.items():
             store_meta(connection, name, value)
         change = done.became_answers - done.turned_down

@@ -46,6 +46,10 @@ def salvage(
         elif _is_new(gathered, line):
             gathered.failed += 1
             lines.insert("failures", line)
+    for line in lines.of("skipped"):
+        if _is_new(gathered, line):
+            gathered.skipped += 1
+            lines.insert("skipped", line)
     return _salvage_attempts(lines, gathered, reader)
 
 
@@ -103,7 +107,9 @@ class _Lines:
         self._numbers = numbers
 
     def of(self, table: str) -> Iterator[dict[str, Any]]:
-        """All lines of a table; columns that its format did not have yet are None."""
+        """All lines of a table, which its format may not have had yet; columns that it had not are None."""
+        if not self._journal.has_table(table):
+            return
         wanted = INSERTED[table].split(", ")
         there = {name for _, name, *_ in self._journal.rows(f"PRAGMA table_info({table})")}
         names = [name for name in wanted if name in there]
@@ -112,6 +118,7 @@ class _Lines:
             yield {name: line.get(name) for name in wanted}
 
     def insert(self, table: str, line: dict[str, Any]) -> None:
-        values = list({**line, "lane": self._numbers[line["lane"]]}.values())
+        new = {"lane": self._numbers[line["lane"]]} if "lane" in line else {}
+        values = list({**line, **new}.values())
         holes = ", ".join("?" * len(values))
         self._connection.execute(f"INSERT INTO {table} ({INSERTED[table]}) VALUES ({holes})", values)  # noqa: S608

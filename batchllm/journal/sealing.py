@@ -10,8 +10,8 @@ from hashlib import blake2b
 import orjson
 
 from batchllm.errors import FullDiskError, InvariantError, StorageError
-from batchllm.journal.database import Database, store_meta
-from batchllm.journal.files import KINDS, Kind, Layout
+from batchllm.journal.database import Counts, Database, store_meta
+from batchllm.journal.files import KINDS, STANDING, Kind, Layout
 from batchllm.journal.manifest import Manifest, PartEntry, instant, read_manifest, write_manifest
 from batchllm.journal.merge import merged, plan_rewriting, widest_overlap
 from batchllm.journal.parts import PartInfo, Sealed, Store, abandon_all, publish
@@ -70,7 +70,7 @@ def compose_manifest(store: Store, now_s: float) -> Manifest:
     counts = database.counts()
     slots = int(database.meta("slots") or 1)
     rows = _optional_int(database.meta("input_rows"))
-    pending = None if rows is None else rows * slots - counts.ok - counts.failed
+    pending = None if rows is None else rows * slots - counts.settled
     lanes = tuple(
         LaneInfo(name, provider, model, bool(simulated))
         for name, provider, model, simulated in database.rows(
@@ -103,6 +103,8 @@ def compose_manifest(store: Store, now_s: float) -> Manifest:
         mixed=database.meta("mixed") == "1",
         renewals=renewals(database),
         samples=Slots.of(orjson.loads(database.meta("slot_lanes") or "[]"), slots).samples,
+        skipped=counts.skipped,
+        skip_terms=database.meta("skip_terms"),
     )
 
 
@@ -167,7 +169,10 @@ def complete_parts(store: Store, now_s: float) -> None:
     retired: list[PartInfo] = []
     try:
         for kind in KINDS:
-            plan = plan_rewriting(store.parts(kind), store.sizes)
+            parts = store.parts(kind)
+            if not parts and kind not in STANDING:
+                continue
+            plan = plan_rewriting(parts, store.sizes)
             retired += [*plan.merged, *plan.dropped]
             if plan.makes_parts:
                 sealed += merged(store, kind, plan.merged)
@@ -179,10 +184,10 @@ def complete_parts(store: Store, now_s: float) -> None:
 
 
 def add_empty_parts(store: Store) -> None:
-    """A table always has a part, if one without rows: readers find the columns at least."""
+    """A standing table always has a part, if one without rows: readers find the columns at least."""
     sealed: list[Sealed] = []
     try:
-        for kind in KINDS:
+        for kind in STANDING:
             if not store.parts(kind):
                 sealed += merged(store, kind, [])
         publish(store, sealed)
@@ -210,14 +215,15 @@ def rewritten_bytes(store: Store) -> int:
     return sum(part.bytes for plan in plans for part in plan.merged)
 
 
-def check_count(ok: int, failed: int, expected: int) -> None:
+def check_count(counts: Counts, expected: int) -> None:
     """Nothing is complete while a unit is missing, or counted twice."""
-    if ok + failed == expected:
+    off = expected - counts.settled
+    if not off:
         return
-    off = expected - ok - failed
     side = f"{off} have no outcome" if off > 0 else f"{-off} outcomes are too many"
+    skipped = f" ({counts.skipped} skipped)" if counts.skipped else ""
     raise InvariantError(
-        f"{ok} answers and {failed} failures for {expected} units of work: {side}",
+        f"{counts.ok} answers and {counts.failed} failures{skipped} for {expected} units of work: {side}",
         remedy="nothing is lost: start again to fill what is missing; report this as a bug",
     )
 

@@ -34,7 +34,7 @@ class Slots:
         return ["row", *([LANE] if self.lanes else []), *([SAMPLE] if self.samples > 1 else [])]
 
     def units(self, table: pa.Table | pa.RecordBatch) -> pa.Array:
-        """Of each line of output/ or failures/; null where it speaks for the whole row, or of a strange lane."""
+        """Of each line of an outcome; null where it speaks for the whole row, or of a strange lane."""
         units = table.column("row")
         if self.lanes:
             names = pa.array(self.lanes, pa.string())
@@ -45,6 +45,10 @@ class Slots:
             units = pc.add(pc.multiply(units, self.samples), samples)
         return units.combine_chunks() if isinstance(units, pa.ChunkedArray) else units
 
+    def lane(self, slot: int) -> str | None:
+        """Whose it is; None where any lane answers."""
+        return self.lanes[slot // self.samples] if self.lanes else None
+
     def sample_column(self, slots: Sequence[int]) -> list[pa.Array]:
         """The column `sample`, from 1 on, where there is one; null for what is below zero: a whole row."""
         if self.samples == 1:
@@ -53,6 +57,6 @@ class Slots:
 
     def named(self, slot: int) -> str:
         """Where in a row; empty where a row has one answer."""
-        said = [f"lane {self.lanes[slot // self.samples]}"] if self.lanes else []
+        said = [f"lane {self.lane(slot)}"] if self.lanes else []
         said += [f"sample {slot % self.samples + 1}"] if self.samples > 1 else []
         return ", ".join(said)

@@ -70,11 +70,12 @@ class Snapshot:
         return None if not found else str(found[0][0])
 
     def counts(self) -> Counts:
-        names = ", ".join(Counts._fields)
-        found = self.rows(f"SELECT {names} FROM totals")  # noqa: S608 - our own names
+        there = {name for _, name, *_ in self.rows("PRAGMA table_info(totals)")}
+        names = [name for name in Counts._fields if name in there]  # an older format counts less
+        found = self.rows(f"SELECT {', '.join(names)} FROM totals")  # noqa: S608 - our own names
         if not found:
             raise damaged(self.path, "its totals are missing")
-        return Counts(*found[0])
+        return Counts(**dict(zip(names, found[0], strict=True)))
 
     @property
     def lost_usage(self) -> Counts:
@@ -131,6 +132,15 @@ class Snapshot:
     def failure_lines(self) -> list[tuple[int, int]]:
         """Row and slot, -1 for a failure that speaks for all lanes."""
         return [(row, slot) for row, slot in self.rows("SELECT row, slot FROM failures ORDER BY row, slot")]
+
+    def skipped_lines(self) -> list[tuple[int, int]]:
+        """Row and slot; none in a journal of an older format."""
+        if not self.has_table("skipped"):
+            return []
+        return [(row, slot) for row, slot in self.rows("SELECT row, slot FROM skipped ORDER BY row, slot")]
+
+    def has_table(self, name: str) -> bool:
+        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)))
 
     def usage(self) -> Counts:
         """Sums over the attempts that are in no part yet."""

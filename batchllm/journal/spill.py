@@ -28,12 +28,17 @@ import orjson
 from batchllm.errors import StorageError
 from batchllm.journal.files import open_new, sync
 from batchllm.journal.lines import storable
-from batchllm.records import AttemptRecord, JournalRecord, RowDone, RowFailed, RowRef
+from batchllm.records import AttemptRecord, JournalRecord, RowDone, RowFailed, RowRef, RowSkipped
 
 SPILL_FOLDER = "BATCHLLM_SPILL_DIR"
 _MAGIC = b"BATCHLLM-SPILL 1\n"
 _FRAME = struct.Struct("<II")
-_KINDS: dict[str, type[JournalRecord]] = {"done": RowDone, "failed": RowFailed, "attempt": AttemptRecord}
+_KINDS: dict[str, type[JournalRecord]] = {
+    "done": RowDone,
+    "failed": RowFailed,
+    "attempt": AttemptRecord,
+    "skipped": RowSkipped,
+}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from batchllm.carry import CarryCodec
 from batchllm.errors import BatchllmError, InvariantError, StorageError
-from batchllm.journal.files import Kind
+from batchllm.journal.files import BY_UNIT, Kind
 from batchllm.journal.slots import LANE, SAMPLE, Slots
 from batchllm.ports import Shape, Task
 from batchllm.records import AnswerValue, LaneInfo
@@ -71,6 +71,7 @@ _USAGE = pa.schema(
         pa.field("request_id", pa.string()),
     ]
 )
+_SKIPPED_TAIL = (pa.field(LANE, pa.string()), pa.field("request_hash", pa.string()))
 #: Text that differs on each line: a dictionary of it is only hashed, filled and thrown away.
 _UNIQUE_TEXT = frozenset({"body", "content", "message", "reasoning", "request_id", "request_hash"})
 
@@ -84,6 +85,7 @@ SELECTED: Mapping[Kind, str] = {
     "failures": "seq, row, slot, lane, key, class, message, status, attempts, digest, content, body",
     "usage": "seq, row, rows, lane, model, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,"
     " cost_usd, billed, status, class, latency_ms, started_at, request_id, ttft_ms",
+    "skipped": "seq, row, slot, key, digest",
 }
 
 
@@ -228,6 +230,8 @@ class Tables:
                     arrays = self._failures(columns)
                 case "usage":
                     arrays = self._usage(columns)
+                case "skipped":
+                    arrays = self._skipped(columns)
         except BatchllmError:
             raise
         except Exception as error:
@@ -238,15 +242,15 @@ class Tables:
         )
 
     def units(self, table: pa.Table | pa.RecordBatch) -> pa.Array:
-        """Row × slot of each line of output/ or failures/; null where a failure speaks for the whole row."""
+        """Row × slot of each line (usage/ has none); null where a failure speaks for the whole row."""
         return self.of_row.units(table)
 
     def ranks(self, kind: Kind, table: pa.Table | pa.RecordBatch) -> pa.Array:
-        """What a part is sorted by: the unit in output/, the row elsewhere."""
-        return self.units(table) if kind == "output" else _flat(table.column("row"))
+        """What a part is sorted by: the unit in output/ and skipped/, the row elsewhere."""
+        return self.units(table) if kind in BY_UNIT else _flat(table.column("row"))
 
     def lowest_rank(self, kind: Kind, row: int) -> int:
-        return row * self.slots if kind == "output" else row
+        return row * self.slots if kind in BY_UNIT else row
 
     def dictionary_columns(self, kind: Kind) -> list[str]:
         """Columns that are worth a dictionary. Vectors are not: no two are the same."""
@@ -303,6 +307,16 @@ class Tables:
             *self._body_column(body),
         ]
 
+    def _skipped(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
+        _, row, slot, key, digest = columns
+        return [
+            *self._key_column(key),
+            pa.array(row, pa.int64()),
+            pa.array([self.of_row.lane(one) for one in slot], pa.string()),
+            *self.of_row.sample_column(slot),
+            pa.array([value.hex() for value in digest], pa.string()),
+        ]
+
     def _usage(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
         _, row, rows, lane, model, *rest = columns
         *tokens, cost, billed, status, code, latency, started, request_id, ttft = rest
@@ -352,6 +366,7 @@ def table_schemas(
         ),
         "failures": pa.schema([*key, _ROW, *_sampled(_FAILURES_TAIL, samples), *body]),
         "usage": _USAGE,
+        "skipped": pa.schema([*key, _ROW, *_sampled(_SKIPPED_TAIL, samples)]),
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from batchllm.journal.files import KINDS
+from batchllm.journal.files import KINDS, STANDING
 from batchllm.journal.findings import Audit, Finding
 
 
@@ -13,7 +13,7 @@ def as_text(found: Audit) -> str:
         f"  manifest  {_manifest(found)}",
         f"  journal   {_journal(found)}",
         f"  parts     {found.files:,} files, {found.bytes:,} bytes: {_tables(found)}",
-        f"  rows      {found.ok:,} answers, {found.failed:,} failures{_waiting(found)}{_place(found)}",
+        f"  rows      {found.ok:,} answers, {found.failed:,} failures{_skipped(found)}{_waiting(found)}{_place(found)}",
         f"  usage     {found.usage.attempts:,} calls, {_cost(found)}",
     ]
     lines += [f"  note      {note}" for note in found.notes]
@@ -34,6 +34,7 @@ def as_mapping(found: Audit) -> Mapping[str, object]:
         "rows": {kind: found.rows.get(kind, 0) for kind in KINDS},
         "ok": found.ok,
         "failed": found.failed,
+        "skipped": found.skipped,
         "pending": None if manifest is None else manifest.pending,
         "in_journal": found.in_journal,
         "attempts": found.usage.attempts,
@@ -69,7 +70,12 @@ def _journal(found: Audit) -> str:
 
 
 def _tables(found: Audit) -> str:
-    return ", ".join(f"{kind} {found.rows.get(kind, 0):,} rows" for kind in KINDS)
+    kinds = [kind for kind in KINDS if kind in STANDING or found.rows.get(kind)]
+    return ", ".join(f"{kind} {found.rows.get(kind, 0):,} rows" for kind in kinds)
+
+
+def _skipped(found: Audit) -> str:
+    return f", {found.skipped:,} skipped" if found.skipped else ""
 
 
 def _waiting(found: Audit) -> str:

@@ -33,7 +33,8 @@ class LaneSummary:
 class RunSummary:
     """Figures of one start of a job. `ok` and `failed` are this run's, `reused` what earlier runs had finished.
 
-    Tokens and cost are this run's; `spent_usd` is all that this output has cost so far. None: not known.
+    Tokens and cost are this run's; `spent_usd` is all that this output has cost so far. None: not known. `saved`:
+    answers that it did without, since others settled the vote of their row; `saved_share` of all that were wanted.
     """
 
     job: str
@@ -64,6 +65,8 @@ class RunSummary:
     changes: Mapping[str, int] = field(default_factory=dict)
     #: Rows that took over the answer of another one that asks the same.
     copied: int = 0
+    saved: int = 0
+    saved_share: float = 0.0
 
 
 #: Where the page of the last start that did something is left, in the output folder.
@@ -81,7 +84,7 @@ NOTHING_TO_DO = "nothing to do"
 
 def line(summary: RunSummary) -> str:
     """One line, for a log or a cron mail."""
-    parts = [_counts(summary), _changes(summary)]
+    parts = [_counts(summary), _changes(summary), _saved(summary)]
     if summary.lanes:
         cost = money(summary.cost_usd) + (" (simulated)" if summary.is_simulated else "")
         parts += [f"tokens {_tokens(summary)}", f"cost {cost}", _duration(summary.seconds)]
@@ -141,7 +144,9 @@ def as_mapping(summary: RunSummary) -> dict[str, object]:
             "failed_before": summary.failed_before,
             "pending": summary.pending,
             "copied": summary.copied,
+            "skipped": summary.saved,
         },
+        "calls_saved": {"calls": summary.saved, "share": round(summary.saved_share, 4)},
         "input_changes": dict(summary.changes),
         "tokens": {"prompt": summary.prompt_tokens, "completion": summary.completion_tokens},
         "cost_usd": summary.cost_usd,
@@ -210,6 +215,7 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     return [
         ("answers", _counts(summary)),
         ("input", _changes(summary)),
+        ("votes", _saved(summary)),
         ("tokens", _tokens(summary)),
         ("cost", _cost(summary)),
         ("time", f"{_duration(summary.seconds)}{rate}"),
@@ -234,6 +240,11 @@ def _changes(summary: RunSummary) -> str:
     """What an input that changed has brought; empty when it did not."""
     said = [f"{count:,} {_CHANGES[name]}" for name, count in summary.changes.items() if count]
     return f"changed: {', '.join(said)}" if said else ""
+
+
+def _saved(summary: RunSummary) -> str:
+    """What stopping early was good for."""
+    return f"calls saved: {summary.saved:,} ({100 * summary.saved_share:.1f} %)" if summary.saved else ""
 
 
 def _tokens(summary: RunSummary) -> str:

@@ -281,4 +281,11 @@ class Job(Strict):
     def _answers_fit(self) -> "Job":
         if self.samples > 1 and self.task.type == "embedding":
             raise ValueError("samples of an embedding would be the same vector: leave samples out")
+        if self.consensus is not None and self.consensus.stop_early:
+            if self.task.type in ("embedding", "moderation"):
+                raise ValueError("stop_early asks row by row: it goes with type: chat or completion")
+            if self.samples == 1 and (self.routing != "all" or len(self.providers) == 1):
+                raise ValueError("stop_early needs several answers to a row: routing: all, or samples")
+            if self.consensus.judge is not None and self.consensus.judge.asks == "all":
+                raise ValueError("a judge that asks: all needs all votes of a row: leave stop_early out")
         return self

@@ -77,6 +77,14 @@ JOBS = {
     ),
     "streams": job("streams", PLAIN, lane("one"), stream=True),
     "bodies": job("bodies", PLAIN, lane("one"), output={"path": "out", "carry": ["stars"], "keep": "bodies"}),
+    "samples": job("samples", PLAIN, lane("one"), lane("two"), samples=3),
+    "votes": job(
+        "votes",
+        {**CHAT, "params": {"max_tokens": 40, "temperature": 0}},
+        *(lane(name, ANSWERS, noise=0.3, seed=seed) for seed, name in enumerate(("one", "two", "three"))),
+        routing="all",
+        consensus={"over": "label", "stop_early": True},
+    ),
     "interrupted": job(
         "interrupted",
         PLAIN,

@@ -32,7 +32,7 @@ from batchllm.journal.journal import Journal, Tuning
 from batchllm.journal.parts import Sizes
 from batchllm.journal.renewal import Renewal
 from batchllm.matching import Places
-from batchllm.records import AttemptRecord, Billed, LaneInfo, RowDone, RowFailed, RowRef
+from batchllm.records import AttemptRecord, Billed, LaneInfo, RowDone, RowFailed, RowRef, RowSkipped
 
 STARTED_S = 1_700_000_000.25
 LANES = (LaneInfo("first", "openai", "model-a", False), LaneInfo("second", "groq", "model-b", True))
@@ -138,6 +138,10 @@ def failed(row: int, /, lane: int | None = 0, **changes) -> RowFailed:
         digest=row.to_bytes(16, "big"),
     )
     return record._replace(**changes)
+
+
+def skipped(row: int, /, *slots: int) -> RowSkipped:
+    return RowSkipped(RowRef(row, f"k{row}", b"[]"), slots, row.to_bytes(16, "big"))
 
 
 def attempt(row: int, /, lane: int = 0, **changes) -> AttemptRecord:
@@ -320,6 +324,16 @@ async def copies_scenario(out: Path, point: str, nth: int) -> Counter[str]:
     return fault.seen
 
 
+async def reopen_scenario(out: Path, point: str, nth: int) -> Counter[str]:
+    """The skipped units of a record of two lanes, asked after all."""
+    fault = KillAt("reopen", point, nth)
+    journal = open_journal(out, slots=2, tuning=Tuning(sizes=SMALL, fault=fault))
+    fault.phase = "reopen"
+    journal.reopen_skipped(all_of_them=True)
+    await journal.close(clean=True, exit_code=0)
+    return fault.seen
+
+
 def aside_scenario(out: Path, point: str, nth: int) -> Counter[str]:
     fault = KillAt("open", point, nth)
     put_aside(Layout(out), STARTED_S, fault)
@@ -351,6 +365,8 @@ def _child(work: dict) -> None:
                 seen = asyncio.run(renewal_scenario(out, point, nth))
             case "copy":
                 seen = asyncio.run(copies_scenario(out, point, nth))
+            case "reopen":
+                seen = asyncio.run(reopen_scenario(out, point, nth))
             case _:
                 seen = aside_scenario(out, point, nth)
         Path(f"{out}.seen").write_text(json.dumps(seen))

@@ -109,7 +109,7 @@ def test_a_complete_record_is_whole(whole):
     assert found.is_whole
     assert found.notes == []
     assert (found.ok, found.failed, found.in_journal) == (ROWS - 2, 2, 0)
-    assert found.rows == {"output": ROWS - 2, "failures": 2, "usage": ROWS}
+    assert found.rows == {"output": ROWS - 2, "failures": 2, "usage": ROWS, "skipped": 0}
     assert found.files == len([*parts(whole), *parts(whole, "failures"), *parts(whole, "usage")])
     assert found.usage.cost_usd == pytest.approx(0.25 * ROWS)
 

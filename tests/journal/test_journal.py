@@ -13,7 +13,8 @@ import pytest
 
 from batchllm.errors import InvariantError, StorageError
 from batchllm.journal.inputs import InputState
-from batchllm.journal.journal import Interrupted, Tuning
+from batchllm.journal.interrupted import Interrupted
+from batchllm.journal.journal import Tuning
 from batchllm.journal.manifest import read_manifest
 from batchllm.journal.parts import Sizes
 from batchllm.journal.writer import QueueLimits

@@ -24,7 +24,7 @@ def test_totals_count_units_and_what_the_attempts_cost(kit, harvester):
             kit.failed(1),
         ]
     )
-    assert harvest.added == (1, 1, 4, 30, 15, 0.25, 1, 1)
+    assert harvest.added == (1, 1, 4, 30, 15, 0.25, 1, 1, 0)
     assert harvest.units == {0, 1}
     assert harvest.repeated is None
 

@@ -30,7 +30,7 @@ MANIFEST = Manifest(
     sections={"task": "t"},
     input_digest="d",
     lanes=(LaneInfo("a", "openai", "m", False),),
-    parts={"output": (PartEntry("output/part-1.parquet", 2, 100, "00"),), "failures": (), "usage": ()},
+    parts={"output": (PartEntry("output/part-1.parquet", 2, 100, "00"),), "failures": (), "usage": (), "skipped": ()},
     created="2023-11-14T22:13:20.250Z",
     updated="2023-11-14T22:13:20.250Z",
 )
@@ -54,7 +54,9 @@ def test_a_manifest_reads_back_as_it_was_written(layout, manifest):
 def test_the_file_groups_counts_and_tokens(layout):
     write_manifest(layout, MANIFEST)
     said = orjson.loads(layout.manifest.read_bytes())
-    assert said["counts"] == {"rows": 3, "ok": 2, "failed": 1, "pending": 0, "attempts": 4, "uncertain": 1}
+    assert said["counts"] == {
+        "rows": 3, "ok": 2, "failed": 1, "skipped": 0, "pending": 0, "attempts": 4, "uncertain": 1
+    }  # fmt: skip
     assert said["tokens"] == {"prompt": 30, "completion": 20}
     assert said["format"] == 1
     assert said["parts"]["output"] == [

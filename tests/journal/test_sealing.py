@@ -44,7 +44,7 @@ def test_an_empty_run_has_tables_without_rows(kit, out):
     manifest = asyncio.run(kit.run(out, [], complete(0)))
     assert manifest.complete
     assert {kind: [part.rows for part in parts] for kind, parts in manifest.parts.items()} == {
-        "output": [0], "failures": [0], "usage": [0]
+        "output": [0], "failures": [0], "usage": [0], "skipped": []
     }  # fmt: skip
     assert pl.read_parquet(out / "output").columns[:3] == ["id", "row", "content"]
     again = asyncio.run(kit.run(out, [[kit.done(0)]], complete(1)))

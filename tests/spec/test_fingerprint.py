@@ -134,6 +134,8 @@ def test_how_vectors_travel_is_operational_for_an_embedding_and_a_field_like_oth
             'lanes.simulator.simulate.answers.0: (none) → {"pattern": "a", "reply": "b"}',
         ),
         (lambda: job(routing="all"), "routing: one lane → every lane"),
+        (lambda: job(samples=3), "routing: one lane → one lane, 3 samples"),
+        (lambda: job(routing="all", samples=2), "routing: one lane → every lane, 2 samples"),
         (lambda: job(output={}), 'carry.0: "gold" → (none)'),
         (lambda: job(output={"carry": "all"}), 'carry: ["gold"] → "all"'),
         (

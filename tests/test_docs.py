@@ -10,8 +10,9 @@ import pytest
 from batchllm.cli.main import cli
 from batchllm.errors import ExitCode
 from batchllm.provider.catalogue import load_catalogue
+from batchllm.spec.consensus import Consensus, Judge, Similarity
 from batchllm.spec.lanes import LaneSpec
-from batchllm.spec.loading import load_job
+from batchllm.spec.loading import load_any, load_job
 from batchllm.spec.models import Job, Retry
 from batchllm.spec.schema import job_schema
 
@@ -52,7 +53,7 @@ def test_the_readme_s_job_is_valid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", options())
 def test_every_option_is_in_the_documents(option: str) -> None:
-    pages = ("simulator.md", "python.md", "check.md")
+    pages = ("simulator.md", "python.md", "check.md", "consensus.md")
     text = README + "".join((ROOT / "docs" / page).read_text("utf-8") for page in pages)
     assert option.split()[1] in text
 
@@ -60,6 +61,21 @@ def test_every_option_is_in_the_documents(option: str) -> None:
 @pytest.mark.parametrize("key", [*Job.model_fields, *LaneSpec.model_fields, *Retry.model_fields])
 def test_every_key_of_a_job_is_in_the_readme(key: str) -> None:
     assert key in README
+
+
+@pytest.mark.parametrize("key", [*Consensus.model_fields, *Judge.model_fields, *Similarity.model_fields])
+def test_every_key_of_a_consensus_is_in_its_document(key: str) -> None:
+    assert f"`{key}" in (ROOT / "docs" / "consensus.md").read_text("utf-8")
+
+
+def test_the_jobs_in_the_document_of_consensus_are_valid(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "consensus.md").read_text("utf-8")
+    jobs = re.findall(r"```yaml\n(name:.*?)```", text, re.DOTALL)
+    assert len(jobs) >= 3
+    for at, job in enumerate(jobs):
+        path = tmp_path / f"{at}.yaml"
+        path.write_text(job, "utf-8")
+        assert load_any(path, environ={"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}).job.consensus
 
 
 def test_every_exit_code_is_in_the_readme() -> None:

@@ -14,6 +14,7 @@ from batchllm.errors import BatchllmError
 if TYPE_CHECKING:
     from batchllm.events import RunStats
     from batchllm.report.summary import RunSummary
+    from batchllm.spec.loading import LoadedVotes
 
 
 @click.command("run", short_help="Run a job: rows in, answers out as Parquet.")
@@ -64,7 +65,7 @@ def run_command(
         limit=limit, retry_failed=retry_failed, only_missing=only_missing, new_run=new_run, keep_old=keep_old
     )
     from batchllm.engine.local import Options, execute
-    from batchllm.spec.loading import load_job
+    from batchllm.spec.loading import LoadedVotes, load_any
 
     shows_panel = progress == "panel" or (progress == "auto" and sys.stderr.isatty())
     screen = _Screen(shows_panel=shows_panel)
@@ -78,11 +79,20 @@ def run_command(
         say=screen.say,
     )
     with told_to_machines(as_json):
-        loaded = load_job(job, overrides=overrides, environ=dict(os.environ))
-        summary = execute(loaded, options)
+        loaded = load_any(job, overrides=overrides, environ=dict(os.environ))
+        summary = _agreed(loaded) if isinstance(loaded, LoadedVotes) else execute(loaded, options)
     with _outliving_its_reader():
         _print(summary, as_json=as_json, whole=verbose or sys.stdout.isatty(), quiet=quiet)
     return summary.exit_code
+
+
+def _agreed(loaded: "LoadedVotes") -> "RunSummary":
+    """Of votes that are there already."""
+    from batchllm.clock import SystemClock
+    from batchllm.engine.offline import Tools, agree_offline, summary_of
+
+    told = agree_offline(loaded, Tools(SystemClock(), say))
+    return summary_of(loaded, told, cwd=Path.cwd(), python=Path(sys.executable))
 
 
 def _refuse_pairs(
@@ -108,7 +118,7 @@ def _outliving_its_reader() -> Iterator[None]:
         os.dup2(devnull, sys.stdout.fileno())
         os.close(devnull)
         if not isinstance(error, BrokenPipeError):
-            _say(f"the summary could not be printed: {error.strerror or error}")
+            say(f"the summary could not be printed: {error.strerror or error}")
 
 
 @contextmanager
@@ -153,12 +163,12 @@ class _Screen:
 
     def say(self, text: str) -> None:
         if self._say_above is None:
-            _say(text)
+            say(text)
         else:
             self._say_above(f"batchllm: {text}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     with suppress(OSError):  # a terminal that has gone; what is said here changes nothing
         click.echo(f"batchllm: {text}", err=True)
 
@@ -169,7 +179,7 @@ def _print(summary: "RunSummary", *, as_json: bool, whole: bool, quiet: bool) ->
     from batchllm.report.summary import as_mapping, line, page, trouble
 
     if summary.exit_code and not as_json and not whole:
-        _say(trouble(summary))
+        say(trouble(summary))
     if as_json:
         click.echo(json.dumps(as_mapping(summary)))
     elif not quiet:

@@ -1,19 +1,21 @@
 """Votes while they come in: what `stop_early` needs to know whether a row is settled.
 
-An answer is looked at as the column of output/ that it will become, so that a vote is read alike from a reply, from a
-kept answer on resume, and from the finished table.
+An answer is looked at as the column of output/ that it will become, and read as the finished table is, so that a vote
+is the same one from a reply, from a kept answer on resume, and in the consensus.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
-from pyarrow import types
 
-from batchllm.ballot import Ballot, Roll, SetBallot, Terms, Votes, least_votes
-from batchllm.spec.consensus import AtLeast, Consensus, TrimmedMean
+from batchllm.ballot import Ballot, Roll, SetBallot, Votes
+from batchllm.consensus.motion import Motion
+from batchllm.consensus.normalising import vocabulary
+from batchllm.consensus.weighting import given_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,82 +32,39 @@ class EarlyVotes:
     digest: str
 
 
-def early_votes(
-    consensus: Consensus, fields: Sequence[pa.Field], typed: Sequence[pa.Field], voters: Sequence[str]
-) -> EarlyVotes:
-    """`fields` of the answers, `typed` those out of the schema; `voters` by name, a lane's samples as `lane#1`.
-
-    Raises KeyError where there is no such column.
-    """
-    over = consensus.over or (typed[0].name if len(typed) == 1 else "content")
-    kinds = {field.name: field.type for field in fields}
-    terms = terms_of(consensus, voters)
-    roll = Roll(terms, _weights(consensus, voters))
-    make = SetBallot if _is_set(kinds[over]) else Ballot
-    return EarlyVotes(over, read_votes, lambda: make(roll), _digest(consensus, over, voters))
+def early_votes(motion: Motion) -> EarlyVotes:
+    given = motion.section.weights
+    weights = given_weights(given, motion.voters) if isinstance(given, Mapping) else None
+    roll = Roll(motion.terms, weights)
+    make = SetBallot if motion.kind == "labels" else Ballot
+    return EarlyVotes(motion.over, _reader(motion), lambda: make(roll), _digest(motion))
 
 
-def read_votes(column: pa.Array) -> list[Hashable | None]:
-    """Values as they are: equal ones are the same vote. Lists are sets.
+def _reader(motion: Motion) -> Callable[[pa.Array], list[Hashable | None]]:
+    """Equal votes are equal values: numbers, codes of texts, or sets of labels."""
+    words = vocabulary(motion.kind, motion.labels, motion.section.normalise)
 
-    Where votes are normalised, or of another kind than their column, this is the place.
-    """
-    if _is_set(column.type):
-        return [None if value is None else frozenset(value) for value in column.to_pylist()]
-    encoded = column.dictionary_encode()
-    values = [*encoded.dictionary.to_pylist(), None]
-    places = encoded.indices.fill_null(len(values) - 1).to_pylist()
-    return [values[place] for place in places]
+    def numbers(column: pa.Array) -> list[Hashable | None]:
+        found, _ = words.numbers(column)
+        return [None if np.isnan(number) else float(number) for number in found]
 
+    def codes(column: pa.Array) -> list[Hashable | None]:
+        return [None if code < 0 else int(code) for code in words.codes(column)]
 
-def terms_of(consensus: Consensus, voters: Sequence[str]) -> Terms:
-    rule = consensus.rule
-    name = (
-        "at_least" if isinstance(rule, AtLeast) else "trimmed_mean" if isinstance(rule, TrimmedMean) else rule
-    )
-    return Terms(
-        name,
-        len(voters),
-        consensus.min_votes or least_votes(len(voters)),
-        at_least=rule.at_least if isinstance(rule, AtLeast) else None,
-        trim=rule.trimmed_mean if isinstance(rule, TrimmedMean) else 0.0,
-        ties=consensus.ties if isinstance(consensus.ties, str) else "escalate",
-        priority=tuple(
-            at
-            for named in consensus.priority
-            for at, voter in enumerate(voters)
-            if named in (voter, _lane(voter))
-        ),
-    )
+    def sets(column: pa.Array) -> list[Hashable | None]:
+        found = words.codes(column)
+        values = words.values
+        return [None if code < 0 else frozenset(json.loads(values[code])) for code in found]
+
+    return {"number": numbers, "labels": sets}.get(motion.kind, codes)
 
 
-def voter_names(lanes: Sequence[str], samples: int) -> list[str]:
-    """In the order of the slots; without lanes of its own a voter is a sample."""
-    if samples == 1:
-        return list(lanes)
-    return [f"{lane}#{sample}" for lane in lanes or ("",) for sample in range(1, samples + 1)]
-
-
-def _lane(voter: str) -> str:
-    return voter.rpartition("#")[0] or voter
-
-
-def _weights(consensus: Consensus, voters: Sequence[str]) -> list[float] | None:
-    given = consensus.weights
-    if not isinstance(given, dict):
-        return None
-    return [given.get(voter, given.get(_lane(voter), 1.0)) for voter in voters]
-
-
-def _is_set(kind: pa.DataType) -> bool:
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _digest(consensus: Consensus, over: str, voters: Sequence[str]) -> str:
+def _digest(motion: Motion) -> str:
     """No lane of the section is in it, for a lane holds a key."""
-    told = consensus.model_dump(
-        mode="json", include={"kind", "labels", "normalise", "rule", "weights", "min_votes", "priority"}
-    )
-    ties = consensus.ties if isinstance(consensus.ties, str) else "escalate"
-    text = json.dumps([told, over, ties, list(voters)], sort_keys=True, ensure_ascii=False)
+    section = motion.section
+    names = {"normalise", "rule", "weights", "min_votes", "priority"}
+    told = section.model_dump(mode="json", include=names)
+    ties = section.ties if isinstance(section.ties, str) else "escalate"
+    voted = [motion.over, motion.kind, list(motion.labels), ties, list(motion.voters)]
+    text = json.dumps([told, voted], sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

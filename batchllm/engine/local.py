@@ -50,6 +50,7 @@ from batchllm.journal.files import Layout, free_bytes, is_network_folder, read_m
 from batchllm.limit.shared_limits import SharedLimits
 from batchllm.limit.sharing import Membership, NoSharing, Sharing
 from batchllm.plan import Planner
+from batchllm.ports import Source
 from batchllm.provider.overlay import open_catalogue
 from batchllm.records import BadRow, Row
 from batchllm.report.summary import RunSummary
@@ -59,6 +60,7 @@ from batchllm.spec.fingerprint import differences, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.task import reasking
 from batchllm.wiring import CheckedJob, Frame, build_lanes, check, mark_simulated
+from batchllm.wiring.nested import spent_beside
 
 Watch = Callable[[RunStats, str], AbstractContextManager[None]]
 
@@ -98,7 +100,36 @@ def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None)
     )
     out = Path(str(checked.job.output.path))
     with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
-        return _Run(checked, options, out).execute()
+        summary = _Run(checked, options, out).execute()
+        if checked.motion is None:
+            return summary
+        from batchllm.engine.concluding import conclude  # which most jobs do not need
+
+        return conclude(
+            checked,
+            summary,
+            lambda nested, source: _execute_nested(nested, options, source),
+            clock=options.clock,
+            say=options.say,
+            again=options.retries_failed,
+        )
+
+
+def _execute_nested(loaded: LoadedJob, options: Options, source: Source) -> RunSummary:
+    """A job of a lane that is asked beside the voters. Where it has changed, what was asked before is put aside."""
+    checked = check(
+        loaded,
+        catalogue=open_catalogue(options.environ),
+        environ=options.environ,
+        clock=options.clock,
+        source=source,
+    )
+    out = Path(str(checked.job.output.path))
+    with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
+        before = stored_job(out)
+        changed = before is not None and differences(before.sections, semantic_sections(checked.job))
+        own = replace(options, limit=None, new_run=bool(changed), keep_old=False, only_missing=False)
+        return _Run(checked, own, out).execute()
 
 
 class _Run:
@@ -395,7 +426,7 @@ class _Run:
                 f"{' and '.join(unknown)} may have been paid for without an answer; what they cost is not known and"
                 " not counted against the budget"
             )
-        return Budget(limit_usd, before.most_usd)
+        return Budget(limit_usd, before.most_usd + spent_beside(self._out))
 
     def _batches(self, journal: Journal) -> Callable[[], Iterator[Sequence[Row | BadRow]]]:
         """What the run reads: after an earlier one only what is left, without a look at the other rows."""

@@ -12,11 +12,10 @@ from collections.abc import Callable, Hashable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchllm.consensus.early import EarlyVotes, early_votes, voter_names
+from batchllm.consensus.early import EarlyVotes, early_votes
 from batchllm.dispatch import Polling
 from batchllm.engine.backfill import as_flags
 from batchllm.engine.identity import slots_of
-from batchllm.errors import JobError
 from batchllm.journal import Journal
 from batchllm.ports import Task
 from batchllm.records import AnswerValue
@@ -24,22 +23,11 @@ from batchllm.wiring import CheckedJob
 
 
 def early_votes_of(checked: CheckedJob) -> EarlyVotes | None:
-    """None where all answers are asked for. Raises JobError."""
-    job = checked.job
-    consensus = job.consensus
-    if consensus is None or not consensus.stop_early or slots_of(job) == 1:
+    """None where all answers are asked for."""
+    motion = checked.motion
+    if motion is None or not motion.section.stop_early or slots_of(checked.job) == 1:
         return None
-    fields = checked.task.answer_fields
-    lanes = [lane.info.name for lane in checked.lanes] if job.routing == "all" else []
-    typed = getattr(checked.task, "typed_fields", ())
-    try:
-        return early_votes(consensus, fields, typed, voter_names(lanes, job.samples))
-    except KeyError as error:
-        names = ", ".join(field.name for field in fields)
-        fault = checked.loaded.fault(
-            "consensus.over", f"the answers have no column {error.args[0]!r}", f"columns: {names}"
-        )
-        raise JobError(checked.loaded.file, [fault]) from None
+    return early_votes(motion)
 
 
 def has_other_terms(journal: Journal, votes: EarlyVotes | None) -> bool:

@@ -1,15 +1,19 @@
 """`batchllm.run`: the same engine for Python, with what came out as lazy frames."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchllm.engine.local import Options, execute
+from batchllm.engine.offline import agree_offline, summary_of
 from batchllm.engine.own_thread import in_own_thread
+from batchllm.engine.publishing import read_agreement
+from batchllm.errors import InputMissingError
 from batchllm.report.summary import RunSummary, as_mapping, page
-from batchllm.spec.loading import LoadedJob, load_job, load_mapping
+from batchllm.spec.loading import LoadedJob, LoadedVotes, load_any, load_any_mapping
 from batchllm.spec.models import Job
 
 if TYPE_CHECKING:
@@ -39,6 +43,21 @@ class Result:
     def usage(self) -> "pl.LazyFrame":
         """A line for each HTTP call, with its tokens and cost."""
         return self._scan("usage")
+
+    @property
+    def consensus(self) -> "pl.LazyFrame":
+        """A line for each row with what its answers agree on, where the job has a consensus."""
+        return self._scan("consensus")
+
+    @property
+    def agreement(self) -> dict[str, Any]:
+        """How well the answers agree, and how good they are: consensus/agreement.json."""
+        found = read_agreement(self.path)
+        if found is None:
+            raise InputMissingError(
+                f"{self.path} has no consensus", remedy="give the job a consensus section"
+            )
+        return found
 
     @property
     def ok(self) -> bool:
@@ -75,8 +94,14 @@ def run(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is how many rows to run, at least 1; here: {limit}")
     loaded = _loaded(job, rows is not None, overrides, Path(folder) if folder is not None else Path.cwd())
+    if isinstance(loaded, LoadedVotes):
+        if limit is not None:
+            raise ValueError("limit is how many rows to ask, and with consensus.votes none is asked")
+        told = agree_offline(loaded, frame=rows)
+        summary = summary_of(loaded, told, cwd=Path.cwd(), python=Path(sys.executable))
+        return Result(summary, Path(str(loaded.job.output.path)))
     options = Options(limit=limit)
-    summary: RunSummary = in_own_thread(lambda: execute(loaded, options, frame=rows), options.remote)
+    summary = in_own_thread(lambda: execute(loaded, options, frame=rows), options.remote)
     return Result(summary, Path(str(loaded.job.output.path)))
 
 
@@ -85,10 +110,10 @@ def _loaded(
     has_rows: bool,
     overrides: Sequence[str],
     folder: Path,
-) -> LoadedJob:
+) -> LoadedJob | LoadedVotes:
     environ = dict(os.environ)
     if isinstance(job, str | os.PathLike):
-        return load_job(Path(job), overrides=overrides, environ=environ)
+        return load_any(Path(job), overrides=overrides, environ=environ)
     if overrides:
         raise TypeError("overrides go with a job file; change the Job or the mapping itself")
     if isinstance(job, Job):
@@ -98,4 +123,4 @@ def _loaded(
     if has_rows:
         given = data.get("input")
         data["input"] = {"path": _NO_PATH, **(given if isinstance(given, Mapping) else {})}
-    return load_mapping(data, folder=folder, environ=environ)
+    return load_any_mapping(data, folder=folder, environ=environ)

@@ -16,6 +16,8 @@ _NOTE = "putting-aside"
 _FOLDER = "earlier"
 #: What stays: the lock is held, and scratch files are nobody's.
 _STATE_FILES = ("journal.db", "journal.db-wal", "journal.db-shm")
+#: What was made of the record: its summary, what its answers agree on (with the records of lanes asked for that).
+_OTHERS = ("summary.txt", "consensus", "report.html")
 _STATE_PREFIXES = ("marks-", "part-")
 
 
@@ -61,7 +63,8 @@ def _finish(layout: Layout, fault: Fault) -> Path:
         state.mkdir(exist_ok=True, mode=0o700)
         for path in _state_files(layout):
             _move(path, state / path.name, fault)
-        for path in (layout.manifest, layout.out / "summary.txt", *map(layout.folder, KINDS)):
+        others = [layout.out / name for name in _OTHERS]
+        for path in (layout.manifest, *others, *map(layout.folder, KINDS)):
             _move(path, target / path.name, fault)
         for folder in (state, target, target.parent, layout.state, layout.out):
             sync_folder(folder)

@@ -67,6 +67,9 @@ class RunSummary:
     copied: int = 0
     saved: int = 0
     saved_share: float = 0.0
+    #: What the answers agree on: name and text of each line, and agreement.json as a mapping; nothing without one.
+    agreement: tuple[tuple[str, str], ...] = ()
+    figures: Mapping[str, object] | None = None
 
 
 #: Where the page of the last start that did something is left, in the output folder.
@@ -84,11 +87,13 @@ NOTHING_TO_DO = "nothing to do"
 
 def line(summary: RunSummary) -> str:
     """One line, for a log or a cron mail."""
-    parts = [_counts(summary), _changes(summary), _saved(summary)]
+    is_offline = not summary.units and bool(summary.agreement)
+    parts = [] if is_offline else [_counts(summary), _changes(summary), _saved(summary)]
     if summary.lanes:
         cost = money(summary.cost_usd) + (" (simulated)" if summary.is_simulated else "")
         parts += [f"tokens {_tokens(summary)}", f"cost {cost}", _duration(summary.seconds)]
-    parts.append(f"see {summary.output}/{SUMMARY_FILE}")
+    parts += [text for name, text in summary.agreement if name == "consensus"]
+    parts.append(f"see {summary.output}/{'report.html' if is_offline else SUMMARY_FILE}")
     return printable(f"{summary.job}: " + "; ".join(part for part in parts if part))
 
 
@@ -154,6 +159,7 @@ def as_mapping(summary: RunSummary) -> dict[str, object]:
         "seconds": round(summary.seconds, 3),
         "output": summary.output,
         "failures": dict(summary.failures_by_class),
+        "consensus": None if summary.figures is None else _figures(summary.figures),
         "lanes": [
             {
                 "lane": lane.name,
@@ -173,6 +179,11 @@ def as_mapping(summary: RunSummary) -> dict[str, object]:
             for lane in summary.lanes
         ],
     }
+
+
+def _figures(told: Mapping[str, object]) -> dict[str, object]:
+    """Of agreement.json what fits into a line."""
+    return {name: told.get(name) for name in ("rows", "counts", "consensus", "cost", "calls", "judge")}
 
 
 def printable(text: str) -> str:
@@ -212,12 +223,15 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     finished = summary.ok + summary.failed
     if finished and summary.seconds > 0:
         rate = f", {finished / summary.seconds:,.1f} a second"
+    if not summary.units and summary.agreement:  # nothing was to be asked
+        return [*summary.agreement, ("remedy", summary.remedy)]
     return [
         ("answers", _counts(summary)),
         ("input", _changes(summary)),
         ("votes", _saved(summary)),
         ("tokens", _tokens(summary)),
         ("cost", _cost(summary)),
+        *summary.agreement,
         ("time", f"{_duration(summary.seconds)}{rate}"),
         ("remedy", summary.remedy),
     ]
@@ -294,7 +308,13 @@ def _failures(summary: RunSummary) -> list[str]:
 
 def _reading(summary: RunSummary) -> list[str]:
     answers = f"{summary.output}/output/*.parquet"
+    agreed = (
+        [f"  consensus {summary.output}/consensus, {summary.output}/report.html"] if summary.agreement else []
+    )
+    if agreed and not summary.units:
+        return agreed
     return [
+        *agreed,
         f"  output    {summary.output}/output, failures/ and usage/ beside it, {summary.output}/manifest.json",
         f"""  polars    {summary.python} -c "import polars; print(polars.read_parquet('{answers}'))\"""",
         f"""  DuckDB    duckdb -c "FROM '{answers}'\"""",

@@ -234,10 +234,10 @@ def _key_remedy(parts: Parts, shape: Shape) -> str:
     """Where the key belongs, else which key was meant, else which keys there are."""
     *holder, key = parts
     here = ".".join(part for part in holder if isinstance(part, str))
-    found = [path for path in homes(str(key)) if path != here]
+    found = homes(str(key), here)
     if found:
-        inside = [path.removeprefix(f"{here}.") for path in found if here and path.startswith(f"{here}.")]
-        return f"it goes under {' or '.join(path or 'the top level' for path in inside or found)}"
+        places = [path.removeprefix(f"{here}.") if here else path for path in found]
+        return f"it goes under {' or '.join(path or 'the top level' for path in places)}"
     near = nearest(str(key), shape.keys)
     return f"did you mean {near}?" if near else f"keys here: {', '.join(shape.keys)}"
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,6 +22,7 @@ from batchllm.errors import Fault, InputMissingError, JobError
 from batchllm.spec.env import CONTROL_CHARACTER, connection_faults, expanded
 from batchllm.spec.faults import Parts, Place, Places, dotted, in_order, quoted, translate
 from batchllm.spec.models import Job
+from batchllm.spec.offline import ASKING_KEYS, VotesJob
 from batchllm.spec.overrides import apply_overrides
 from batchllm.spec.schema import job_shape
 from batchllm.spec.yaml_source import (
@@ -40,15 +42,17 @@ _LANE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: The cheapest model sold costs some thousandths of a dollar for a million tokens, the dearest some hundreds.
 _MIN_PRICE_USD, _MAX_PRICE_USD = 0.0001, 100_000
 
+AnyJob = TypeVar("AnyJob", Job, VotesJob)
+
 
 @dataclass(frozen=True)
-class LoadedJob:
+class Loaded(Generic[AnyJob]):
     """`places` maps a dotted path to line and column, from 1; empty for a job built in Python.
 
     `folder` is where relative paths begin.
     """
 
-    job: Job
+    job: AnyJob
     file: str
     places: Mapping[str, Place]
     overridden: frozenset[str] = frozenset()
@@ -57,6 +61,20 @@ class LoadedJob:
     def fault(self, path: str, message: str, remedy: str = "") -> Fault:
         """A fault found later, with the place of `path` or of the nearest thing around it that has one."""
         return Places(self.places, overridden=self.overridden).fault(path, message, remedy)
+
+
+@dataclass(frozen=True)
+class LoadedJob(Loaded[Job]):
+    """A job that asks."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class LoadedVotes(Loaded[VotesJob]):
+    """A job whose votes are there already."""
+
+    job: VotesJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +86,13 @@ class _Origin:
 
 def load_job(path: Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str]) -> LoadedJob:
     """Raises InputMissingError where no file can be read, JobError with all that is wrong in it."""
+    return _asking(load_any(path, overrides=overrides, environ=environ))
+
+
+def load_any(
+    path: Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str]
+) -> LoadedJob | LoadedVotes:
+    """A job that asks, or one with `consensus.votes`. Raises as `load_job` does."""
     raw = _read(path)
     origin = _Origin(str(path), path.parent.resolve(), environ)
     return _load(parse(raw, origin.file), overrides, origin)
@@ -77,6 +102,13 @@ def load_mapping(
     data: Mapping[str, object], *, folder: Path, environ: Mapping[str, str], file: str = "<job>"
 ) -> LoadedJob:
     """A job built in Python; paths are relative to `folder`. Parts of it may be models already."""
+    return _asking(load_any_mapping(data, folder=folder, environ=environ, file=file))
+
+
+def load_any_mapping(
+    data: Mapping[str, object], *, folder: Path, environ: Mapping[str, str], file: str = "<job>"
+) -> LoadedJob | LoadedVotes:
+    """The same for a job that may have `consensus.votes`."""
     copy = _PlainCopy()
     plain = copy.of(data)
     document = Document(
@@ -85,7 +117,15 @@ def load_mapping(
     return _load(document, (), _Origin(file, folder.resolve(), environ))
 
 
-def _load(document: Document, overrides: Sequence[str], origin: _Origin) -> LoadedJob:
+def _asking(loaded: LoadedJob | LoadedVotes) -> LoadedJob:
+    if isinstance(loaded, LoadedJob):
+        return loaded
+    remedy = "`batchllm run` and `batchllm consensus` carry it out"
+    fault = loaded.fault("consensus.votes", "with votes that are there already nothing is asked", remedy)
+    raise JobError(loaded.file, [fault])
+
+
+def _load(document: Document, overrides: Sequence[str], origin: _Origin) -> LoadedJob | LoadedVotes:
     if not isinstance(document.data, dict):
         message = "expected a mapping at the top of the job"
         line, column = document.places.get("", (0, 0))
@@ -94,18 +134,34 @@ def _load(document: Document, overrides: Sequence[str], origin: _Origin) -> Load
     places = _places(document, changed.paths)
     faults = [*document.faults, *changed.faults]
     found: list[Fault] = []
-    job: Job | None = None
+    job: Job | VotesJob | None = None
+    model, data, misplaced = _model(changed.data)
     try:
-        job = Job.model_validate(changed.data)
+        job = model.model_validate(data)
     except ValidationError as error:
-        found = translate(error, changed.data, places)
+        found = translate(error, data, places)
     paths = _Paths(origin)
-    others = (*paths.resolve(changed.data), *job_faults(changed.data, origin.environ))
+    others = (*misplaced, *paths.resolve(data), *job_faults(data, origin.environ))
     found += [places.placed(fault) for fault in others]
     faults += [fault for fault in found if not _is_under(fault.path, document.blind)]
     if faults or job is None:
         raise JobError(origin.file, in_order(faults))
-    return LoadedJob(paths.put_into(job), origin.file, places.values, places.overridden, origin.folder)
+    if isinstance(job, Job):
+        return LoadedJob(paths.put_into(job), origin.file, places.values, places.overridden, origin.folder)
+    return LoadedVotes(paths.put_into(job), origin.file, places.values, places.overridden, origin.folder)
+
+
+def _model(
+    data: Mapping[str, object],
+) -> tuple[type[Job] | type[VotesJob], Mapping[str, object], list[Fault]]:
+    """Which job this is meant to be, without what does not belong to it."""
+    if _child(data, "consensus").get("votes") is None:
+        return Job, data, []
+    message = "nothing is asked with consensus.votes, so this is of no use"
+    faults = [
+        Fault(name, message, "leave it out, or consensus.votes") for name in data if name in ASKING_KEYS
+    ]
+    return VotesJob, {name: value for name, value in data.items() if name not in ASKING_KEYS}, faults
 
 
 def _top_keys() -> str:
@@ -227,28 +283,35 @@ class _Paths:
 
     def __init__(self, origin: _Origin) -> None:
         self._origin = origin
-        self._input: str | list[str] = ""
+        self._input: str | list[str] | None = None
         self._output: str | None = None
+        self._votes: list[str] = []
 
     def resolve(self, data: Mapping[str, object]) -> list[Fault]:
         faults: list[Fault] = []
         given = _child(data, "input").get("path")
         if isinstance(given, list):
             self._input = [self._one(text, ("input", "path", at), faults) for at, text in enumerate(given)]
-        else:
+        elif given is not None:
             self._input = self._one(given, ("input", "path"), faults)
+        votes = _child(data, "consensus").get("votes")
+        if isinstance(votes, list):
+            self._votes = [
+                self._one(text, ("consensus", "votes", at), faults) for at, text in enumerate(votes)
+            ]
         output = _child(data, "output").get("path")
         self._output = None if output is None else self._one(output, ("output", "path"), faults)
         return faults
 
-    def put_into(self, job: Job) -> Job:
+    def put_into(self, job: AnyJob) -> AnyJob:
         output = self._output or str(self._origin.folder / "out" / job.name)
-        return job.model_copy(
-            update={
-                "input": job.input.model_copy(update={"path": self._input}),
-                "output": job.output.model_copy(update={"path": output}),
-            }
-        )
+        update: dict[str, object] = {
+            "input": job.input.model_copy(update={"path": self._input}),
+            "output": job.output.model_copy(update={"path": output}),
+        }
+        if self._votes and job.consensus is not None:
+            update["consensus"] = job.consensus.model_copy(update={"votes": self._votes})
+        return job.model_copy(update=update)
 
     def _one(self, text: object, parts: Parts, faults: list[Fault]) -> str:
         if not isinstance(text, str):
@@ -263,7 +326,7 @@ class _Paths:
             return ""
         if CONTROL_CHARACTER.search(value):
             faults.append(Fault(path, "a path with a line break or another control character in it"))
-        return absolute_path(value, self._origin.folder, is_pattern=parts[0] == "input")
+        return absolute_path(value, self._origin.folder, is_pattern=parts[0] != "output")
 
 
 def absolute_path(path: str, folder: Path, *, is_pattern: bool) -> str:
@@ -277,13 +340,14 @@ def absolute_path(path: str, folder: Path, *, is_pattern: bool) -> str:
 def job_faults(data: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Fault]:
     """What no single key shows. Pure; the faults have no place yet."""
     lanes = _lanes(data)
-    for at, lane in lanes.items():
-        yield from connection_faults(("providers", at), lane, environ)
-        yield from _price_faults(at, lane)
-        yield from _simulation_faults(at, lane)
+    everywhere: dict[Parts, Mapping[str, object]] = {("providers", at): lane for at, lane in lanes.items()}
+    for place, lane in {**everywhere, **consensus_lanes(data)}.items():
+        yield from connection_faults(place, lane, environ)
+        yield from _price_faults(place, lane)
+        yield from _simulation_faults(place, lane)
         if lane.get("provider") == "custom" and lane.get("base_url") is None:
             remedy = "such as base_url: http://localhost:8000/v1"
-            yield Fault(dotted(("providers", at, "base_url")), "provider: custom needs a base_url", remedy)
+            yield Fault(dotted((*place, "base_url")), "provider: custom needs a base_url", remedy)
     yield from _name_faults(lanes)
     carry = _child(data, "output").get("carry")
     if isinstance(carry, list):
@@ -301,6 +365,17 @@ def _lanes(data: Mapping[str, object]) -> dict[int, Mapping[str, object]]:
     listed = data.get("providers")
     found = enumerate(listed) if isinstance(listed, list) else ()
     return {at: lane for at, lane in found if isinstance(lane, dict)}
+
+
+def consensus_lanes(data: Mapping[str, object]) -> dict[Parts, Mapping[str, object]]:
+    """Lanes that the consensus asks beside the voters, by their place."""
+    places: tuple[Parts, ...] = (("judge", "lane"), ("ties", "escalate"), ("similarity", "embed"))
+    found: dict[Parts, Mapping[str, object]] = {}
+    for holder, key in places:
+        lane = _child(_child(data, "consensus"), str(holder)).get(str(key))
+        if isinstance(lane, dict):
+            found["consensus", holder, key] = lane
+    return found
 
 
 def _name_faults(lanes: Mapping[int, Mapping[str, object]]) -> Iterator[Fault]:
@@ -322,11 +397,11 @@ def _name_faults(lanes: Mapping[int, Mapping[str, object]]) -> Iterator[Fault]:
         first.setdefault(name, at)
 
 
-def _price_faults(at: int, lane: Mapping[str, object]) -> Iterator[Fault]:
+def _price_faults(place: Parts, lane: Mapping[str, object]) -> Iterator[Fault]:
     for key, usd in _child(lane, "price").items():
         if not isinstance(usd, int | float) or isinstance(usd, bool):
             continue
-        path = dotted(("providers", at, "price", key))
+        path = dotted((*place, "price", key))
         if 0 < usd < _MIN_PRICE_USD:
             remedy = f"give USD for a million tokens: {usd * 1e6:g}"
             yield Fault(path, f"{usd:g} looks like the price of one token", remedy)
@@ -336,15 +411,15 @@ def _price_faults(at: int, lane: Mapping[str, object]) -> Iterator[Fault]:
             )
 
 
-def _simulation_faults(at: int, lane: Mapping[str, object]) -> Iterator[Fault]:
+def _simulation_faults(place: Parts, lane: Mapping[str, object]) -> Iterator[Fault]:
     simulation = _child(lane, "simulate")
     latency = _child(simulation, "latency")
     median_s, p99_s = latency.get("median_s", 0.1), latency.get("p99_s")
     if isinstance(median_s, int | float) and isinstance(p99_s, int | float) and p99_s < median_s:
-        path = dotted(("providers", at, "simulate", "latency", "p99_s"))
+        path = dotted((*place, "simulate", "latency", "p99_s"))
         yield Fault(path, f"{p99_s:g} is less than median_s ({median_s:g})")
     elif median_s == 0 and isinstance(p99_s, int | float) and p99_s > 0:
-        path = dotted(("providers", at, "simulate", "latency", "median_s"))
+        path = dotted((*place, "simulate", "latency", "median_s"))
         yield Fault(
             path, "a log-normal with a median of 0 is 0 everywhere", "leave p99_s out, or set a median"
         )
@@ -353,7 +428,7 @@ def _simulation_faults(at: int, lane: Mapping[str, object]) -> Iterator[Fault]:
         pattern = rule.get("pattern") if isinstance(rule, dict) else None
         problem = _pattern_problem(pattern) if isinstance(pattern, str) else None
         if problem:
-            path = dotted(("providers", at, "simulate", "answers", number, "pattern"))
+            path = dotted((*place, "simulate", "answers", number, "pattern"))
             yield Fault(path, f"no regular expression: {problem}")
 
 

@@ -33,12 +33,25 @@ class _PlainSchema(GenerateJsonSchema):
 def job_schema() -> dict[str, JsonValue]:
     """JSON Schema (draft 2020-12) of a job file."""
     schema = Job.model_json_schema(by_alias=True, schema_generator=_PlainSchema)
+    _need_by_kind(schema)
     head: dict[str, JsonValue] = {
         "$schema": DIALECT,
         "title": "batchllm job",
         "description": "A table of prompts, the providers that answer it, and where the answers go.",
     }
     return {**head, **{key: value for key, value in schema.items() if key not in head}}
+
+
+def _need_by_kind(schema: dict[str, JsonValue]) -> None:
+    """What a job needs depends on whether its votes are there already."""
+    definitions = schema["$defs"]
+    needed: list[JsonValue] = ["input", "task", "providers"]
+    if isinstance(definitions, dict) and isinstance(of_input := definitions["Input"], dict):
+        del of_input["required"]
+    schema["required"] = ["name"]
+    has_votes: JsonValue = {"properties": {"consensus": {"type": "object", "required": ["votes"]}}}
+    schema["if"] = {**has_votes, "required": ["consensus"]} if isinstance(has_votes, dict) else True
+    schema["else"] = {"required": needed, "properties": {"input": {"required": ["path"]}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +169,21 @@ def _walk(shape: Shape, path: str) -> Iterator[tuple[str, str]]:
         yield from _walk(shape.child(key), f"{path}.{key}" if path else key)
 
 
-def homes(key: str) -> list[str]:
-    """What may hold a key of this name, such as `task.params`; a simulator's twin of it, and that twin's in a schedule,
-    count only when alone.
+def homes(key: str, here: str = "") -> list[str]:
+    """What may hold a key of this name, such as `task.params`; where that lies inside `here`, nothing else.
+
+    A simulator's twin of it, that twin's in a schedule, and what the consensus section repeats (lanes, a prompt) count
+    only when alone.
     """
-    found = list(dict.fromkeys(path for known, path in _known_keys() if known == key))
-    for twin in ("simulate", "schedule"):
-        others = [path for path in found if twin not in path.split(".")]
-        if others:
-            return others
-    return found
+    found = list(dict.fromkeys(path for known, path in _known_keys() if known == key and path != here))
+    found = _without("schedule", _without("simulate", found))
+    inside = [path for path in found if here and path.startswith(f"{here}.")]
+    return _without("consensus", inside or found)
+
+
+def _without(twin: str, paths: list[str]) -> list[str]:
+    """The paths that do not lead through `twin`; where all do, all."""
+    return [path for path in paths if twin not in path.split(".")] or paths
 
 
 def shape_at(parts: Sequence[str | int], data: object) -> Shape:

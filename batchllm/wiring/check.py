@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batchllm.clock import Clock
+from batchllm.consensus.motion import Motion
 from batchllm.errors import BatchllmError, Fault, JobError
 from batchllm.journal import check_names
 from batchllm.ports import Source, Task
@@ -18,8 +19,10 @@ from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params, TaskSpec
 from batchllm.task import AnswerSchemaError, ToolsError, build_task
 from batchllm.tokens import HeadStart, TokenCounter, counter_for
+from batchllm.wiring.consensus import check_consensus, judge_columns
 from batchllm.wiring.entries import SIMULATOR, pinned
 from batchllm.wiring.lanes import LanePlan, LanePlanner
+from batchllm.wiring.nested import Nested, nested_jobs
 from batchllm.wiring.packing import Packing, plan_packing
 
 #: Rows that are looked at to see whether the columns of the templates exist.
@@ -35,7 +38,10 @@ HEAD_START_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class CheckedJob:
-    """A job that can run, with what reads its rows and knows its task; its lanes are plans still."""
+    """A job that can run, with what reads its rows and knows its task; its lanes are plans still.
+
+    `motion`: what its answers are to agree on; `nested`: the jobs of the lanes that are asked for that beside voters.
+    """
 
     loaded: LoadedJob
     task: Task
@@ -45,6 +51,8 @@ class CheckedJob:
     max_inputs: int
     max_tokens: int | None
     notes: tuple[str, ...]
+    motion: Motion | None = None
+    nested: tuple[Nested, ...] = ()
 
     @property
     def job(self) -> Job:
@@ -90,8 +98,12 @@ def check(
     environ: Mapping[str, str],
     clock: Clock,
     frame: object | None = None,
+    source: Source | None = None,
 ) -> CheckedJob:
-    """Raises JobError with all faults, InputMissingError, InputDataError. Touches nothing."""
+    """Raises JobError with all faults, InputMissingError, InputDataError. Touches nothing.
+
+    `frame` or `source` takes the place of the job's input.
+    """
     job = loaded.job
     planner = LanePlanner(loaded, catalogue=catalogue, environ=environ, wall_s=clock.wall_s())
     faults: list[Fault] = []
@@ -109,16 +121,22 @@ def check(
     task = _task(loaded, dimensions, faults)
     faults += planner.faults
     faults += _lane_faults(loaded, lanes)
+    nested = nested_jobs(loaded)
+    notes = list(planner.notes)
+    for one in nested:
+        faults += _nested_faults(one, loaded, notes, catalogue=catalogue, environ=environ, clock=clock)
     if task is None:
         raise JobError(loaded.file, _in_order(faults))
     try:
-        source = _source(job, task, frame)
+        source = source or _source(job, task, frame)
     except BatchllmError as error:
         if not faults:
             raise
         faults.append(loaded.fault("input.path", error.message, error.remedy))
         raise JobError(loaded.file, _in_order(faults)) from None
     faults += _column_faults(loaded, task, source)
+    agreed = check_consensus(loaded, task.answer_fields, source)
+    faults += agreed.faults
     if faults:
         raise JobError(loaded.file, _in_order(faults))
     counter = _counter(job, lanes)
@@ -133,8 +151,30 @@ def check(
         counter=counter,
         max_inputs=packing.max_inputs,
         max_tokens=packing.max_tokens,
-        notes=(*planner.notes, *_sample_notes(job)),
+        notes=(*notes, *_sample_notes(job), *agreed.notes),
+        motion=agreed.motion,
+        nested=tuple(nested),
     )
+
+
+def _nested_faults(
+    nested: Nested,
+    loaded: LoadedJob,
+    notes: list[str],
+    *,
+    catalogue: Catalogue,
+    environ: Mapping[str, str],
+    clock: Clock,
+) -> list[Fault]:
+    """Of a lane that is asked beside the voters: key, model, parameters and price, as of the job's other lanes."""
+    nothing: list[object] = []
+    source = frame_source(nothing, key=None, carry=(), needed=None)
+    try:
+        checked = check(nested.loaded, catalogue=catalogue, environ=environ, clock=clock, source=source)
+    except JobError as error:
+        return [nested.at_home(fault, loaded) for fault in error.faults]
+    notes += checked.notes
+    return []
 
 
 def _sample_notes(job: Job) -> list[str]:
@@ -209,7 +249,7 @@ def _images(task: TaskSpec) -> Sequence[Image]:
 
 
 def _source(job: Job, task: Task, frame: object | None) -> Source:
-    needed = task.template_columns
+    needed = task.template_columns | judge_columns(job.consensus)
     if frame is not None:
         return frame_source(
             frame,
@@ -228,11 +268,13 @@ def _column_faults(loaded: LoadedJob, task: Task, source: Source) -> Iterable[Fa
         if not seen:
             return
         names = tuple(dict.fromkeys(name for row in seen for name in row.values))
-    for column in sorted(task.template_columns - set(names) - _optional_columns(loaded.job)):
+    read = task.template_columns - _optional_columns(loaded.job)
+    judged = judge_columns(loaded.job.consensus)
+    for column in sorted((read | judged) - set(names)):
         near = difflib.get_close_matches(column, names, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         yield loaded.fault(
-            _template_place(loaded.job, column),
+            _template_place(loaded.job, column) if column in read else "consensus.judge.prompt",
             f"the input has no column {column!r}",
             f"{hint}columns: {', '.join(names[:30])}",
         )

@@ -70,6 +70,12 @@ def only(**changes: object) -> tuple[str, str, str]:
         ({"providers": lane(p99_s=7)}, "providers.0.p99_s", "it goes under simulate.latency"),
         ({"temperature": 0}, "temperature", "it goes under task.params"),
         ({"rpm": 5}, "rpm", "it goes under providers.limits"),
+        (
+            {"consensus": {"judge": {"lane": {"provider": "groq", "model": "m", "rpm": 5}}}},
+            "consensus.judge.lane.rpm",
+            "it goes under limits",
+        ),
+        ({"threshold": 0.9}, "threshold", "it goes under consensus.similarity"),
         ({"output": {"routing": "all"}}, "output.routing", "it goes under the top level"),
         ({"task": {**CHAT, "model": "x"}}, "task.model", "it goes under providers"),
         ({"providers": lane(Api_Key="x")}, "providers.0.Api_Key", "did you mean api_key?"),

@@ -1,0 +1,326 @@
+"""Votes from elsewhere: Parquet files, folders of them, and outputs of earlier runs, joined by key or row.
+
+A file with a column `voter` (or `lane`, with `sample` beside it where there is one) holds the votes of all of them, a
+line each; any other is one voter, called by the file's stem or the folder's name. An output that has one answer to a
+row is one voter, too, whichever lanes it was spread over. Rows are those of the input where the job has one, else all
+that any file has, in the order in which they are met.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchllm.consensus.kinds import column_words, fits, kind_of
+from batchllm.consensus.normalising import Vocabulary
+from batchllm.consensus.poll import Ballots, Poll, State, Voter
+from batchllm.errors import InputDataError, InputMissingError
+from batchllm.journal.manifest import read_manifest
+from batchllm.spec.consensus import VoteKind
+
+_SHOWN = 5
+_VOTER_COLUMNS = ("voter", "lane")
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class VoteFile:
+    """One of the places that hold votes. `voter_column` None: all votes are `name`'s."""
+
+    path: str
+    name: str
+    parts: tuple[Path, ...]
+    schema: pa.Schema
+    voter_column: str | None
+
+    @property
+    def has_samples(self) -> bool:
+        return self.voter_column == "lane" and "sample" in self.schema.names
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        """Raises InputDataError."""
+        names = [name for name in dict.fromkeys(columns) if name in self.schema.names]
+        try:
+            return pl.scan_parquet(list(self.parts)).select(names).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputDataError(f"{self.path} cannot be read: {error}", remedy="write it anew") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The rows of an input that the job names: its ids, what is right, and what travels."""
+
+    ids: pl.Series
+    table: pa.Table
+
+
+@dataclass(slots=True)
+class Elections:
+    """Votes of several files. `by`: the column that tells which row a line is of. `notes` say what did not match."""
+
+    files: tuple[VoteFile, ...]
+    over: str
+    by: str
+    gold: str | None = None
+    carried: tuple[str, ...] = ()
+    known: Known | None = None
+    notes: list[str] = field(default_factory=list)
+    _frames: list[pl.DataFrame] = field(default_factory=list)
+    _ids: pl.Series | None = None
+
+    @property
+    def kind(self) -> VoteKind | None:
+        """By the type of the first file's column."""
+        return kind_of(self.files[0].schema.field(self.over).type)
+
+    @property
+    def key(self) -> pa.Field | None:
+        if self.by == "row" and self.known is None:
+            return None
+        return pa.field(self.by, self._all_ids().to_arrow().type)
+
+    @property
+    def carried_fields(self) -> tuple[pa.Field, ...]:
+        if self.known is not None:
+            return tuple(self.known.table.schema.field(name) for name in self.carried)
+        homes = {name: file for file in reversed(self.files) for name in file.schema.names}
+        return tuple(pa.field(name, _plain(homes[name].schema.field(name).type)) for name in self.carried)
+
+    def check(self, kind: VoteKind) -> None:
+        """Raises InputDataError for columns that are missing or of another type."""
+        for file in self.files:
+            found = file.schema.field(self.over).type
+            if not fits(kind, found):
+                raise InputDataError(
+                    f"{file.path}: the column {self.over!r} is {found}, which holds no {kind} votes",
+                    remedy=f"votes of that kind are {column_words(kind)}; give the votes one type, or say"
+                    " consensus.kind",
+                )
+        homes = {name for file in self.files for name in file.schema.names}
+        there = set(self.known.table.schema.names) if self.known is not None else homes
+        for name in ([] if self.gold is None else [self.gold], self.carried):
+            for column in name:
+                if column not in there:
+                    raise InputDataError(
+                        f"no file of votes has a column {column!r}", remedy=_nearest(column, sorted(there))
+                    )
+
+    def poll(self, vocabulary: Vocabulary) -> Poll:
+        """Raises InputDataError when ids match nowhere, or a voter votes twice on a row."""
+        ids = self._all_ids()
+        frames = [_casts(frame, self.by, ids.dtype) for frame in self._frames]
+        names = self._names(frames)
+        voters = tuple(dict.fromkeys(name for some in names for name in some))
+        ballots = Ballots(len(ids), voters, vocabulary, has_gold=self.gold is not None)
+        index = pl.DataFrame({self.by: ids, "": np.arange(len(ids))})
+        for file, frame, called in zip(self.files, frames, names, strict=True):
+            rows, lines = self._placed(file, frame, index)
+            whose = frame.get_column("voter").to_physical().to_numpy() if file.voter_column else None
+            place = np.array([voters.index(name) for name in called], np.int64)
+            voted = np.zeros(len(rows), np.int64) if whose is None else whose[lines].astype(np.int64)
+            _check_once(file, rows, place[voted], ids, voters)
+            ballots.vote(rows, place[voted], _arrow(frame.get_column(self.over).gather(lines)))
+            if self.gold in frame.columns and self.known is None:
+                ballots.note_gold(rows, _arrow(frame.get_column(self.gold).gather(lines)))
+        if self.known is not None and self.gold is not None:
+            ballots.note_gold(np.arange(len(ids)), self.known.table.column(self.gold).combine_chunks())
+        row_usd = np.full(len(ids), np.nan)
+        return ballots.poll(tuple(Voter(name) for name in voters), row_usd, rest=State.NOT_ASKED)
+
+    def identities(self, fields: Sequence[pa.Field], step: int) -> Iterator[pa.Table]:
+        """Key and carried columns of all rows in their order, `step` rows a table."""
+        whole = self._identity(fields)
+        for first in range(0, whole.num_rows, step):
+            piece = whole.slice(first, step)
+            rows = pa.array(np.arange(first, first + piece.num_rows))
+            yield piece if "row" in piece.schema.names else piece.append_column("row", rows)
+
+    def _identity(self, fields: Sequence[pa.Field]) -> pa.Table:
+        ids = self._all_ids()
+        if self.known is not None:
+            return self.known.table.select([field.name for field in fields])
+        frame = pl.DataFrame({self.by: ids})
+        for name in self.carried:
+            home = next(at for at, file in enumerate(self.files) if name in file.schema.names)
+            found = _casts(self._frames[home], self.by, ids.dtype).select(self.by, name)
+            frame = frame.join(found.unique(self.by, keep="first"), on=self.by, how="left")
+        return frame.to_arrow().select([field.name for field in fields if field.name != "row"])
+
+    def _all_ids(self) -> pl.Series:
+        if self._ids is None:
+            self._frames = [file.frame(self._columns(file)) for file in self.files]
+            self._ids = self.known.ids if self.known is not None else self._met()
+        return self._ids
+
+    def _met(self) -> pl.Series:
+        """All ids, each once: rows in their order, keys as they are met."""
+        kinds = {frame.get_column(self.by).dtype for frame in self._frames}
+        shared = next(iter(kinds)) if len(kinds) == 1 else pl.String
+        met = pl.concat([frame.get_column(self.by).drop_nulls().cast(shared) for frame in self._frames])
+        ids = met.unique(maintain_order=True)
+        if not len(ids):
+            raise InputDataError(
+                "the files of votes have no rows", remedy="look at what consensus.votes names"
+            )
+        return ids.sort() if self.by == "row" else ids
+
+    def _columns(self, file: VoteFile) -> list[str]:
+        voter = [] if file.voter_column is None else [file.voter_column]
+        sample = ["sample"] if file.has_samples else []
+        gold = [] if self.gold is None else [self.gold]
+        return [self.by, *voter, *sample, self.over, *gold, *self.carried]
+
+    def _names(self, frames: list[pl.DataFrame]) -> list[list[str]]:
+        """The voters of each file; those of the same name in several files are told apart by the file's."""
+        named: list[list[str]] = []
+        for at, file in enumerate(self.files):
+            if file.voter_column is None:
+                named.append([file.name])
+                continue
+            voter = pl.col(file.voter_column).cast(pl.String).fill_null("?")
+            if file.has_samples:
+                voter = pl.format("{}#{}", voter, pl.col("sample"))
+            frames[at] = frames[at].with_columns(voter.alias("voter"))
+            met = frames[at].get_column("voter").unique(maintain_order=True)
+            frames[at] = frames[at].with_columns(pl.col("voter").cast(pl.Enum(met)))
+            named.append(met.to_list())
+        counts: dict[str, int] = {}
+        for name in (name for some in named for name in some):
+            counts[name] = counts.get(name, 0) + 1
+        return [
+            [f"{file.name}/{name}" if counts[name] > 1 and file.name != name else name for name in some]
+            for file, some in zip(self.files, named, strict=True)
+        ]
+
+    def _placed(self, file: VoteFile, frame: pl.DataFrame, index: pl.DataFrame) -> tuple[Rows, Rows]:
+        """The row of each line that has one, and those lines; the others are counted and told."""
+        found = frame.select(self.by).join(index, on=self.by, how="left", maintain_order="left")
+        rows = found.get_column("").to_numpy() if not found.get_column("").null_count() else None
+        if rows is None:
+            numbers = found.get_column("")
+            lines = np.flatnonzero(numbers.is_not_null().to_numpy())
+            strange = found.filter(pl.col("").is_null()).get_column(self.by).unique(maintain_order=True)
+            self._tell(file, strange, whole=not len(lines))
+            return numbers.drop_nulls().to_numpy().astype(np.int64), lines
+        missing = len(index) - len(np.unique(rows))
+        if missing:
+            without = index.filter(~pl.col("").is_in(pl.Series(np.unique(rows)).implode()))
+            listed = _listed(without.get_column(self.by))
+            self.notes.append(f"{file.path} has no vote for {missing:,} of {len(index):,} rows: {listed}")
+        return rows.astype(np.int64), np.arange(len(rows))
+
+    def _tell(self, file: VoteFile, strange: pl.Series, *, whole: bool) -> None:
+        told = (
+            f"{file.path}: {len(strange):,} values of {self.by!r} are no row of the input: {_listed(strange)}"
+        )
+        if whole:
+            raise InputDataError(
+                told, remedy="join by a column whose values are the same in all files (input.key)"
+            )
+        self.notes.append(told)
+
+
+def open_votes(paths: Sequence[str], *, over: str | None, key: str | None) -> Elections:
+    """Find the files and see that each has what is needed. Raises InputMissingError, InputDataError."""
+    files = tuple(_vote_file(path) for path in paths)
+    chosen = over or _usual_column(files)
+    by = key or "row"
+    for file in files:
+        for column, what in ((chosen, "consensus.over"), (by, "input.key")):
+            if column not in file.schema.names:
+                hint = "name the column that tells rows apart in input.key" if column == "row" else ""
+                raise InputDataError(
+                    f"{file.path} has no column {column!r}" + ("" if column == "row" else f" ({what})"),
+                    remedy=hint or _nearest(column, file.schema.names),
+                )
+    return Elections(files, chosen, by)
+
+
+def _usual_column(files: Sequence[VoteFile]) -> str:
+    for name in ("label", "value", "vote", "content"):
+        if all(name in file.schema.names for file in files):
+            return name
+    raise InputDataError(
+        f"{files[0].path}: which column holds the votes?",
+        remedy=f"say it in consensus.over; columns: {', '.join(files[0].schema.names[:30])}",
+    )
+
+
+def _vote_file(text: str) -> VoteFile:
+    path = Path(text)
+    if path.is_dir():
+        return _output(path) if (path / "manifest.json").exists() else _folder(path)
+    if not path.exists():
+        raise InputMissingError(
+            f"there are no votes at {text}", remedy="consensus.votes names files and folders"
+        )
+    return _with_schema(text, path.stem, (path,), may_have_voters=True)
+
+
+def _output(path: Path) -> VoteFile:
+    manifest = read_manifest(path)
+    parts = () if manifest is None else tuple(path / part.path for part in manifest.parts["output"])
+    has_voters = manifest is not None and manifest.slots > 1
+    return _with_schema(str(path), path.name, parts, may_have_voters=has_voters)
+
+
+def _folder(path: Path) -> VoteFile:
+    return _with_schema(str(path), path.name, tuple(sorted(path.glob("*.parquet"))), may_have_voters=True)
+
+
+def _with_schema(text: str, name: str, parts: tuple[Path, ...], *, may_have_voters: bool) -> VoteFile:
+    if not parts:
+        raise InputMissingError(f"{text} holds no Parquet files", remedy="consensus.votes reads Parquet only")
+    try:
+        schema = pq.read_schema(parts[0])
+    except (OSError, pa.ArrowException) as error:
+        raise InputDataError(f"{parts[0]} cannot be read as Parquet: {error}") from error
+    column = next((one for one in _VOTER_COLUMNS if one in schema.names), None)
+    return VoteFile(text, name, parts, schema, column if may_have_voters else None)
+
+
+def _check_once(file: VoteFile, rows: Rows, voters: Rows, ids: pl.Series, names: Sequence[str]) -> None:
+    cells = rows * len(names) + voters
+    found, first, counts = np.unique(cells, return_index=True, return_counts=True)
+    if len(found) == len(cells):
+        return
+    at = first[counts > 1][0]
+    raise InputDataError(
+        f"{file.path} has {counts[counts > 1][0]} votes of {names[voters[at]]} for {ids[int(rows[at])]!r}",
+        remedy="keep one of each; a file of several voters tells them apart in a column voter",
+    )
+
+
+def _casts(frame: pl.DataFrame, by: str, kind: pl.DataType) -> pl.DataFrame:
+    return frame if frame.get_column(by).dtype == kind else frame.with_columns(pl.col(by).cast(kind))
+
+
+def _arrow(series: pl.Series) -> pa.Array:
+    found = series.to_arrow()
+    return found.cast(_plain(found.type))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The types of this package's tables in the place of polars' views and large strings."""
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind
+
+
+def _listed(ids: pl.Series) -> str:
+    shown = ", ".join(str(one) for one in ids.head(_SHOWN).to_list())
+    return shown + (", …" if len(ids) > _SHOWN else "")
+
+
+def _nearest(word: str, names: Sequence[str]) -> str:
+    near = get_close_matches(word, names, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}columns: {', '.join(names[:30])}"

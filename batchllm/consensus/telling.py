@@ -1,0 +1,144 @@
+"""Why a row is what it is, in words for people. Equal rows have equal words, so each sentence is made once."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from batchllm.consensus.poll import Poll, State
+from batchllm.consensus.rules import By, Decisions, Status
+from batchllm.consensus.terms import Terms
+from batchllm.consensus.values import Values
+from batchllm.consensus.votes import MISSING, LabelVotes
+
+_MOST_SHOWN = 4
+_MOST_SENTENCES = 100_000
+_WORDS = {
+    State.FAILED: "failed",
+    State.NOT_ASKED: "was not asked",
+    State.UNREADABLE: "is no vote",
+    State.OPEN: "is still to come",
+}
+
+Ints = npt.NDArray[np.int64]
+
+
+class Telling:
+    def __init__(self, poll: Poll, made: Decisions, terms: Terms, values: Values) -> None:
+        self._poll = poll
+        self._made = made
+        self._terms = terms
+        self._values = values
+        self._known: dict[bytes, str] = {}
+
+    def reasons(self, rows: slice) -> pa.Array:
+        """A sentence for each of these rows."""
+        facts = self._facts(rows)
+        _, first, inverse = np.unique(_as_bytes(facts), return_index=True, return_inverse=True)
+        sentences = [self._sentence(facts[at], rows.start + int(at)) for at in first]
+        return pa.array(sentences, pa.string()).take(pa.array(inverse))
+
+    def _facts(self, rows: slice) -> Ints:
+        """A line of numbers a row: rows with equal lines get the same sentence."""
+        poll, made = self._poll, self._made
+        winner = made.winner[rows]
+        facts: list[npt.NDArray[Any]] = [made.status[rows], made.by[rows], made.cast[rows]]
+        if isinstance(poll.votes, LabelVotes):
+            codes = poll.votes.codes[rows, : poll.votes_wanted]
+            lead, leaders, which = _lead_facts(made, rows)
+            shown = np.where(made.by[rows] == By.RULE, winner, lead)
+            facts += [(codes == shown[:, None]).sum(1), winner, lead, leaders, which]
+        else:
+            facts += [made.cast[rows], winner.view(np.int64)]
+        missing = np.where(
+            poll.states[rows] == State.CAST, 0, poll.states[rows] + 16 * poll.whys[rows].astype(np.int64)
+        )
+        return np.column_stack([*(fact.astype(np.int64) for fact in facts), missing.astype(np.int64)])
+
+    def _sentence(self, facts: Ints, row: int) -> str:
+        key = facts.tobytes()
+        known = self._known.get(key)
+        if known is None:
+            known = "; ".join(self._parts(facts, row))
+            if len(self._known) < _MOST_SENTENCES:
+                self._known[key] = known
+        return known
+
+    def _parts(self, facts: Ints, row: int) -> Iterator[str]:
+        status, by, cast, mine = (int(fact) for fact in facts[:4])
+        yield self._decision(Status(status), By(by), cast, mine, row)
+        if cast < self._poll.votes_wanted:
+            yield from self._missing(row)
+
+    def _decision(self, status: Status, by: By, cast: int, mine: int, row: int) -> str:
+        votes = "vote" if cast == 1 else "votes"
+        match status:
+            case Status.DECIDED if by in (By.ESCALATED, By.JUDGE, By.FIRST):
+                how = {By.ESCALATED: "the lane asked in a tie", By.JUDGE: "the judge", By.FIRST: "priority"}[
+                    by
+                ]
+                return f"{how} chose {self._winner(row)} ({self._standing(row)})"
+            case Status.DECIDED if self._values_are_numbers:
+                middle = self._terms.rule.replace("_", " ")
+                return f"the {middle} of {cast} {votes} is {self._winner(row)}"
+            case Status.DECIDED:
+                return f"{mine} of {cast} {votes} for {self._winner(row)}"
+            case Status.TIED | Status.UNDECIDED:
+                return self._standing(row)
+            case Status.PENDING:
+                return f"{cast} {votes} so far"
+            case Status.TOO_FEW:
+                needed = self._terms.min_votes
+                are = "is" if needed == 1 else "are"
+                return f"{cast} of {self._terms.voters} votes where {needed} {are} needed"
+
+    @property
+    def _values_are_numbers(self) -> bool:
+        return not isinstance(self._poll.votes, LabelVotes)
+
+    def _winner(self, row: int) -> str:
+        return self._values.shown(self._made.winner[row])
+
+    def _standing(self, row: int) -> str:
+        """How the votes stand: what leads, with how many votes each."""
+        made, votes = self._made, self._poll.votes
+        if not isinstance(votes, LabelVotes):
+            return f"{made.cast[row]} votes"
+        mine = votes.codes[row, : self._poll.votes_wanted]
+        leading = made.leading[made.offsets[row] : made.offsets[row + 1]]
+        told = [
+            f"{int((mine == code).sum())} for {self._values.shown(code)}" for code in leading[:_MOST_SHOWN]
+        ]
+        more = len(leading) - _MOST_SHOWN
+        if more > 0:
+            told.append(f"{more} more values with as many")
+        return f"of {made.cast[row]} votes " + ", ".join(told)
+
+    def _missing(self, row: int) -> Iterator[str]:
+        poll = self._poll
+        for voter, state, why in zip(poll.voters, poll.states[row], poll.whys[row], strict=True):
+            if state != State.CAST:
+                reason = f" ({poll.reasons[why]})" if why else ""
+                yield f"{voter.name} {_WORDS[State(int(state))]}{reason}"
+
+
+def _lead_facts(made: Decisions, rows: slice) -> tuple[Ints, Ints, Ints]:
+    """Of each row the first leading code, how many lead, and a number that is equal where the same ones do."""
+    offsets = made.offsets[rows.start : rows.stop + 1]
+    counts = np.diff(offsets)
+    first = np.full(len(counts), MISSING, np.int64)
+    some = counts > 0
+    first[some] = made.leading[offsets[:-1][some]]
+    which = np.zeros(len(counts), np.int64)
+    seen: dict[bytes, int] = {}
+    for at in np.flatnonzero(counts > 1).tolist():
+        lead = made.leading[offsets[at] : offsets[at + 1]].tobytes()
+        which[at] = seen.setdefault(lead, len(seen) + 1)
+    return first, counts, which
+
+
+def _as_bytes(facts: Ints) -> npt.NDArray[np.void]:
+    flat = np.ascontiguousarray(facts)
+    return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).reshape(-1)

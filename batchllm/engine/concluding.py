@@ -1,0 +1,112 @@
+"""After a run: what its answers agree on, as a part of the same start of the job, with one summary and exit code."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from batchllm.clock import Clock
+from batchllm.consensus.reading import Record, open_record
+from batchllm.engine.agreeing import Agreeing, Ask, StoppedError
+from batchllm.engine.inquiries import Inquiry
+from batchllm.engine.summary import write_page
+from batchllm.errors import ExitCode
+from batchllm.report.agreement import agreement_lines
+from batchllm.report.summary import RunSummary
+from batchllm.wiring import CheckedJob
+
+
+def conclude(
+    checked: CheckedJob,
+    summary: RunSummary,
+    ask: Ask,
+    *,
+    clock: Clock,
+    say: Callable[[str], None],
+    again: bool = False,
+) -> RunSummary:
+    """The run's summary with what was agreed, and with what asking for that has cost.
+
+    A run that was stopped leaves the consensus as it was; so does one whose nested run is stopped, and the whole then
+    ended as that did.
+    """
+    job, out = checked.job, Path(str(checked.job.output.path))
+    if summary.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):
+        shows = f"`batchllm consensus {summary.output}` shows what the answers so far agree on, for nothing"
+        return replace(summary, notes=(*summary.notes, f"the consensus was left as it was; {shows}"))
+    if checked.motion is None:
+        return summary
+    manifest = open_record(out)
+    record = Record(
+        out,
+        manifest,
+        tuple(lane.info.name for lane in checked.lanes),
+        job.samples,
+        spreads=job.routing != "all",
+    )
+    agreeing = Agreeing(
+        record=record,
+        motion=checked.motion,
+        beside=checked.nested,
+        job=job.name,
+        key=record.schema.field(0) if checked.source.shape.key is not None else None,
+        carried=[record.schema.field(one.name) for one in checked.source.shape.carry],
+        now_s=clock.wall_s(),
+        inquiry=Inquiry(checked.source, checked.task),
+        ask=ask,
+        budget_usd=None if job.budget is None else job.budget.usd,
+        again=again,
+    )
+    try:
+        told = agreeing.run()
+    except StoppedError as stopped:
+        return _left(summary, agreeing.summaries, stopped.summary, out, say)
+    whole = _with(summary, agreeing.summaries)
+    whole = replace(whole, agreement=agreement_lines(told), figures=told)
+    return _written(whole, out, say)
+
+
+def _left(
+    summary: RunSummary,
+    nested: list[RunSummary],
+    stopped: RunSummary,
+    out: Path,
+    say: Callable[[str], None],
+) -> RunSummary:
+    whole = replace(
+        _with(summary, nested),
+        exit_code=stopped.exit_code,
+        ending=f"{stopped.job}: {stopped.ending}" if stopped.ending else f"{stopped.job} was stopped",
+        remedy=stopped.remedy or "run the same job again: it goes on where it was",
+        is_complete=False,
+    )
+    return _written(whole, out, say)
+
+
+def _with(summary: RunSummary, nested: list[RunSummary]) -> RunSummary:
+    """One summary of all that was asked in this start."""
+    for one in nested:
+        failed = one.failed + one.failed_before
+        summary = replace(
+            summary,
+            exit_code=summary.exit_code or one.exit_code,
+            prompt_tokens=summary.prompt_tokens + one.prompt_tokens,
+            completion_tokens=summary.completion_tokens + one.completion_tokens,
+            cost_usd=_sum(summary.cost_usd, one.cost_usd),
+            spent_usd=_sum(summary.spent_usd, one.spent_usd),
+            seconds=summary.seconds + one.seconds,
+            lanes=(*summary.lanes, *one.lanes),
+            notes=(*summary.notes, *([f"{one.job}: {failed:,} rows failed"] if failed else [])),
+        )
+    return summary
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
+def _written(summary: RunSummary, out: Path, say: Callable[[str], None]) -> RunSummary:
+    try:
+        write_page(summary, out)
+    except OSError as error:
+        say(f"the summary could not be written to {out}: {error.strerror or error}")
+    return summary

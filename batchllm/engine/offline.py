@@ -1,0 +1,203 @@
+"""A consensus over votes that are there already: nothing is asked, nothing is paid."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from batchllm.carry import CarryCodec
+from batchllm.clock import Clock, SystemClock
+from batchllm.consensus.concluding import Facts, decided, weigh
+from batchllm.consensus.foreign import Elections, Known, open_votes
+from batchllm.consensus.motion import Motion, motion_of
+from batchllm.consensus.normalising import vocabulary
+from batchllm.engine.agreeing import gold_notes
+from batchllm.engine.publishing import Edition, publish
+from batchllm.engine.summary import shown
+from batchllm.errors import ExitCode, Fault, InputDataError, JobError
+from batchllm.journal.files import cannot_create
+from batchllm.journal.manifest import instant
+from batchllm.ports import Source
+from batchllm.records import BadRow, Row
+from batchllm.report.agreement import agreement_lines
+from batchllm.report.summary import RunSummary
+from batchllm.source import frame_source, open_source
+from batchllm.spec.loading import LoadedVotes
+from batchllm.spec.models import Input
+from batchllm.wiring.consensus import Told, kind_faults, name_faults, voter_faults
+
+
+def _silence(text: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    clock: Clock
+    say: Callable[[str], None] = _silence
+
+
+def agree_offline(
+    loaded: LoadedVotes, tools: Tools | None = None, *, frame: object | None = None
+) -> dict[str, Any]:
+    """What agreement.json holds. Raises JobError, InputDataError, InputMissingError, OutputError, StorageError."""
+    tools = tools or Tools(SystemClock())
+    job, section = loaded.job, loaded.job.consensus
+    source = _source(loaded, frame)
+    votes = open_votes(section.votes or [], over=section.over, key=job.input.key)
+    votes.gold = section.gold
+    if source is not None:
+        votes.known = _known(source, job.input.key)
+    votes.carried = _carried(loaded, votes)
+    motion = _motion(loaded, votes)
+    votes.check(motion.kind)
+    _refuse(loaded, kind_faults(section, motion))
+    poll = votes.poll(vocabulary(motion.kind, motion.labels, section.normalise))
+    motion = Motion(section, votes.over, motion.kind, motion.labels, poll.votes.voters)
+    _refuse(loaded, voter_faults(section, motion.voters))
+    _check_names(loaded, votes)
+    notes = [*votes.notes, *gold_notes(poll)]
+    for note in notes:
+        tools.say(note)
+    return publish(
+        Edition(
+            out=_folder(loaded),
+            job=job.name,
+            motion=motion,
+            decided=decided(poll, motion, weigh(poll, motion)),
+            facts=Facts(created=instant(tools.clock.wall_s())),
+            rows=votes,
+            key=votes.key,
+            carried=[one for one in votes.carried_fields if one.name != section.gold],
+            stamp="",
+            notes=notes,
+            offline=None if frame is not None else _kept(loaded),
+        )
+    )
+
+
+def summary_of(loaded: LoadedVotes, told: Mapping[str, Any], *, cwd: Path, python: Path) -> RunSummary:
+    """Of a start of the job that had nothing to ask."""
+    rows = int(told["rows"])
+    return RunSummary(
+        job=loaded.job.name,
+        exit_code=int(ExitCode.OK),
+        ending="the votes were there already",
+        remedy="",
+        is_complete=True,
+        is_simulated=False,
+        rows=rows,
+        units=0,
+        ok=0,
+        failed=0,
+        reused=0,
+        failed_before=0,
+        pending=0,
+        prompt_tokens=0,
+        completion_tokens=0,
+        cost_usd=0.0,
+        spent_usd=0.0,
+        seconds=0.0,
+        output=shown(Path(str(loaded.job.output.path)), cwd),
+        python=shown(python, cwd),
+        agreement=agreement_lines(told),
+        figures=told,
+    )
+
+
+def _kept(loaded: LoadedVotes) -> dict[str, object]:
+    """The job with its paths as they were found."""
+    return loaded.job.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+
+def _source(loaded: LoadedVotes, frame: object | None) -> Source | None:
+    """The rows that there are, where the job says so."""
+    given, gold = loaded.job.input, loaded.job.consensus.gold
+    carry = loaded.job.output.carry
+    if carry != "all" and gold is not None and gold not in carry:
+        carry = [*carry, gold]
+    if frame is not None:
+        columns = given.columns if isinstance(frame, list) else None
+        return frame_source(frame, key=given.key, carry=carry, needed=frozenset(), columns=columns)
+    if given.path is None:
+        return None
+    spec = Input(path=given.path, format=given.format, key=given.key, columns=given.columns)
+    return open_source(spec, carry=carry, needed=frozenset())
+
+
+def _known(source: Source, name: str | None) -> Known:
+    """All rows of an input by their ids, which must be different ones."""
+    source.scan()
+    shape = source.shape
+    codec = CarryCodec(shape.carry)
+    kind = pa.int64() if shape.key is None else CarryCodec((shape.key,)).fields[0].type
+    keys: list[pa.Array] = []
+    pieces: list[list[pa.Array]] = []
+    for batch in source.batches():
+        bad = next((row for row in batch if isinstance(row, BadRow)), None)
+        if bad is not None:
+            raise InputDataError(f"{bad.place}: {bad.message}", remedy="mend the line, or take it out")
+        rows = [row for row in batch if isinstance(row, Row)]
+        keys.append(pa.array([row.ordinal if row.key is None else row.key for row in rows], kind))
+        pieces.append(codec.decode([row.carry for row in rows]))
+    ids = pa.chunked_array(keys, kind)
+    columns = [
+        pa.chunked_array([piece[at] for piece in pieces], one.type) for at, one in enumerate(codec.fields)
+    ]
+    names = [name or "row", *(one.name for one in codec.fields)]
+    return Known(pl.Series(names[0], ids), pa.Table.from_arrays([ids, *columns], names=names))
+
+
+def _carried(loaded: LoadedVotes, votes: Elections) -> tuple[str, ...]:
+    """All that is not a vote's own, with `carry: all`."""
+    carry = loaded.job.output.carry
+    if carry != "all":
+        return tuple(carry)
+    own = {votes.by, votes.over, "voter", "lane", "sample", "row"}
+    if votes.known is not None:
+        return tuple(name for name in votes.known.table.schema.names if name not in own)
+    met = dict.fromkeys(name for file in votes.files for name in file.schema.names)
+    return tuple(name for name in met if name not in own)
+
+
+def _motion(loaded: LoadedVotes, votes: Elections) -> Motion:
+    """Voters are known once the votes are read."""
+    first = votes.files[0]
+    column = first.schema.field(votes.over)
+    motion = motion_of(loaded.job.consensus, column, (), None)
+    if motion is None or motion.kind == "vector":
+        raise InputDataError(
+            f"{first.path}: the column {votes.over!r} is {column.type}, which holds no votes",
+            remedy="votes are text, numbers, truth values or lists of text; name another column in consensus.over",
+        )
+    return motion
+
+
+def _refuse(loaded: LoadedVotes, faults: Iterable[Told]) -> None:
+    """Raises JobError with all of them."""
+    found = [loaded.fault(f"consensus.{path}", message, remedy) for path, message, remedy in faults]
+    if found:
+        raise JobError(loaded.file, found)
+
+
+def _check_names(loaded: LoadedVotes, votes: Elections) -> None:
+    key = [] if votes.key is None else [votes.key]
+    names = [one.name for one in (*key, *votes.carried_fields) if one.name != "row"]
+    remedy = "rename it there, or leave it out of output.carry"
+    faults: list[Fault] = [
+        loaded.fault("output.carry", message, remedy) for message in name_faults(loaded.job.consensus, names)
+    ]
+    if faults:
+        raise JobError(loaded.file, faults)
+
+
+def _folder(loaded: LoadedVotes) -> Path:
+    out = Path(str(loaded.job.output.path))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_create(out, error) from error
+    return out

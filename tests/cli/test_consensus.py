@@ -1,0 +1,258 @@
+"""`batchllm consensus`, and jobs that bring their votes along: nothing is asked."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import job_rig
+import polars as pl
+import pytest
+import voting_rig as rig
+
+from batchllm.cli.main import invoke
+from batchllm.errors import ExitCode
+
+VOTES = {"k1": "pos pos neg", "k2": "neg neg neg", "k3": "pos neg pos"}
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BATCHLLM_STATE_DIR", str(tmp_path / "state"))
+
+
+def wide(folder: Path, voters: Sequence[str] = ("a", "b", "c"), **columns: Sequence[object]) -> None:
+    """A file for each voter."""
+    for at, voter in enumerate(voters):
+        votes = [said.split()[at] for said in VOTES.values()]
+        pl.DataFrame({"id": list(VOTES), "label": votes, **columns}).write_parquet(
+            folder / f"{voter}.parquet"
+        )
+
+
+def offline(folder: Path, votes: Sequence[str], **consensus: Any) -> Path:
+    data = {
+        "name": "offline",
+        "input": {"key": "id"},
+        "consensus": {"votes": list(votes), **consensus},
+        "output": {"path": "out"},
+    }
+    path = folder / "votes.yaml"
+    path.write_text(json.dumps(data), "utf-8")
+    return path
+
+
+def consensus(folder: Path) -> dict[str, str | None]:
+    return rig.by_id(folder, "consensus")
+
+
+def test_a_job_that_brings_its_votes_needs_no_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide(tmp_path, gold=["pos", "neg", "neg"])
+    path = offline(tmp_path, ["a.parquet", "b.parquet", "c.parquet"], gold="gold")
+    assert invoke(["run", str(path), "-v"]) == ExitCode.OK
+    assert consensus(tmp_path) == {"k1": "pos", "k2": "neg", "k3": "pos"}
+    said = capsys.readouterr().out
+    assert "consensus 3 of 3 rows decided" in said
+    assert "of 3 rows with gold" in said
+    assert "tokens" not in said
+    assert rig.by_id(tmp_path, "correct") == {"k1": True, "k2": True, "k3": False}
+    assert [vote["voter"] for vote in rig.by_id(tmp_path, "votes")["k1"]] == ["a", "b", "c"]
+
+
+def test_other_rules_are_tried_on_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wide(tmp_path)
+    path = offline(tmp_path, ["a.parquet", "b.parquet", "c.parquet"])
+    assert invoke(["consensus", str(path)]) == ExitCode.OK
+    assert invoke(["consensus", "out", "--set", "consensus.rule=unanimous"]) == ExitCode.OK
+    assert consensus(tmp_path) == {"k1": None, "k2": "neg", "k3": None}
+    assert invoke(["consensus", "out", "--json"]) == ExitCode.OK
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["type"], told["rows"], told["counts"]["decided"]) == ("consensus", 3, 1)
+
+
+def test_a_long_file_has_a_column_of_voters(tmp_path: Path) -> None:
+    lines = [
+        {"id": key, "voter": voter, "label": vote}
+        for key, said in VOTES.items()
+        for voter, vote in zip("abc", said.split(), strict=True)
+    ]
+    pl.DataFrame(lines).write_parquet(tmp_path / "long.parquet")
+    assert invoke(["run", str(offline(tmp_path, ["long.parquet"])), "-q"]) == ExitCode.OK
+    assert consensus(tmp_path) == {"k1": "pos", "k2": "neg", "k3": "pos"}
+
+
+def test_ids_that_do_not_match_are_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide(tmp_path, ("a", "b"))
+    pl.DataFrame({"id": ["k1", "k9"], "label": ["pos", "pos"]}).write_parquet(tmp_path / "c.parquet")
+    path = offline(tmp_path, ["a.parquet", "b.parquet", "c.parquet"])
+    assert invoke(["run", str(path), "-q"]) == ExitCode.OK
+    assert "c.parquet has no vote for 2 of 4 rows: k2, k3" in capsys.readouterr().err
+    assert rig.by_id(tmp_path, "status")["k9"] == "too_few"
+
+
+def test_the_input_of_a_job_says_which_rows_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide(tmp_path)
+    rig.rows(tmp_path, {"k1": "one", "k2": "two", "k5": "five"}, gold=["pos", "neg", "pos"])
+    path = offline(tmp_path, ["a.parquet", "b.parquet", "c.parquet"], gold="gold")
+    data = json.loads(path.read_text())
+    data["input"]["path"] = "rows.jsonl"
+    data["output"]["carry"] = ["text"]
+    path.write_text(json.dumps(data))
+    assert invoke(["run", str(path), "-q"]) == ExitCode.OK
+    assert "a.parquet: 1 values of 'id' are no row of the input: k3" in capsys.readouterr().err
+    assert rig.table(tmp_path).select("id", "row", "text", "consensus", "gold").rows() == [
+        ("k1", 0, "one", "pos", "pos"),
+        ("k2", 1, "two", "neg", "neg"),
+        ("k5", 2, "five", None, "pos"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "section", "code", "said"),
+    [
+        ({"b": {"id": ["x"], "label": ["pos"]}}, {}, 0, ""),
+        (
+            {"b": {"id": ["k1"], "lable": ["pos"]}},
+            {"over": "label"},
+            65,
+            "no column 'label' (consensus.over)",
+        ),
+        ({"b": {"key": ["k1"], "label": ["pos"]}}, {}, 65, "no column 'id' (input.key)"),
+        ({"b": {"id": ["k1"], "label": [1.5]}}, {}, 65, "is double, which holds no label votes"),
+        ({"b": {"id": ["k1", "k1"], "label": ["pos", "neg"]}}, {}, 65, "2 votes of b for 'k1'"),
+        ({}, {"gold": "truth"}, 65, "no file of votes has a column 'truth'"),
+        ({}, {"priority": ["zz"]}, 78, "nobody called zz votes"),
+        ({}, {"min_votes": 9}, 78, "9 of 2 votes"),
+        ({}, {"rule": "median"}, 78, "it is of numbers"),
+    ],
+)
+def test_bad_files_and_settings_are_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, dict[str, list[object]]],
+    section: dict[str, Any],
+    code: int,
+    said: str,
+) -> None:
+    wide(tmp_path, ("a", "b"))
+    for name, columns in files.items():
+        pl.DataFrame(columns).write_parquet(tmp_path / f"{name}.parquet")
+    path = offline(tmp_path, ["a.parquet", "b.parquet"], **section)
+    assert invoke(["run", str(path), "-q"]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_files_that_share_no_row_with_the_input_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide(tmp_path)
+    rig.rows(tmp_path, {"q1": "one"})
+    path = offline(tmp_path, ["a.parquet"])
+    data = json.loads(path.read_text())
+    data["input"]["path"] = "rows.jsonl"
+    path.write_text(json.dumps(data))
+    assert invoke(["run", str(path)]) == ExitCode.DATA
+    assert "3 values of 'id' are no row of the input: k1, k2, k3" in capsys.readouterr().err
+
+
+def test_files_that_are_not_there_or_no_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["run", str(offline(tmp_path, ["none.parquet"]))]) == ExitCode.NO_INPUT
+    (tmp_path / "text.parquet").write_text("id,label\n", "utf-8")
+    assert invoke(["run", str(offline(tmp_path, ["text.parquet"]))]) == ExitCode.DATA
+    assert "cannot be read as Parquet" in capsys.readouterr().err
+
+
+def test_keys_that_ask_have_no_place_beside_votes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = offline(tmp_path, ["a.parquet"])
+    data = json.loads(path.read_text())
+    data["samples"] = 3
+    path.write_text(json.dumps(data))
+    assert invoke(["run", str(path)]) == ExitCode.CONFIG
+    assert "samples: nothing is asked with consensus.votes" in capsys.readouterr().err
+    assert invoke(["check", str(offline(tmp_path, ["a.parquet"]))]) == ExitCode.CONFIG
+
+
+def ran(folder: Path, section: dict[str, Any] | None = None) -> None:
+    rig.rows(folder, {"r1": "++-", "r2": "-+-"}, gold=["pos", "neg"])
+    lanes = [rig.letters(name, at) for at, name in enumerate(("one", "two", "three"))]
+    output = {"path": str(folder / "out"), "carry": ["gold"]}
+    spec = rig.job(folder, lanes, section or {}, output=output)
+    if section is None:
+        del spec["consensus"]
+    job_rig.run(folder, spec)
+
+
+def test_an_output_that_had_no_consensus_gets_one(tmp_path: Path) -> None:
+    ran(tmp_path)
+    assert not (tmp_path / "out" / "consensus").exists()
+    assert invoke(["consensus", "out", "--set", "consensus.gold=gold"]) == ExitCode.OK
+    assert consensus(tmp_path) == {"r1": "pos", "r2": "neg"}
+    told = rig.told(tmp_path)
+    assert [voter["name"] for voter in told["voters"]] == ["one", "two", "three"]
+    assert told["consensus"]["accuracy"]["value"] == 1.0
+
+
+def test_votes_from_elsewhere_stand_beside_those_of_an_output(tmp_path: Path) -> None:
+    ran(tmp_path)
+    for name in ("four", "five"):
+        pl.DataFrame({"id": ["r1", "r2"], "label": ["neg", "neg"]}).write_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+    assert invoke(["consensus", "out", "--votes", "four.parquet", "--votes", "five.parquet"]) == ExitCode.OK
+    assert consensus(tmp_path) == {"r1": "neg", "r2": "neg"}
+    voters = [voter["name"] for voter in rig.told(tmp_path)["voters"]]
+    assert voters == ["one", "two", "three", "four", "five"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["nowhere"], ExitCode.NO_INPUT, "no job file nowhere"),
+        (["out", "--set", "consensus.rul=x"], ExitCode.CONFIG, "did you mean rule?"),
+        (["out", "--set", "task.prompt=x"], ExitCode.CONFIG, "only consensus can be changed here"),
+        (["out", "--set", "consensus.over=labels"], ExitCode.CONFIG, "there is no column 'labels'"),
+        (["out", "--set", "consensus.gold=truth"], ExitCode.CONFIG, "truth was not carried"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str], code: int, said: str
+) -> None:
+    ran(tmp_path)
+    assert invoke(["consensus", *args]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_an_empty_folder_has_nothing_to_agree_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert invoke(["consensus", "empty"]) == ExitCode.NO_INPUT
+    assert "no run has come to an end there" in capsys.readouterr().err
+
+
+def test_another_job_s_section_may_hold_for_an_output(tmp_path: Path) -> None:
+    ran(tmp_path)
+    rig.rows(tmp_path, {"r1": "++-", "r2": "-+-"}, gold=["pos", "neg"])
+    lanes = [rig.letters(name, at) for at, name in enumerate(("one", "two", "three"))]
+    spec = rig.job(tmp_path, lanes, {"rule": "unanimous"})
+    (tmp_path / "other.yaml").write_text(json.dumps(spec), "utf-8")
+    assert invoke(["consensus", "out", "--job", "other.yaml"]) == ExitCode.OK
+    assert consensus(tmp_path) == {"r1": None, "r2": None}
+
+
+def test_a_judge_that_answered_is_used_again(tmp_path: Path) -> None:
+    judge = rig.lane(
+        "judge",
+        ("A: pos", {"rationale": "r", "choice": "A"}),
+        ("B: pos", {"rationale": "r", "choice": "B"}),
+    )
+    rig.rows(tmp_path, {"r1": "+-"})
+    lanes = [rig.letters("one", 0), rig.letters("two", 1)]
+    job_rig.run(tmp_path, rig.job(tmp_path, lanes, {"judge": {"lane": judge}}))
+    assert invoke(["consensus", "out"]) == ExitCode.OK
+    assert rig.by_id(tmp_path, "rule") == {"r1": "judge"}

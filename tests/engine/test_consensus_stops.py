@@ -1,0 +1,103 @@
+"""Runs that are killed or stopped while a lane is asked about ties: what was paid for there is not paid again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import job_rig
+import pytest
+import voting_rig as rig
+
+from batchllm.errors import ExitCode
+from batchllm.simulate import SimulatedProvider
+
+ROWS, IN_FLIGHT, BOUND_S = 40, 2, 60
+CHOICE = {"rationale": "r", "choice": "A"}
+
+
+def says(reply: object, **more: Any) -> dict[str, Any]:
+    return {"latency": {"median_s": 0.001}, "answers": [{"pattern": ".", "reply": reply}], **more}
+
+
+@contextmanager
+def job(folder: Path, role: str) -> Iterator[tuple[Path, list[SimulatedProvider]]]:
+    """A job of two voters that agree on nothing, and a slow third lane that is asked about it; and all books."""
+    rig.rows(folder, {f"r{n}": f"text {n}" for n in range(ROWS)})
+    answer = CHOICE if role == "judged" else rig.POSITIVE
+    slow = says(answer, latency={"median_s": 0.03})
+    with job_rig.served(says(rig.POSITIVE), says(rig.NEGATIVE), slow) as (urls, books):
+        price = {"price": {"input": 1.0, "output": 1.0}}
+        first, second = (job_rig.lane(url, name, **price) for url, name in zip(urls, "ab", strict=False))
+        third = job_rig.lane(urls[2], "third", limits={"concurrency": IN_FLIGHT}, **price)
+        section = {"judge": {"lane": third}} if role == "judged" else {"ties": {"escalate": third}}
+        path = folder / "job.yaml"
+        path.write_text(json.dumps(rig.job(folder, [first, second], section)), "utf-8")
+        yield path, books
+
+
+@contextmanager
+def started(path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchllm", "run", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BATCHLLM_STATE_DIR": str(path.parent / "state")},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(book: SimulatedProvider, accepted: int) -> None:
+    for _ in range(BOUND_S * 200):
+        if book.ledger.accepted >= accepted:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"only {book.ledger.accepted} of {accepted} requests came")
+
+
+def finish(path: Path) -> None:
+    with started(path) as process:
+        _, said = process.communicate(timeout=BOUND_S)
+        assert process.returncode == ExitCode.OK, said
+
+
+@pytest.mark.parametrize(("role", "calls"), [("escalated", ROWS), ("judged", 2 * ROWS)])
+def test_a_kill_pays_twice_at_most_for_what_was_in_flight(tmp_path: Path, role: str, calls: int) -> None:
+    with job(tmp_path, role) as (path, books):
+        with started(path) as process:
+            wait_for(books[2], 12)
+            process.kill()
+            process.wait()
+        assert not (tmp_path / "out" / "consensus" / "agreement.json").exists()
+        finish(path)
+        assert [sum(book.ledger.billed.values()) for book in books[:2]] == [ROWS, ROWS]
+        assert calls <= sum(books[2].ledger.billed.values()) <= calls + IN_FLIGHT
+        asked = books[2].ledger.accepted
+        finish(path)
+        assert books[2].ledger.accepted == asked
+    expected = {"decided"} if role == "escalated" else {"tied"}
+    assert set(rig.by_id(tmp_path, "status").values()) == expected
+
+
+def test_ctrl_c_there_ends_the_command_and_the_next_start_goes_on_there(tmp_path: Path) -> None:
+    with job(tmp_path, "escalated") as (path, books):
+        with started(path) as process:
+            wait_for(books[2], 12)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=BOUND_S)
+            assert process.returncode == ExitCode.INTERRUPTED
+        assert not (tmp_path / "out" / "consensus" / "agreement.json").exists()
+        finish(path)
+        assert [sum(book.ledger.billed.values()) for book in books] == [ROWS, ROWS, ROWS]
+    assert rig.told(tmp_path)["counts"]["decided"] == ROWS

@@ -17,8 +17,12 @@ _MOST_PAIRS = 6
 
 def agreement_lines(told: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Name and text of each line of a summary; what is not known is left out."""
-    lines = [("consensus", _decided(told)), ("agreement", _agreement(told)), ("accuracy", _accuracy(told))]
-    lines.append(("a label", _cost(told)))
+    lines = [
+        ("consensus", _decided(told)),
+        ("agreement", _agreement(told)),
+        ("accuracy", _accuracy(told)),
+        ("a label", _cost(told)),
+    ]
     return tuple((name, text) for name, text in lines if text)
 
 
@@ -26,6 +30,8 @@ def agreement_page(told: Mapping[str, Any], out: str) -> str:
     """The whole of it."""
     rows = [printable(f"{told.get('job', '')}: what {_count(told.get('voters'))} voters agree on"), ""]
     rows += [f"  {name:<9} {printable(text)}" for name, text in agreement_lines(told)]
+    if calls := _calls(told):
+        rows.append(f"  calls     {calls}")
     rows += ["", *_voters(told.get("voters") or ())]
     pairs = (told.get("agreement") or {}).get("cohen") or ()
     if 1 < len(pairs) <= _MOST_PAIRS:
@@ -70,14 +76,14 @@ def _accuracy(told: Mapping[str, Any]) -> str:
 
 
 def _cost(told: Mapping[str, Any]) -> str:
-    cost, calls = told.get("cost") or {}, told.get("calls") or {}
-    said = []
-    if cost.get("per_decided_usd") is not None:
-        mark = " (simulated)" if told.get("simulated") else ""
-        said.append(f"{money(cost['per_decided_usd'])}{mark} for each row decided")
-    if calls.get("saved"):
-        said.append(f"{calls['saved']:,} calls saved ({calls['saved_share']:.1%})")
-    return ", ".join(said)
+    usd = (told.get("cost") or {}).get("per_decided_usd")
+    mark = " (simulated)" if told.get("simulated") else ""
+    return "" if usd is None else f"{money(usd)}{mark} for each row decided"
+
+
+def _calls(told: Mapping[str, Any]) -> str:
+    calls = told.get("calls") or {}
+    return f"{calls['saved']:,} saved ({calls['saved_share']:.1%})" if calls.get("saved") else ""
 
 
 def _figure(name: str, found: Mapping[str, Any] | None, *, is_share: bool = False) -> str:

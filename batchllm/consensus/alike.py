@@ -23,7 +23,7 @@ _MOST_KEYS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Patterns:
+class DistinctRows:
     """The different rows of a matrix: `rows` (patterns × columns), the pattern of each row, and how many have it."""
 
     rows: Codes
@@ -66,7 +66,7 @@ def _sorted(values: Codes | Numbers, cast: Bools, same: Codes) -> None:
     same[~cast] = MISSING
 
 
-def patterns(codes: Codes) -> Patterns:
+def distinct_rows(codes: Codes) -> DistinctRows:
     """The different rows of a matrix of codes, of which -1 is the least."""
     rows = len(codes)
     key, span = np.zeros(rows, np.int64), 1
@@ -81,7 +81,7 @@ def patterns(codes: Codes) -> Patterns:
     of_row, found = _closed_up(key, span)
     one_each = np.zeros(found, np.int64)
     one_each[of_row] = np.arange(rows)
-    return Patterns(codes[one_each], of_row, np.bincount(of_row, minlength=found))
+    return DistinctRows(codes[one_each], of_row, np.bincount(of_row, minlength=found))
 
 
 def _closed_up(key: Ints, span: int) -> tuple[Ints, int]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchllm.consensus.patterns import alike, patterns
+from batchllm.consensus.alike import alike, distinct_rows
 
 matrices = st.integers(1, 40).flatmap(
     lambda width: st.lists(
@@ -30,7 +30,7 @@ def test_a_vote_is_the_first_voter_with_the_same_one(rows: list[list[int]]) -> N
 @settings(deadline=None, max_examples=40)
 def test_each_row_has_its_pattern_and_each_pattern_its_count(rows: list[list[int]]) -> None:
     codes = np.array(rows, np.int32)
-    found = patterns(codes)
+    found = distinct_rows(codes)
     assert np.array_equal(found.rows[found.of_row], codes)
     counted = {
         tuple(row): count for row, count in zip(found.rows.tolist(), found.counts.tolist(), strict=True)
@@ -40,13 +40,13 @@ def test_each_row_has_its_pattern_and_each_pattern_its_count(rows: list[list[int
 
 @pytest.mark.parametrize("width", [0, 1, 3])
 def test_no_rows_have_no_patterns(width: int) -> None:
-    found = patterns(np.empty((0, width), np.int32))
+    found = distinct_rows(np.empty((0, width), np.int32))
     assert (len(found.rows), len(found.of_row), len(found.counts)) == (0, 0, 0)
 
 
 def test_more_rows_than_are_worked_on_at_a_time() -> None:
     codes = np.random.default_rng(1).integers(-1, 3, (300_000, 6)).astype(np.int32)
-    found = patterns(alike(codes, codes >= 0))
+    found = distinct_rows(alike(codes, codes >= 0))
     assert len(found.rows) < 1_000
     assert found.counts.sum() == len(codes)
     last = codes[-1].tolist()

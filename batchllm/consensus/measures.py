@@ -1,0 +1,293 @@
+"""All that is measured of a consensus, as the dictionary that agreement.json holds (format 1).
+
+Every number is finite or None. A statistic is {value, low, high, n}, and where it has no value, `why` says so beside
+it. Accuracy, macro F1, figures by label and confusion are of votes that are labels; `error` is of numbers in their
+place. They are against gold where a row has any that is one of the labels, else against the consensus.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from math import isfinite
+from typing import Literal
+
+import numpy as np
+
+from batchllm.consensus import accuracy, agreement, alpha, comparing, deviation
+from batchllm.consensus.bootstrap import Estimate, Resampling
+from batchllm.consensus.patterns import Patterns, patterns_of
+from batchllm.consensus.votes import MISSING, Codes, LabelVotes, Numbers, NumberVotes, Votes
+
+FORMAT = 1
+
+Scale = Literal["nominal", "ordinal", "interval"]
+Section = dict[str, object]
+
+#: A table of more labels is no longer looked at, and has more than 65,536 counts for each voter.
+MOST_LABELS = 256
+#: Their 496 pairs take some seconds; more voters are samples of one lane as a rule, whose pairs are all alike.
+MOST_PAIRED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """What is known of a voter beside its votes; None: not known.
+
+    `latency_ms`: p50 and p95. `is_late`: it is asked only where the others leave a row open (escalation, judge). Such
+    a voter is measured, but left out of what is said of all voters: it has seen the hard rows alone.
+    """
+
+    lane: str
+    cost_usd: float | None = None
+    latency_ms: Mapping[str, float | None] | None = None
+    weight: float | None = None
+    is_late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is not measured here but stands beside it. `counts`: rows by status, `decided` among them."""
+
+    created: str
+    settings: Mapping[str, object]
+    counts: Mapping[str, int]
+    voters: Sequence[Voter]
+    cost_usd: float | None = None
+    calls: Mapping[str, object] | None = None
+    judge: Mapping[str, object] | None = None
+    dawid_skene: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """Right values, one for each row: codes or numbers."""
+
+    against: Literal["gold", "consensus"]
+    right: Codes | Numbers
+    labels: tuple[str, ...] = field(default=())
+
+
+def measure(
+    votes: Votes,
+    agreed: Codes | Numbers,
+    gold: Codes | Numbers | None,
+    scale: Scale,
+    told: Told,
+    resampling: Resampling,
+) -> Section:
+    """The dictionary of agreement.json.
+
+    `agreed` and `gold`: one for each row, of the votes' kind. Codes: -1 is none, `accuracy.OUTSIDE` a gold value that is
+    no label; numbers: NaN is none.
+    """
+    labels = votes.values if isinstance(votes, LabelVotes) else ()
+    has_gold = gold is not None and bool(_known(gold).any())
+    by_gold = _Truth("gold", gold, labels) if has_gold and gold is not None else None
+    truth = by_gold or _Truth("consensus", agreed, labels)
+    return _plain({
+        "format": FORMAT,
+        "created": told.created,
+        "settings": told.settings,
+        "rows": len(agreed),
+        "counts": told.counts,
+        "gold": None if gold is None else _gold_counts(gold),
+        "voters": _voters(votes, truth, told.voters, resampling),
+        "agreement": _agreement(votes, scale, told.voters, resampling),
+        "consensus": _goodness(by_gold, agreed, resampling),
+        "comparisons": [] if by_gold is None else _comparisons(votes, by_gold, resampling),
+        "cost": _cost(told.cost_usd, told.counts.get("decided", 0)),
+        "calls": told.calls,
+        "judge": told.judge,
+        "dawid_skene": told.dawid_skene,
+    })
+
+
+def _known(values: Codes | Numbers) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    return np.isfinite(values) if values.dtype.kind == "f" else values >= 0
+
+
+def _gold_counts(gold: Codes | Numbers) -> Section:
+    """`outside`: gold that is none of the labels, or no finite number."""
+    known = int(np.count_nonzero(_known(gold)))
+    missing = int(np.count_nonzero(np.isnan(gold) if gold.dtype.kind == "f" else gold == MISSING))
+    return {"known": known, "missing": missing, "outside": len(gold) - known - missing}
+
+
+def _columns(votes: Votes) -> Codes | Numbers:
+    return votes.codes if isinstance(votes, LabelVotes) else votes.numbers
+
+
+def _voters(votes: Votes, truth: _Truth, known: Sequence[Voter], resampling: Resampling) -> list[Section]:
+    cast = np.count_nonzero(votes.cast, axis=0)
+    return [
+        {
+            "name": name,
+            "lane": voter.lane,
+            "votes": int(cast[place]),
+            "missing": len(votes.cast) - int(cast[place]),
+            "is_late": voter.is_late,
+            "against": truth.against,
+            **_goodness(truth, _columns(votes)[:, place], resampling),
+            "cost_usd": voter.cost_usd,
+            "latency_ms": voter.latency_ms,
+            "weight": voter.weight,
+        }
+        for place, (name, voter) in enumerate(zip(votes.voters, known, strict=True))
+    ]
+
+
+def _goodness(truth: _Truth | None, voted: Codes | Numbers, resampling: Resampling) -> Section:
+    """All None without a truth; `error` is of numbers, the rest of labels."""
+    found: Section = dict.fromkeys(("accuracy", "macro_f1", "by_label", "confusion", "error"))
+    if truth is None:
+        return found
+    if voted.dtype.kind == "f":
+        return found | {"error": _error(truth.right, voted, resampling)}
+    table = accuracy.confusion(truth.right, voted, len(truth.labels))
+    found["accuracy"] = statistic(table.accuracy(resampling))
+    found["macro_f1"] = statistic(table.macro_f1(resampling))
+    met = table.labels()
+    shown = np.arange(len(truth.labels)) if len(truth.labels) <= MOST_LABELS else met
+    if len(shown) > MOST_LABELS:
+        found["why"] = f"{len(shown):,} values: confusion and figures by label are of up to {MOST_LABELS}"
+        return found
+    found["by_label"] = [asdict(each) | {"label": truth.labels[each.label]} for each in table.by_label()]
+    found["confusion"] = {"labels": [truth.labels[at] for at in shown], "counts": table.table(shown)}
+    return found
+
+
+def _error(right: Numbers, voted: Numbers, resampling: Resampling) -> Section:
+    found = deviation.deviation(right, voted, resampling)
+    return {
+        "mean_absolute": statistic(found.mean_absolute),
+        "root_mean_square": statistic(found.root_mean_square),
+        "bias": statistic(found.bias),
+        "pearson": statistic(found.pearson),
+        "spearman": statistic(found.spearman),
+        "infinite": found.infinite,
+    }
+
+
+def _agreement(votes: Votes, scale: Scale, known: Sequence[Voter], resampling: Resampling) -> Section:
+    """Of the voters that are asked for every row."""
+    asked = [place for place, voter in enumerate(known) if not voter.is_late]
+    names = [votes.voters[place] for place in asked]
+    if isinstance(votes, LabelVotes):
+        patterns = patterns_of(votes.codes[:, asked], len(votes.values))
+        numbers = _places(patterns.codes)
+    else:
+        codes, different = coded(votes.numbers[:, asked])
+        patterns = patterns_of(codes, len(different))
+        numbers = np.append(different, np.nan)[patterns.codes]  # -1 is the last
+    found: Section = {
+        "voters": names,
+        "percent": statistic(agreement.percent(patterns, resampling)),
+        "fleiss": statistic(agreement.fleiss(patterns, resampling)),
+        "alpha": _alpha(patterns, numbers, scale, resampling),
+        "cohen": [],
+        "percent_pairs": [],
+    }
+    if len(names) > MOST_PAIRED:
+        return found | {"why": f"{len(names)} voters: pairs are measured of up to {MOST_PAIRED}"}
+    has_order = scale != "nominal"
+    pairs = [_pair(names, places, patterns, numbers if has_order else None, resampling) for places in _pairs(names)]
+    return found | {"cohen": [kappa for kappa, _ in pairs], "percent_pairs": [share for _, share in pairs]}
+
+
+def _pairs(names: Sequence[str]) -> Iterator[tuple[int, int]]:
+    return combinations(range(len(names)), 2)
+
+
+def _places(codes: Codes) -> Numbers:
+    """Labels as numbers: their places in the order."""
+    return np.where(codes == MISSING, np.nan, codes)
+
+
+def coded(numbers: Numbers) -> tuple[Codes, Numbers]:
+    """Numbers as codes into the different ones, ascending; NaN is -1."""
+    cast = ~np.isnan(numbers)
+    different, places = np.unique(numbers[cast], return_inverse=True)
+    codes = np.full(numbers.shape, MISSING, np.int32)
+    codes[cast] = places
+    return codes, different
+
+
+def _alpha(patterns: Patterns, numbers: Numbers, scale: Scale, resampling: Resampling) -> Section:
+    """`infinite`: numbers left out of the interval scale, which has no place for them."""
+    is_infinite = np.isinf(numbers)
+    infinite = 0
+    if scale == "nominal":
+        found = alpha.nominal(patterns, resampling)
+    elif scale == "ordinal":
+        found = alpha.ordinal(patterns, resampling)
+    else:
+        infinite = int(patterns.counts @ np.count_nonzero(is_infinite, axis=1))
+        found = alpha.interval(np.where(is_infinite, np.nan, numbers), patterns.counts, resampling)
+    return statistic(found) | {"scale": scale, "infinite": infinite}
+
+
+def _pair(
+    names: Sequence[str],
+    places: tuple[int, int],
+    patterns: Patterns,
+    numbers: Numbers | None,
+    resampling: Resampling,
+) -> tuple[Section, Section]:
+    """Cohen's kappa of two, with the quadratic one beside it where values have an order, and their agreement."""
+    named: Section = {"a": names[places[0]], "b": names[places[1]]}
+    pair = patterns.of(*places)
+    kappa = named | statistic(agreement.cohen(pair, resampling))
+    if numbers is not None:
+        columns = numbers[:, list(places)]
+        kappa["quadratic"] = statistic(agreement.quadratic(columns, patterns.counts, resampling))
+    share = agreement.percent(pair, Resampling(0))
+    return kappa, named | {"value": share.value, "n": share.n}
+
+
+def _comparisons(votes: Votes, truth: _Truth, resampling: Resampling) -> list[Section]:
+    """None of more voters than pairs are measured of."""
+    if len(votes.voters) > MOST_PAIRED:
+        return []
+    is_number = isinstance(votes, NumberVotes)
+    compare = comparing.compare_numbers if is_number else comparing.compare_labels
+    columns, found = _columns(votes), list[Section]()
+    for first, second in _pairs(votes.voters):
+        one = compare(truth.right, columns[:, first], columns[:, second], resampling)
+        found.append({
+            "a": votes.voters[first],
+            "b": votes.voters[second],
+            "n": one.n,
+            "only_a": one.only_first,
+            "only_b": one.only_second,
+            "p_value": one.p_value if one.n else None,
+            "of": "mean_absolute" if is_number else "accuracy",
+            "difference": statistic(one.difference),
+        })
+    return found
+
+
+def _cost(usd: float | None, decided: int) -> Section:
+    return {"usd": usd, "per_decided_usd": usd / decided if usd is not None and decided else None}
+
+
+def statistic(found: Estimate) -> Section:
+    """As agreement.json has it."""
+    section: Section = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+    return section if found.why is None else section | {"why": found.why}
+
+
+def _plain(section: Mapping[str, object]) -> Section:
+    """Python's own values only, and numbers that are finite or None."""
+    return {str(key): _plain_value(value) for key, value in section.items()}
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return _plain(value)
+    if isinstance(value, list | tuple):
+        return [_plain_value(each) for each in value]
+    return value

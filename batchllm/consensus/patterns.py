@@ -1,0 +1,112 @@
+"""Rows that are alike, counted once.
+
+What a row adds to a statistic of agreement depends on its votes alone. A million rows of five votes for three labels
+are at most 1,024 patterns, and all that is measured is measured on those.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from batchllm.consensus.votes import MISSING, Codes
+
+Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
+
+#: Keys up to which counting into a table (32 MB) beats sorting: a million rows take 10 ms rather than 100 ms.
+_TABLE_KEYS = 1 << 22
+_MOST_KEYS = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """`codes`: patterns × voters, -1 missing, all below `values`. `counts`: how many rows are of each pattern."""
+
+    codes: Codes
+    counts: Floats
+    values: int
+
+    @property
+    def cast(self) -> Floats:
+        """Votes of a row of each pattern."""
+        return np.count_nonzero(self.codes != MISSING, axis=1).astype(np.float64)
+
+    def with_votes(self, least: int) -> "Patterns":
+        """Only what has so many votes. Values are those left, in their order and without gaps."""
+        kept = self.cast >= least
+        codes = self.codes[kept]
+        is_met = np.zeros(self.values + 1, np.bool_)  # the last is for -1
+        is_met[codes] = True
+        is_met[MISSING] = False
+        renumbered = np.cumsum(is_met, dtype=np.int32) - 1
+        values = int(np.count_nonzero(is_met))
+        renumbered[MISSING] = MISSING
+        return Patterns(renumbered[codes], self.counts[kept], values)
+
+    def of(self, *voters: int) -> "Patterns":
+        """The votes of some voters, each pattern once."""
+        return patterns_of(self.codes[:, list(voters)], self.values, self.counts)
+
+
+def patterns_of(codes: Codes, values: int, counts: Floats | None = None) -> Patterns:
+    """The different rows of `codes` (rows × voters, -1 missing, below `values`), in ascending order.
+
+    `counts`: how often each row stands for itself (default: once). Rows come back as they are, alike or not, where so
+    many votes of so many values do not fit into a number: that costs time and changes nothing that is measured.
+    """
+    rows, voters = codes.shape
+    base = values + 1
+    if base**voters > _MOST_KEYS:
+        return Patterns(codes, np.ones(rows) if counts is None else counts, values)
+    keys = np.zeros(rows, np.int64)
+    for voter in range(voters):
+        keys *= base
+        keys += codes[:, voter]
+        keys += 1
+    found, found_counts = _counted(keys, base**voters, counts)
+    patterns = np.empty((len(found), voters), np.int32)
+    for voter in reversed(range(voters)):
+        found, patterns[:, voter] = np.divmod(found, base)
+    patterns += MISSING
+    return Patterns(patterns, found_counts, values)
+
+
+def _counted(
+    keys: npt.NDArray[np.int64], space: int, counts: Floats | None
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The different keys (below `space`), ascending, and how often each occurs."""
+    if space <= _TABLE_KEYS:
+        table = np.bincount(keys, counts, space)
+        found = np.flatnonzero(table)
+        return found, table[found].astype(np.float64)
+    if counts is None:
+        found, times = np.unique(keys, return_counts=True)
+        return found, times.astype(np.float64)
+    found, places = np.unique(keys, return_inverse=True)
+    return found, np.bincount(places, counts, len(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How much of each value the patterns hold: vote v is `shares[v]` of `values[v]`, in pattern `patterns[v]`."""
+
+    patterns: Places
+    values: Codes
+    shares: Floats
+    sizes: tuple[int, int]
+
+    def at(self, counts: Floats) -> Floats:
+        """Resamples × patterns, how often each occurs → resamples × values, how much of each value that is."""
+        return np.stack([np.bincount(self.values, one[self.patterns] * self.shares, self.sizes[1]) for one in counts])
+
+    def back(self, by_value: Floats) -> Floats:
+        """What is said of each value, added up over the votes of each pattern."""
+        return np.bincount(self.patterns, by_value[self.values] * self.shares, self.sizes[0])
+
+
+def tally(codes: Codes, shares: Floats, values: int) -> Tally:
+    """Of patterns × voters, where each vote of pattern p counts as `shares[p]`; a share of 0 leaves its votes out."""
+    cast = np.not_equal(codes, MISSING) & np.not_equal(shares, 0)[:, None]
+    patterns = np.nonzero(cast)[0]
+    return Tally(patterns, codes[cast], shares[patterns], (len(codes), values))

@@ -1,0 +1,56 @@
+"""Statistics that are smooth functions of totals over the rows: means, ratios, errors, correlations."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchllm.consensus.patterns import Floats
+
+#: Of a total's own size: small against its curvature, large against its rounding.
+_STEP = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """A smooth function of totals over the rows.
+
+    `features`: patterns × totals, what one row of each pattern adds. `value`: resamples × totals → one value each.
+    """
+
+    features: Floats
+    counts: Floats
+    value: Callable[[Floats], Floats]
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    def at(self, counts: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return self.value(counts @ self.features)
+
+    def slopes(self) -> Floats:
+        """The gradient comes from differences: it is of a handful of totals."""
+        totals = self.counts @ self.features
+        sizes = np.sqrt(self.counts.sum() * (self.counts @ self.features**2))
+        steps = np.diag(np.where(sizes > 0, sizes, 1.0) * _STEP)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            moved = self.value(totals + steps) - self.value(totals - steps)
+        return self.features @ (moved / (2 * np.diagonal(steps)))
+
+
+def ratio(parts: Floats, wholes: Floats, counts: Floats, bounds: tuple[float, float]) -> Sums:
+    """The total of `parts` over that of `wholes`."""
+    return Sums(np.column_stack([parts, wholes]), counts, lambda totals: totals[:, 0] / totals[:, 1], bounds)
+
+
+def centred(numbers: Floats) -> Floats:
+    """Moved and scaled into -2 to 2 around their mean, so that squares neither overflow nor cancel; NaN stays.
+
+    Numbers that are all the same become zeros.
+    """
+    known = numbers[~np.isnan(numbers)]
+    if not known.size or known.min() == known.max():
+        return numbers * 0.0
+    scaled = numbers / np.abs(known).max()
+    moved: Floats = scaled - np.nanmean(scaled)
+    return moved / np.nanmax(np.abs(moved))

@@ -104,9 +104,10 @@ class _MacroF1:
         """Labels that a resample does not have do not count in it."""
         hits, sides = self.hits.at(counts), self.sides.at(counts)
         scores = np.divide(2 * hits, sides, out=np.zeros_like(hits), where=sides > 0)
-        return scores.sum(axis=1) / np.count_nonzero(sides, axis=1)
+        means: Floats = scores.sum(axis=1) / np.count_nonzero(sides, axis=1)
+        return means
 
     def slopes(self) -> Floats:
-        hits, sides = self.hits.at(self.counts[None])[0], self.sides.at(self.counts[None])[0]
+        hits, sides = self.hits.of(self.counts), self.sides.of(self.counts)
         by_row = self.hits.back(2 / sides) - self.sides.back(2 * hits / sides**2)
         return by_row / len(sides)

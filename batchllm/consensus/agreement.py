@@ -42,7 +42,7 @@ def percent(patterns: Patterns, resampling: Resampling) -> Estimate:
     pairs = paired.cast * (paired.cast - 1) / 2
     base = pairs.max(initial=0.0) + 1
     different, places = np.unique(pairs * base + agreeing_pairs(paired), return_inverse=True)
-    counts = np.bincount(places, paired.counts, len(different))
+    counts = np.bincount(places, paired.counts, len(different)).astype(np.float64, copy=False)
     statistic = ratio(different % base, different // base, counts, (0.0, 1.0))
     return resampling.estimate(statistic, NO_PAIRS)
 
@@ -62,16 +62,22 @@ class _Cohen:
 
     def slopes(self) -> Floats:
         n = self.counts.sum()
-        firsts, seconds = self.first.at(self.counts[None])[0] / n, self.second.at(self.counts[None])[0] / n
-        observed, expected = self.counts @ self.equal / n, firsts @ seconds
-        by_row = self.first.back(seconds) + self.second.back(firsts) - 2 * expected
-        return ((self.equal - observed) * (1 - expected) - (1 - observed) * by_row) / n / (1 - expected) ** 2
+        firsts, seconds = self.first.of(self.counts) / n, self.second.of(self.counts) / n
+        observed, expected = float(self.counts @ self.equal / n), float(firsts @ seconds)
+        by_expected = (self.first.back(seconds) + self.second.back(firsts) - 2 * expected) / n
+        return _kappa_slopes(observed, expected, (self.equal - observed) / n, by_expected)
 
 
 def beyond_chance(observed: Floats, expected: Floats) -> Floats:
     """(observed - expected) / (1 - expected): a kappa; NaN where all agreement is expected."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(expected < _ONE, (observed - expected) / (1 - expected), np.nan)
+
+
+def _kappa_slopes(observed: float, expected: float, by_observed: Floats, by_expected: Floats) -> Floats:
+    """How a kappa moves, from how its two parts move with a row more."""
+    moved: Floats = by_observed * (1 - expected) - (1 - observed) * by_expected
+    return moved / (1 - expected) ** 2
 
 
 def cohen(pair: Patterns, resampling: Resampling) -> Estimate:
@@ -126,11 +132,11 @@ class _Fleiss:
 
     def slopes(self) -> Floats:
         n, paired = self.counts.sum(), self.counts @ self.paired
-        used = self.shares.at(self.counts[None])[0] / n
-        observed, expected = self.counts @ (self.paired * self.agreeing) / paired, used @ used
-        by_pairs = self.paired * (self.agreeing - observed) / paired
-        by_use = 2 * (self.shares.back(used) - expected) / n
-        return (by_pairs * (1 - expected) - (1 - observed) * by_use) / (1 - expected) ** 2
+        used = self.shares.of(self.counts) / n
+        observed = float(self.counts @ (self.paired * self.agreeing) / paired)
+        expected = float(used @ used)
+        by_observed = self.paired * (self.agreeing - observed) / paired
+        return _kappa_slopes(observed, expected, by_observed, 2 * (self.shares.back(used) - expected) / n)
 
 
 def fleiss(patterns: Patterns, resampling: Resampling) -> Estimate:

@@ -34,10 +34,10 @@ class _Nominal:
         return _alpha(counts @ self.apart, total, total**2 - np.einsum("rv,rv->r", used, used))
 
     def slopes(self) -> Floats:
-        total, used = self.counts @ self.cast, self.votes.at(self.counts[None])[0]
-        expected = total**2 - used @ used
+        total, used = float(self.counts @ self.cast), self.votes.of(self.counts)
+        expected = float(total**2 - used @ used)
         by_row = 2 * (total * self.cast - self.votes.back(used))
-        return _slopes(self.counts @ self.apart, total, expected, (self.apart, self.cast, by_row))
+        return _slopes(float(self.counts @ self.apart), total, expected, (self.apart, self.cast, by_row))
 
 
 def _alpha(apart: Floats, total: Floats, expected: Floats) -> Floats:
@@ -77,7 +77,7 @@ class _Ordinal:
         return _alpha(apart, total, self._expected(used, total))
 
     def slopes(self) -> Floats:
-        total, used = self.counts @ self.cast, self.votes.at(self.counts[None])[0]
+        total, used = float(self.counts @ self.cast), self.votes.of(self.counts)
         around, squares = self._around_mean(_midranks(used[None]))
         per_row = 2 * self.cast / (self.cast - 1)
         # A vote more shifts the ranks of all values above its own, and of its own by half.

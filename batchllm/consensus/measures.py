@@ -6,17 +6,18 @@ place. They are against gold where a row has any that is one of the labels, else
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import isfinite
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from batchllm.consensus import accuracy, agreement, alpha, comparing, deviation
 from batchllm.consensus.bootstrap import Estimate, Resampling
 from batchllm.consensus.patterns import Patterns, patterns_of
-from batchllm.consensus.votes import MISSING, Codes, LabelVotes, Numbers, NumberVotes, Votes
+from batchllm.consensus.votes import MISSING, Codes, LabelVotes, Numbers, Votes
 
 FORMAT = 1
 
@@ -60,11 +61,11 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
-    """Right values, one for each row: codes or numbers."""
+    """Right values, one for each row: codes into `labels`, or numbers, which have none."""
 
     against: Literal["gold", "consensus"]
     right: Codes | Numbers
-    labels: tuple[str, ...] = field(default=())
+    labels: tuple[str, ...] | None
 
 
 def measure(
@@ -80,9 +81,8 @@ def measure(
     `agreed` and `gold`: one for each row, of the votes' kind. Codes: -1 is none, `accuracy.OUTSIDE` a gold value that is
     no label; numbers: NaN is none.
     """
-    labels = votes.values if isinstance(votes, LabelVotes) else ()
-    has_gold = gold is not None and bool(_known(gold).any())
-    by_gold = _Truth("gold", gold, labels) if has_gold and gold is not None else None
+    labels = votes.values if isinstance(votes, LabelVotes) else None
+    by_gold = None if gold is None or not _known(gold).any() else _Truth("gold", gold, labels)
     truth = by_gold or _Truth("consensus", agreed, labels)
     return _plain({
         "format": FORMAT,
@@ -102,7 +102,7 @@ def measure(
     })
 
 
-def _known(values: Codes | Numbers) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _known(values: Codes | Numbers) -> npt.NDArray[np.bool_]:
     return np.isfinite(values) if values.dtype.kind == "f" else values >= 0
 
 
@@ -115,6 +115,15 @@ def _gold_counts(gold: Codes | Numbers) -> Section:
 
 def _columns(votes: Votes) -> Codes | Numbers:
     return votes.codes if isinstance(votes, LabelVotes) else votes.numbers
+
+
+def _codes(column: Codes | Numbers) -> Codes:
+    """What is known to be codes."""
+    return column.astype(np.int32, copy=False)
+
+
+def _numbers(column: Codes | Numbers) -> Numbers:
+    return column.astype(np.float64, copy=False)
 
 
 def _voters(votes: Votes, truth: _Truth, known: Sequence[Voter], resampling: Resampling) -> list[Section]:
@@ -141,18 +150,19 @@ def _goodness(truth: _Truth | None, voted: Codes | Numbers, resampling: Resampli
     found: Section = dict.fromkeys(("accuracy", "macro_f1", "by_label", "confusion", "error"))
     if truth is None:
         return found
-    if voted.dtype.kind == "f":
-        return found | {"error": _error(truth.right, voted, resampling)}
-    table = accuracy.confusion(truth.right, voted, len(truth.labels))
+    labels = truth.labels
+    if labels is None:
+        return found | {"error": _error(_numbers(truth.right), _numbers(voted), resampling)}
+    table = accuracy.confusion(_codes(truth.right), _codes(voted), len(labels))
     found["accuracy"] = statistic(table.accuracy(resampling))
     found["macro_f1"] = statistic(table.macro_f1(resampling))
     met = table.labels()
-    shown = np.arange(len(truth.labels)) if len(truth.labels) <= MOST_LABELS else met
+    shown = np.arange(len(labels)) if len(labels) <= MOST_LABELS else met
     if len(shown) > MOST_LABELS:
         found["why"] = f"{len(shown):,} values: confusion and figures by label are of up to {MOST_LABELS}"
         return found
-    found["by_label"] = [asdict(each) | {"label": truth.labels[each.label]} for each in table.by_label()]
-    found["confusion"] = {"labels": [truth.labels[at] for at in shown], "counts": table.table(shown)}
+    found["by_label"] = [asdict(each) | {"label": labels[each.label]} for each in table.by_label()]
+    found["confusion"] = {"labels": [labels[at] for at in shown], "counts": table.table(shown)}
     return found
 
 
@@ -240,30 +250,38 @@ def _pair(
     if numbers is not None:
         columns = numbers[:, list(places)]
         kappa["quadratic"] = statistic(agreement.quadratic(columns, patterns.counts, resampling))
-    share = agreement.percent(pair, Resampling(0))
-    return kappa, named | {"value": share.value, "n": share.n}
+    share = statistic(agreement.percent(pair, Resampling(0)))
+    return kappa, named | {name: said for name, said in share.items() if name not in {"low", "high"}}
 
 
 def _comparisons(votes: Votes, truth: _Truth, resampling: Resampling) -> list[Section]:
     """None of more voters than pairs are measured of."""
     if len(votes.voters) > MOST_PAIRED:
         return []
-    is_number = isinstance(votes, NumberVotes)
-    compare = comparing.compare_numbers if is_number else comparing.compare_labels
-    columns, found = _columns(votes), list[Section]()
-    for first, second in _pairs(votes.voters):
-        one = compare(truth.right, columns[:, first], columns[:, second], resampling)
-        found.append({
+    return [
+        {
             "a": votes.voters[first],
             "b": votes.voters[second],
             "n": one.n,
             "only_a": one.only_first,
             "only_b": one.only_second,
             "p_value": one.p_value if one.n else None,
-            "of": "mean_absolute" if is_number else "accuracy",
+            "of": "mean_absolute" if truth.labels is None else "accuracy",
             "difference": statistic(one.difference),
-        })
-    return found
+        }
+        for first, second in _pairs(votes.voters)
+        for one in [_compared(votes, truth.right, first, second, resampling)]
+    ]
+
+
+def _compared(
+    votes: Votes, right: Codes | Numbers, first: int, second: int, resampling: Resampling
+) -> comparing.Comparison:
+    if isinstance(votes, LabelVotes):
+        codes = votes.codes
+        return comparing.compare_labels(_codes(right), codes[:, first], codes[:, second], resampling)
+    numbers = votes.numbers
+    return comparing.compare_numbers(_numbers(right), numbers[:, first], numbers[:, second], resampling)
 
 
 def _cost(usd: float | None, decided: int) -> Section:

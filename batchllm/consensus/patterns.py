@@ -30,7 +30,8 @@ class Patterns:
     @property
     def cast(self) -> Floats:
         """Votes of a row of each pattern."""
-        return np.count_nonzero(self.codes != MISSING, axis=1).astype(np.float64)
+        votes: Floats = np.count_nonzero(self.codes != MISSING, axis=1).astype(np.float64)
+        return votes
 
     def with_votes(self, least: int) -> "Patterns":
         """Only what has so many votes. Values are those left, in their order and without gaps."""
@@ -78,13 +79,13 @@ def _counted(
     """The different keys (below `space`), ascending, and how often each occurs."""
     if space <= _TABLE_KEYS:
         table = np.bincount(keys, counts, space)
-        found = np.flatnonzero(table)
-        return found, table[found].astype(np.float64)
+        met = np.flatnonzero(table)
+        return met.astype(np.int64, copy=False), table[met].astype(np.float64, copy=False)
     if counts is None:
         found, times = np.unique(keys, return_counts=True)
         return found, times.astype(np.float64)
     found, places = np.unique(keys, return_inverse=True)
-    return found, np.bincount(places, counts, len(found))
+    return found, np.bincount(places, counts, len(found)).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,17 @@ class Tally:
 
     def at(self, counts: Floats) -> Floats:
         """Resamples × patterns, how often each occurs → resamples × values, how much of each value that is."""
-        return np.stack([np.bincount(self.values, one[self.patterns] * self.shares, self.sizes[1]) for one in counts])
+        return np.stack([self.of(one) for one in counts])
+
+    def of(self, counts: Floats) -> Floats:
+        """How much of each value, of patterns that occur so often. Of no votes numpy would count whole numbers."""
+        found = np.bincount(self.values, counts[self.patterns] * self.shares, self.sizes[1])
+        return found.astype(np.float64, copy=False)
 
     def back(self, by_value: Floats) -> Floats:
         """What is said of each value, added up over the votes of each pattern."""
-        return np.bincount(self.patterns, by_value[self.values] * self.shares, self.sizes[0])
+        found = np.bincount(self.patterns, by_value[self.values] * self.shares, self.sizes[0])
+        return found.astype(np.float64, copy=False)
 
 
 def tally(codes: Codes, shares: Floats, values: int) -> Tally:

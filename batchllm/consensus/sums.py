@@ -53,4 +53,5 @@ def centred(numbers: Floats) -> Floats:
         return numbers * 0.0
     scaled = numbers / np.abs(known).max()
     moved: Floats = scaled - np.nanmean(scaled)
-    return moved / np.nanmax(np.abs(moved))
+    moved /= np.nanmax(np.abs(moved))
+    return moved

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from batchllm.consensus.bootstrap import Estimate, Resampling
-from batchllm.consensus.patterns import Floats, Tally, patterns_of, tally
+from batchllm.consensus.bootstrap import Estimate, Resampling, variance
+from batchllm.consensus.patterns import Floats, Tally, patterns_of, renumbered, tally
 from batchllm.consensus.sums import ratio
 from batchllm.consensus.votes import Codes
 
@@ -42,7 +42,9 @@ class Confusion:
 
     def labels(self) -> npt.NDArray[np.intp]:
         """Codes met on either side, ascending."""
-        return np.union1d(self.right, self.voted).astype(np.intp)
+        is_met = np.zeros(self.values, np.bool_)
+        is_met[self.right] = is_met[self.voted] = True
+        return np.flatnonzero(is_met)
 
     def accuracy(self, resampling: Resampling) -> Estimate:
         """Share of the rows where the vote is the right value."""
@@ -53,12 +55,11 @@ class Confusion:
 
     def macro_f1(self, resampling: Resampling) -> Estimate:
         """Mean F1 of the labels that are right or voted for somewhere, each counting the same."""
-        labels = self.labels()
-        right = np.searchsorted(labels, self.right).astype(np.int32)
-        voted = np.searchsorted(labels, self.voted).astype(np.int32)
-        sides = np.column_stack([right, voted])
-        hits = tally(right[:, None], (right == voted).astype(np.float64), len(labels))
-        statistic = _MacroF1(self.counts, hits, tally(sides, np.ones(len(right)), len(labels)))
+        places, labels = renumbered(self.values, self.right, self.voted)
+        right, voted = places[self.right], places[self.voted]
+        hits = tally(right[:, None], (right == voted).astype(np.float64), labels)
+        sides = tally(np.column_stack([right, voted]), np.ones(len(right)), labels)
+        statistic = _MacroF1(self.counts, hits, sides)
         return resampling.estimate(statistic, NOTHING_TO_COMPARE)
 
     def by_label(self) -> list[ByLabel]:
@@ -107,7 +108,7 @@ class _MacroF1:
         means: Floats = scores.sum(axis=1) / np.count_nonzero(sides, axis=1)
         return means
 
-    def slopes(self) -> Floats:
+    def variance(self) -> float:
         hits, sides = self.hits.of(self.counts), self.sides.of(self.counts)
         by_row = self.hits.back(2 / sides) - self.sides.back(2 * hits / sides**2)
-        return by_row / len(sides)
+        return variance(by_row / len(sides), self.counts)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchllm.consensus.bootstrap import Estimate, Resampling
-from batchllm.consensus.patterns import Floats, Patterns, Tally, tally
+from batchllm.consensus.bootstrap import Estimate, Resampling, variance
+from batchllm.consensus.patterns import Floats, Patterns, Tally, patterns_of, tally
 from batchllm.consensus.sums import Sums, centred, ratio
 from batchllm.consensus.votes import MISSING
 
@@ -40,11 +40,18 @@ def percent(patterns: Patterns, resampling: Resampling) -> Estimate:
     """
     paired = patterns.with_votes(2)
     pairs = paired.cast * (paired.cast - 1) / 2
-    base = pairs.max(initial=0.0) + 1
-    different, places = np.unique(pairs * base + agreeing_pairs(paired), return_inverse=True)
-    counts = np.bincount(places, paired.counts, len(different)).astype(np.float64, copy=False)
-    statistic = ratio(different % base, different // base, counts, (0.0, 1.0))
-    return resampling.estimate(statistic, NO_PAIRS)
+    both = np.column_stack([agreeing_pairs(paired), pairs]).astype(np.int32)
+    different = patterns_of(both, int(pairs.max(initial=0.0)) + 1, paired.counts)
+    agreeing, pairs = different.codes.T.astype(np.float64)
+    return resampling.estimate(ratio(agreeing, pairs, different.counts, (0.0, 1.0)), NO_PAIRS)
+
+
+def percent_of_two(pair: Patterns) -> Estimate:
+    """Share of the rows where two voters' votes are equal, of those where both have voted; without an interval."""
+    both = pair.with_votes(2)
+    n = int(both.counts.sum())
+    equal = float(both.counts @ (both.codes[:, 0] == both.codes[:, 1]))
+    return Estimate(equal / n if n else None, None, None, n, None if n else NO_ROWS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +67,14 @@ class _Cohen:
         expected = np.einsum("rv,rv->r", self.first.at(counts), self.second.at(counts)) / n**2
         return beyond_chance(counts @ self.equal / n, expected)
 
-    def slopes(self) -> Floats:
+    def variance(self) -> float:
         n = self.counts.sum()
         firsts, seconds = self.first.of(self.counts) / n, self.second.of(self.counts) / n
         observed, expected = float(self.counts @ self.equal / n), float(firsts @ seconds)
         by_expected = (self.first.back(seconds) + self.second.back(firsts) - 2 * expected) / n
-        return _kappa_slopes(observed, expected, (self.equal - observed) / n, by_expected)
+        return _kappa_variance(
+            observed, expected, ((self.equal - observed) / n, by_expected), self.counts
+        )
 
 
 def beyond_chance(observed: Floats, expected: Floats) -> Floats:
@@ -74,10 +83,11 @@ def beyond_chance(observed: Floats, expected: Floats) -> Floats:
         return np.where(expected < _ONE, (observed - expected) / (1 - expected), np.nan)
 
 
-def _kappa_slopes(observed: float, expected: float, by_observed: Floats, by_expected: Floats) -> Floats:
-    """How a kappa moves, from how its two parts move with a row more."""
-    moved: Floats = by_observed * (1 - expected) - (1 - observed) * by_expected
-    return moved / (1 - expected) ** 2
+def _kappa_variance(observed: float, expected: float, by_row: tuple[Floats, Floats], counts: Floats) -> float:
+    """From how its two parts move with a row more of each pattern."""
+    more_observed, more_expected = by_row
+    slopes: Floats = (more_observed * (1 - expected) - (1 - observed) * more_expected) / (1 - expected) ** 2
+    return variance(slopes, counts)
 
 
 def cohen(pair: Patterns, resampling: Resampling) -> Estimate:
@@ -105,13 +115,13 @@ def quadratic(pair: Floats, counts: Floats, resampling: Resampling) -> Estimate:
     """
     kept = np.isfinite(pair).all(axis=1)
     counts, (first, second) = counts[kept], centred(pair[kept]).T
-    features = np.column_stack([np.ones(len(first)), first, second, first**2 + second**2, (first - second) ** 2])
+    features = np.stack([np.ones(len(first)), first, second, first**2 + second**2, (first - second) ** 2])
     statistic = Sums(features, counts, _quadratic, (-1.0, 1.0))
     return resampling.estimate(statistic, ONE_VALUE if counts.any() else NO_ROWS)
 
 
 def _quadratic(totals: Floats) -> Floats:
-    n, firsts, seconds, squares, apart = totals.T
+    n, firsts, seconds, squares, apart = totals
     expected = n * squares - 2 * firsts * seconds
     return np.where(expected > 1e-12 * n * squares, 1 - n * apart / expected, np.nan)
 
@@ -130,13 +140,14 @@ class _Fleiss:
         used = self.shares.at(counts) / counts.sum(axis=1)[:, None]
         return beyond_chance(observed, np.einsum("rv,rv->r", used, used))
 
-    def slopes(self) -> Floats:
+    def variance(self) -> float:
         n, paired = self.counts.sum(), self.counts @ self.paired
         used = self.shares.of(self.counts) / n
         observed = float(self.counts @ (self.paired * self.agreeing) / paired)
         expected = float(used @ used)
-        by_observed = self.paired * (self.agreeing - observed) / paired
-        return _kappa_slopes(observed, expected, by_observed, 2 * (self.shares.back(used) - expected) / n)
+        more_observed = self.paired * (self.agreeing - observed) / paired
+        more_expected = 2 * (self.shares.back(used) - expected) / n
+        return _kappa_variance(observed, expected, (more_observed, more_expected), self.counts)
 
 
 def fleiss(patterns: Patterns, resampling: Resampling) -> Estimate:

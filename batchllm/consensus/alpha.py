@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchllm.consensus.agreement import NO_PAIRS, ONE_VALUE, agreeing_pairs, undefined
-from batchllm.consensus.bootstrap import Estimate, Resampling
+from batchllm.consensus.bootstrap import Estimate, Resampling, variance
 from batchllm.consensus.patterns import Floats, Patterns, Tally, tally
 from batchllm.consensus.sums import Sums, centred
 from batchllm.consensus.votes import MISSING, Codes
@@ -33,11 +33,11 @@ class _Nominal:
         total, used = counts @ self.cast, self.votes.at(counts)
         return _alpha(counts @ self.apart, total, total**2 - np.einsum("rv,rv->r", used, used))
 
-    def slopes(self) -> Floats:
+    def variance(self) -> float:
         total, used = float(self.counts @ self.cast), self.votes.of(self.counts)
         expected = float(total**2 - used @ used)
-        by_row = 2 * (total * self.cast - self.votes.back(used))
-        return _slopes(float(self.counts @ self.apart), total, expected, (self.apart, self.cast, by_row))
+        by_row = (self.apart, self.cast, 2 * (total * self.cast - self.votes.back(used)))
+        return variance(_slopes(float(self.counts @ self.apart), total, expected, by_row), self.counts)
 
 
 def _alpha(apart: Floats, total: Floats, expected: Floats) -> Floats:
@@ -76,7 +76,7 @@ class _Ordinal:
         apart = np.einsum("rp,rp->r", counts, 2 * self.cast / (self.cast - 1) * squares)
         return _alpha(apart, total, self._expected(used, total))
 
-    def slopes(self) -> Floats:
+    def variance(self) -> float:
         total, used = float(self.counts @ self.cast), self.votes.of(self.counts)
         around, squares = self._around_mean(_midranks(used[None]))
         per_row = 2 * self.cast / (self.cast - 1)
@@ -88,7 +88,8 @@ class _Ordinal:
         more_expected = (self.cast * (4 * total**3 - (used**3).sum()) - 3 * total * self.votes.back(used**2)) / 6
         expected = float(self._expected(used[None], np.array([total]))[0])
         by_row = (more_apart, self.cast, more_expected)
-        return _slopes(float(self.counts @ (per_row * squares[0])), total, expected, by_row)
+        slopes = _slopes(float(self.counts @ (per_row * squares[0])), total, expected, by_row)
+        return variance(slopes, self.counts)
 
     def _around_mean(self, ranks: Floats) -> tuple[Floats, Floats]:
         """Resamples × values → each vote's rank less its row's mean (0 where missing), and their squares' sum."""
@@ -127,12 +128,12 @@ def interval(numbers: Floats, counts: Floats, resampling: Resampling) -> Estimat
     sums = np.nansum(numbers, axis=1)
     around = np.nansum((numbers - (sums / cast)[:, None]) ** 2, axis=1)
     apart = 2 * cast / (cast - 1) * around
-    features = np.column_stack([apart, cast, sums, np.nansum(numbers**2, axis=1)])
+    features = np.stack([apart, cast, sums, np.nansum(numbers**2, axis=1)])
     statistic = Sums(features, counts, _of_moments, (-1.0, 1.0))
     return resampling.estimate(statistic, ONE_VALUE)
 
 
 def _of_moments(totals: Floats) -> Floats:
-    apart, total, sums, squares = totals.T
+    apart, total, sums, squares = totals
     expected = 2 * (total * squares - sums**2)
     return _alpha(apart, total, np.where(expected > 1e-12 * total * squares, expected, 0.0))

@@ -6,8 +6,8 @@ the patterns; a thousand of them take milliseconds for the few patterns that acc
 
 Where a statistic has more than `MOST_PATTERNS` patterns (free text, numbers), there are more rows than that, and the
 interval is the bootstrap's limit for many rows, with nothing drawn: the normal one with the infinitesimal jackknife's
-standard error (Efron 1982, chapter 6). It needs how the value moves with one row more of each pattern (`slopes`), uses
-all rows, and both agree to a few per cent of their width from some thousand rows on.
+variance (Efron 1982, chapter 6), which comes from how the value moves with one row more of each pattern. It uses all
+rows, and from some thousand on the two agree to a few per cent of their width.
 """
 
 import math
@@ -43,8 +43,8 @@ class Statistic(Protocol):
     def at(self, counts: Floats) -> Floats:
         """Resamples × patterns, how often each occurs → a value for each resample; NaN where it is not defined."""
 
-    def slopes(self) -> Floats:
-        """How much the value moves with one row more of each pattern."""
+    def variance(self) -> float:
+        """Of the value, by the infinitesimal jackknife: see `variance`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Resampling:
         if self.resamples == 0 or n < 2:
             return None, None
         if len(statistic.counts) > self.most_patterns:
-            return _limit(statistic, value, n)
+            return _limit(statistic, value)
         drawn = np.concatenate([statistic.at(counts) for counts in self._drawn(statistic.counts)])
         defined = drawn[np.isfinite(drawn)]
         if len(defined) < _LEAST_DEFINED * self.resamples:
@@ -102,12 +102,16 @@ class Resampling:
             yield dice.multinomial(int(n), counts / n, size).astype(np.float64)
 
 
-def _limit(statistic: Statistic, value: float, n: int) -> tuple[float | None, float | None]:
-    slopes = statistic.slopes()
-    slopes = slopes - statistic.counts @ slopes / n
-    error = math.sqrt(statistic.counts @ slopes**2)
-    if not math.isfinite(error):
+def variance(slopes: Floats, counts: Floats) -> float:
+    """What drawing rows anew adds up to, where a row more of each pattern moves the value by its slope."""
+    mean = float(counts @ slopes) / float(counts.sum())
+    return float(counts @ (slopes - mean) ** 2)
+
+
+def _limit(statistic: Statistic, value: float) -> tuple[float | None, float | None]:
+    variance = statistic.variance()
+    if not math.isfinite(variance):
         return None, None
-    reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * error
+    reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(variance)
     least, most = statistic.bounds
     return max(least, value - reach), min(most, value + reach)

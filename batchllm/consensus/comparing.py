@@ -53,7 +53,7 @@ def compare_numbers(right: Numbers, first: Numbers, second: Numbers, resampling:
     errors = np.abs(first / unit - right / unit) - np.abs(second / unit - right / unit)
     only_first, only_second = int(np.count_nonzero(errors < 0)), int(np.count_nonzero(errors > 0))
     rows = np.ones(len(errors))
-    statistic = Sums(np.column_stack([errors, rows]), rows, lambda totals: unit * (totals[:, 0] / totals[:, 1]))
+    statistic = Sums(np.stack([errors, rows]), rows, lambda totals: unit * (totals[0] / totals[1]))
     return Comparison(
         len(errors), only_first, only_second, mcnemar(only_first, only_second), resampling.estimate(statistic, NO_ROWS)
     )

@@ -43,9 +43,9 @@ def deviation(right: Numbers, voted: Numbers, resampling: Resampling) -> Deviati
     def mean_of(feature: Floats, least: float, root: float = 1.0) -> Estimate:
         rows = np.ones(len(feature))
         statistic = Sums(
-            np.column_stack([feature, rows]),
+            np.stack([feature, rows]),
             rows,
-            lambda totals: unit * (totals[:, 0] / totals[:, 1]) ** root,
+            lambda totals: unit * (totals[0] / totals[1]) ** root,
             (least, np.inf),
         )
         return resampling.estimate(statistic, undefined)
@@ -64,13 +64,13 @@ def correlation(first: Numbers, second: Numbers, resampling: Resampling) -> Esti
     """Pearson's, of finite numbers."""
     first, second = centred(first), centred(second)
     rows = np.ones(len(first))
-    features = np.column_stack([rows, first, second, first**2, second**2, first * second])
+    features = np.stack([rows, first, second, first**2, second**2, first * second])
     statistic = Sums(features, rows, _pearson, (-1.0, 1.0))
     return resampling.estimate(statistic, CONSTANT if len(first) else NOTHING_TO_COMPARE)
 
 
 def _pearson(totals: Floats) -> Floats:
-    n, firsts, seconds, first_squares, second_squares, products = totals.T
+    n, firsts, seconds, first_squares, second_squares, products = totals
     first_spread, second_spread = n * first_squares - firsts**2, n * second_squares - seconds**2
     is_spread = (first_spread > 1e-12 * n * first_squares) & (second_spread > 1e-12 * n * second_squares)
     values = (n * products - firsts * seconds) / np.sqrt(first_spread * second_spread)

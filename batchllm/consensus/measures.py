@@ -178,29 +178,36 @@ def _error(right: Numbers, voted: Numbers, resampling: Resampling) -> Section:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Cast:
+    """The votes by pattern: as codes, and as numbers (patterns × voters; of labels, their places in the order).
+
+    `no_kappa`: why votes are not held against chance as equal or not; None: they are.
+    """
+
+    patterns: Patterns
+    numbers: Numbers
+    no_kappa: str | None
+
+
 def _agreement(votes: Votes, scale: Scale, known: Sequence[Voter], resampling: Resampling) -> Section:
     """Of the voters that are asked for every row."""
     asked = [place for place, voter in enumerate(known) if not voter.is_late]
     names = [votes.voters[place] for place in asked]
-    if isinstance(votes, LabelVotes):
-        patterns = patterns_of(votes.codes[:, asked], len(votes.values))
-        numbers = _places(patterns.codes)
-    else:
-        codes, different = coded(votes.numbers[:, asked])
-        patterns = patterns_of(codes, len(different))
-        numbers = np.append(different, np.nan)[patterns.codes]  # -1 is the last
+    cast = _cast(votes, asked)
+    patterns = cast.patterns
+    fleiss = Estimate(None, None, None, 0, cast.no_kappa) if cast.no_kappa else agreement.fleiss(patterns, resampling)
     found: Section = {
         "voters": names,
         "percent": statistic(agreement.percent(patterns, resampling)),
-        "fleiss": statistic(agreement.fleiss(patterns, resampling)),
-        "alpha": _alpha(patterns, numbers, scale, resampling),
+        "fleiss": statistic(fleiss),
+        "alpha": _alpha(cast, scale, resampling),
         "cohen": [],
         "percent_pairs": [],
     }
     if len(names) > MOST_PAIRED:
         return found | {"why": f"{len(names)} voters: pairs are measured of up to {MOST_PAIRED}"}
-    has_order = scale != "nominal"
-    pairs = [_pair(names, places, patterns, numbers if has_order else None, resampling) for places in _pairs(names)]
+    pairs = [_pair(names, places, cast, scale, resampling) for places in _pairs(names)]
     return found | {"cohen": [kappa for kappa, _ in pairs], "percent_pairs": [share for _, share in pairs]}
 
 
@@ -208,9 +215,15 @@ def _pairs(names: Sequence[str]) -> Iterator[tuple[int, int]]:
     return combinations(range(len(names)), 2)
 
 
-def _places(codes: Codes) -> Numbers:
-    """Labels as numbers: their places in the order."""
-    return np.where(codes == MISSING, np.nan, codes)
+def _cast(votes: Votes, asked: list[int]) -> _Cast:
+    if isinstance(votes, LabelVotes):
+        patterns = patterns_of(votes.codes[:, asked], len(votes.values))
+        return _Cast(patterns, np.where(patterns.codes == MISSING, np.nan, patterns.codes), None)
+    codes, different = coded(votes.numbers[:, asked])
+    patterns = patterns_of(codes, len(different))
+    numbers = np.append(different, np.nan)[patterns.codes]  # -1 is the last
+    is_few = len(different) <= MOST_LABELS
+    return _Cast(patterns, numbers, None if is_few else f"{len(different):,} different numbers are rarely equal")
 
 
 def coded(numbers: Numbers) -> tuple[Codes, Numbers]:
@@ -222,36 +235,34 @@ def coded(numbers: Numbers) -> tuple[Codes, Numbers]:
     return codes, different
 
 
-def _alpha(patterns: Patterns, numbers: Numbers, scale: Scale, resampling: Resampling) -> Section:
+def _alpha(cast: _Cast, scale: Scale, resampling: Resampling) -> Section:
     """`infinite`: numbers left out of the interval scale, which has no place for them."""
-    is_infinite = np.isinf(numbers)
     infinite = 0
     if scale == "nominal":
-        found = alpha.nominal(patterns, resampling)
+        found = alpha.nominal(cast.patterns, resampling)
     elif scale == "ordinal":
-        found = alpha.ordinal(patterns, resampling)
+        found = alpha.ordinal(cast.patterns, resampling)
     else:
-        infinite = int(patterns.counts @ np.count_nonzero(is_infinite, axis=1))
-        found = alpha.interval(np.where(is_infinite, np.nan, numbers), patterns.counts, resampling)
+        is_infinite = np.isinf(cast.numbers)
+        infinite = int(cast.patterns.counts @ np.count_nonzero(is_infinite, axis=1))
+        numbers = np.where(is_infinite, np.nan, cast.numbers) if infinite else cast.numbers
+        found = alpha.interval(numbers, cast.patterns.counts, resampling)
     return statistic(found) | {"scale": scale, "infinite": infinite}
 
 
 def _pair(
-    names: Sequence[str],
-    places: tuple[int, int],
-    patterns: Patterns,
-    numbers: Numbers | None,
-    resampling: Resampling,
+    names: Sequence[str], places: tuple[int, int], cast: _Cast, scale: Scale, resampling: Resampling
 ) -> tuple[Section, Section]:
     """Cohen's kappa of two, with the quadratic one beside it where values have an order, and their agreement."""
     named: Section = {"a": names[places[0]], "b": names[places[1]]}
-    pair = patterns.of(*places)
-    kappa = named | statistic(agreement.cohen(pair, resampling))
-    if numbers is not None:
-        columns = numbers[:, list(places)]
-        kappa["quadratic"] = statistic(agreement.quadratic(columns, patterns.counts, resampling))
-    share = statistic(agreement.percent(pair, Resampling(0)))
-    return kappa, named | {name: said for name, said in share.items() if name not in {"low", "high"}}
+    pair = cast.patterns.of(*places)
+    share = agreement.percent_of_two(pair)
+    kappa = Estimate(None, None, None, share.n, cast.no_kappa) if cast.no_kappa else agreement.cohen(pair, resampling)
+    said = named | statistic(kappa)
+    if scale != "nominal":
+        numbers = cast.numbers[:, list(places)]
+        said["quadratic"] = statistic(agreement.quadratic(numbers, cast.patterns.counts, resampling))
+    return said, named | {name: part for name, part in statistic(share).items() if name not in {"low", "high"}}
 
 
 def _comparisons(votes: Votes, truth: _Truth, resampling: Resampling) -> list[Section]:

@@ -30,24 +30,41 @@ class Patterns:
     @property
     def cast(self) -> Floats:
         """Votes of a row of each pattern."""
-        votes: Floats = np.count_nonzero(self.codes != MISSING, axis=1).astype(np.float64)
+        votes = np.zeros(len(self.codes))
+        for column in self.codes.T:
+            votes += column != MISSING
         return votes
 
     def with_votes(self, least: int) -> "Patterns":
-        """Only what has so many votes. Values are those left, in their order and without gaps."""
+        """Only what has so many votes. There are no more values than places for votes, in the same order."""
         kept = self.cast >= least
-        codes = self.codes[kept]
-        is_met = np.zeros(self.values + 1, np.bool_)  # the last is for -1
-        is_met[codes] = True
-        is_met[MISSING] = False
-        renumbered = np.cumsum(is_met, dtype=np.int32) - 1
-        values = int(np.count_nonzero(is_met))
-        renumbered[MISSING] = MISSING
-        return Patterns(renumbered[codes], self.counts[kept], values)
+        is_all = bool(kept.all())
+        codes, counts = (self.codes, self.counts) if is_all else (self.codes[kept], self.counts[kept])
+        if self.values <= codes.size:
+            return Patterns(codes, counts, self.values)
+        places, values = renumbered(self.values, codes)
+        return Patterns(places[codes], counts, values)
 
-    def of(self, *voters: int) -> "Patterns":
-        """The votes of some voters, each pattern once."""
-        return patterns_of(self.codes[:, list(voters)], self.values, self.counts)
+    def of(self, first: int, second: int) -> "Patterns":
+        """The votes of two voters, each pattern once, unless there are about as many as rows."""
+        pair = self.codes[:, [first, second]]
+        if (self.values + 1) ** 2 > _TABLE_KEYS:
+            return Patterns(pair, self.counts, self.values)
+        return patterns_of(pair, self.values, self.counts)
+
+
+def renumbered(values: int, *met: Codes) -> tuple[Codes, int]:
+    """A new code for each old one (below `values`), without gaps and in the same order, and how many are met.
+
+    The array's last is for -1. Codes that are not met have no new one.
+    """
+    is_met = np.zeros(values + 1, np.bool_)
+    for codes in met:
+        is_met[codes] = True
+    is_met[MISSING] = False
+    places = np.cumsum(is_met, dtype=np.int32) - np.int32(1)
+    places[MISSING] = MISSING
+    return places, int(np.count_nonzero(is_met))
 
 
 def patterns_of(codes: Codes, values: int, counts: Floats | None = None) -> Patterns:

@@ -16,7 +16,7 @@ _STEP = 1e-5
 class Sums:
     """A smooth function of totals over the rows.
 
-    `features`: patterns × totals, what one row of each pattern adds. `value`: resamples × totals → one value each.
+    `features`: totals × patterns, what one row of each pattern adds. `value`: totals × resamples → one value each.
     """
 
     features: Floats
@@ -26,21 +26,24 @@ class Sums:
 
     def at(self, counts: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return self.value(counts @ self.features)
+            return self.value((counts @ self.features.T).T)
 
-    def slopes(self) -> Floats:
-        """The gradient comes from differences: it is of a handful of totals."""
-        totals = self.counts @ self.features
-        sizes = np.sqrt(self.counts.sum() * (self.counts @ self.features**2))
+    def variance(self) -> float:
+        """As of slopes that are the features times the value's gradient, which comes from differences."""
+        totals, n = self.features @ self.counts, float(self.counts.sum())
+        products = (self.features * self.counts) @ self.features.T
+        sizes = np.sqrt(n * np.diagonal(products))
         steps = np.diag(np.where(sizes > 0, sizes, 1.0) * _STEP)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            moved = self.value(totals + steps) - self.value(totals - steps)
-        return self.features @ (moved / (2 * np.diagonal(steps)))
+            moved = self.value(totals[:, None] + steps) - self.value(totals[:, None] - steps)
+            gradient = moved / (2 * np.diagonal(steps))
+            found = float(gradient @ products @ gradient - (gradient @ totals) ** 2 / n)
+        return max(0.0, found) if math.isfinite(found) else found
 
 
 def ratio(parts: Floats, wholes: Floats, counts: Floats, bounds: tuple[float, float]) -> Sums:
     """The total of `parts` over that of `wholes`."""
-    return Sums(np.column_stack([parts, wholes]), counts, lambda totals: totals[:, 0] / totals[:, 1], bounds)
+    return Sums(np.stack([parts, wholes]), counts, lambda totals: totals[0] / totals[1], bounds)
 
 
 def centred(numbers: Floats) -> Floats:

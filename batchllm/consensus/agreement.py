@@ -48,9 +48,9 @@ def percent(patterns: Patterns, resampling: Resampling) -> Estimate:
 
 def percent_of_two(pair: Patterns) -> Estimate:
     """Share of the rows where two voters' votes are equal, of those where both have voted; without an interval."""
-    both = pair.with_votes(2)
-    n = int(both.counts.sum())
-    equal = float(both.counts @ (both.codes[:, 0] == both.codes[:, 1]))
+    first, second = pair.codes.T
+    n = int(pair.counts @ ((first != MISSING) & (second != MISSING)))
+    equal = float(pair.counts @ ((first == second) & (first != MISSING)))
     return Estimate(equal / n if n else None, None, None, n, None if n else NO_ROWS)
 
 

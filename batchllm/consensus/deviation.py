@@ -39,21 +39,20 @@ def deviation(right: Numbers, voted: Numbers, resampling: Resampling) -> Deviati
     unit = float(max(np.abs(right).max(initial=0.0), np.abs(voted).max(initial=0.0))) or 1.0
     errors = voted / unit - right / unit  # squares of numbers would overflow where these do not
     undefined = TOO_LARGE if len(right) else NOTHING_TO_COMPARE
+    rows = np.ones(len(errors))
+    features = np.stack([errors, np.abs(errors), errors**2, rows])
 
-    def mean_of(feature: Floats, least: float, root: float = 1.0) -> Estimate:
-        rows = np.ones(len(feature))
-        statistic = Sums(
-            np.stack([feature, rows]),
-            rows,
-            lambda totals: unit * (totals[0] / totals[1]) ** root,
-            (least, np.inf),
-        )
-        return resampling.estimate(statistic, undefined)
+    def mean_of(feature: int, least: float, root: float = 1.0) -> Estimate:
+        def value(totals: Floats) -> Floats:
+            mean: Floats = totals[feature] / totals[3]
+            return unit * mean**root
+
+        return resampling.estimate(Sums(features, rows, value, (least, np.inf)), undefined)
 
     return Deviation(
-        mean_absolute=mean_of(np.abs(errors), 0.0),
-        root_mean_square=mean_of(errors**2, 0.0, 0.5),
-        bias=mean_of(errors, -np.inf),
+        mean_absolute=mean_of(1, 0.0),
+        root_mean_square=mean_of(2, 0.0, 0.5),
+        bias=mean_of(0, -np.inf),
         pearson=correlation(right, voted, resampling),
         spearman=correlation(midranks(right), midranks(voted), Resampling(0)),
         infinite=int(np.count_nonzero(known & ~finite)),

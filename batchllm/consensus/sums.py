@@ -31,7 +31,8 @@ class Sums:
     def variance(self) -> float:
         """As of slopes that are the features times the value's gradient, which comes from differences."""
         totals, n = self.features @ self.counts, float(self.counts.sum())
-        products = (self.features * self.counts) @ self.features.T
+        is_single = bool((self.counts == 1).all())  # rows as they are: a weighting less
+        products = (self.features if is_single else self.features * self.counts) @ self.features.T
         sizes = np.sqrt(n * np.diagonal(products))
         steps = np.diag(np.where(sizes > 0, sizes, 1.0) * _STEP)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -52,9 +53,12 @@ def centred(numbers: Floats) -> Floats:
     Numbers that are all the same become zeros.
     """
     known = numbers[~np.isnan(numbers)]
-    if not known.size or known.min() == known.max():
+    low, high = known.min(initial=np.inf), known.max(initial=-np.inf)
+    if not low < high:
         return numbers * 0.0
-    scaled = numbers / np.abs(known).max()
-    moved: Floats = scaled - np.nanmean(scaled)
-    moved /= np.nanmax(np.abs(moved))
+    unit = max(-low, high)
+    mean = (known / unit).mean()
+    moved: Floats = numbers / unit
+    moved -= mean
+    moved /= max(mean - low / unit, high / unit - mean)
     return moved

@@ -29,6 +29,8 @@ MOST_LABELS = 256
 #: Their 496 pairs take some seconds; more voters are samples of one lane as a rule, whose pairs are all alike.
 MOST_PAIRED = 32
 
+STOPPED_EARLY = "rows whose first votes agreed have fewer votes: agreement reads lower than it is"
+
 
 @dataclass(frozen=True, slots=True)
 class Voter:
@@ -92,7 +94,7 @@ def measure(
         "counts": told.counts,
         "gold": None if gold is None else _gold_counts(gold),
         "voters": _voters(votes, truth, told.voters, resampling),
-        "agreement": _agreement(votes, scale, told.voters, resampling),
+        "agreement": _agreement(votes, scale, told, resampling),
         "consensus": _goodness(by_gold, agreed, resampling),
         "comparisons": [] if by_gold is None else _comparisons(votes, by_gold, resampling),
         "cost": _cost(told.cost_usd, told.counts.get("decided", 0)),
@@ -180,31 +182,40 @@ def _error(right: Numbers, voted: Numbers, resampling: Resampling) -> Section:
 
 @dataclass(frozen=True, slots=True)
 class _Cast:
-    """The votes by pattern: as codes, and as numbers (patterns × voters; of labels, their places in the order).
-
-    `no_kappa`: why votes are not held against chance as equal or not; None: they are.
-    """
+    """The votes by pattern. `different`: what the codes stand for, ascending, where votes are numbers."""
 
     patterns: Patterns
-    numbers: Numbers
-    no_kappa: str | None
+    different: Numbers | None
+
+    def numbers(self, *voters: int) -> Numbers:
+        """Patterns × these voters, NaN missing; of labels it is their places in the order."""
+        codes = self.patterns.codes[:, list(voters)]
+        if self.different is None:
+            return np.where(codes == MISSING, np.nan, codes)
+        return np.append(self.different, np.nan)[codes]  # -1 is the last
+
+    def without_kappa(self, n: int = 0) -> Estimate | None:
+        """Of numbers of which no two are equal; None where it makes sense to ask whether votes are."""
+        if self.different is None or len(self.different) <= MOST_LABELS:
+            return None
+        return Estimate(None, None, None, n, f"{len(self.different):,} different numbers are rarely equal")
 
 
-def _agreement(votes: Votes, scale: Scale, known: Sequence[Voter], resampling: Resampling) -> Section:
+def _agreement(votes: Votes, scale: Scale, told: Told, resampling: Resampling) -> Section:
     """Of the voters that are asked for every row."""
-    asked = [place for place, voter in enumerate(known) if not voter.is_late]
+    asked = [place for place, voter in enumerate(told.voters) if not voter.is_late]
     names = [votes.voters[place] for place in asked]
     cast = _cast(votes, asked)
-    patterns = cast.patterns
-    fleiss = Estimate(None, None, None, 0, cast.no_kappa) if cast.no_kappa else agreement.fleiss(patterns, resampling)
     found: Section = {
         "voters": names,
-        "percent": statistic(agreement.percent(patterns, resampling)),
-        "fleiss": statistic(fleiss),
+        "percent": statistic(agreement.percent(cast.patterns, resampling)),
+        "fleiss": statistic(cast.without_kappa() or agreement.fleiss(cast.patterns, resampling)),
         "alpha": _alpha(cast, scale, resampling),
         "cohen": [],
         "percent_pairs": [],
     }
+    if told.calls and told.calls.get("saved"):
+        found["note"] = STOPPED_EARLY
     if len(names) > MOST_PAIRED:
         return found | {"why": f"{len(names)} voters: pairs are measured of up to {MOST_PAIRED}"}
     pairs = [_pair(names, places, cast, scale, resampling) for places in _pairs(names)]
@@ -218,12 +229,9 @@ def _pairs(names: Sequence[str]) -> Iterator[tuple[int, int]]:
 def _cast(votes: Votes, asked: list[int]) -> _Cast:
     if isinstance(votes, LabelVotes):
         patterns = patterns_of(votes.codes[:, asked], len(votes.values))
-        return _Cast(patterns, np.where(patterns.codes == MISSING, np.nan, patterns.codes), None)
+        return _Cast(patterns, None)
     codes, different = coded(votes.numbers[:, asked])
-    patterns = patterns_of(codes, len(different))
-    numbers = np.append(different, np.nan)[patterns.codes]  # -1 is the last
-    is_few = len(different) <= MOST_LABELS
-    return _Cast(patterns, numbers, None if is_few else f"{len(different):,} different numbers are rarely equal")
+    return _Cast(patterns_of(codes, len(different)), different)
 
 
 def coded(numbers: Numbers) -> tuple[Codes, Numbers]:
@@ -243,9 +251,10 @@ def _alpha(cast: _Cast, scale: Scale, resampling: Resampling) -> Section:
     elif scale == "ordinal":
         found = alpha.ordinal(cast.patterns, resampling)
     else:
-        is_infinite = np.isinf(cast.numbers)
+        numbers = cast.numbers(*range(cast.patterns.codes.shape[1]))
+        is_infinite = np.isinf(numbers)
         infinite = int(cast.patterns.counts @ np.count_nonzero(is_infinite, axis=1))
-        numbers = np.where(is_infinite, np.nan, cast.numbers) if infinite else cast.numbers
+        numbers[is_infinite] = np.nan
         found = alpha.interval(numbers, cast.patterns.counts, resampling)
     return statistic(found) | {"scale": scale, "infinite": infinite}
 
@@ -257,11 +266,10 @@ def _pair(
     named: Section = {"a": names[places[0]], "b": names[places[1]]}
     pair = cast.patterns.of(*places)
     share = agreement.percent_of_two(pair)
-    kappa = Estimate(None, None, None, share.n, cast.no_kappa) if cast.no_kappa else agreement.cohen(pair, resampling)
-    said = named | statistic(kappa)
+    said = named | statistic(cast.without_kappa(share.n) or agreement.cohen(pair, resampling))
     if scale != "nominal":
-        numbers = cast.numbers[:, list(places)]
-        said["quadratic"] = statistic(agreement.quadratic(numbers, cast.patterns.counts, resampling))
+        numbers, counts = cast.numbers(*places), cast.patterns.counts
+        said["quadratic"] = statistic(agreement.quadratic(numbers, counts, resampling))
     return said, named | {name: part for name, part in statistic(share).items() if name not in {"low", "high"}}
 
 

@@ -148,6 +148,25 @@ def test_who_is_asked_about_open_rows_alone_says_nothing_of_all() -> None:
     assert found["voters"][2]["accuracy"]["n"] == 1
 
 
+def test_votes_that_stopped_early_are_told_of() -> None:
+    votes = labels([[0, 0, -1], [0, 1, 1]])
+    saved, none = (measured(votes, [0, 1], calls={"made": 5, "saved": calls}) for calls in (1, 0))
+    assert (
+        saved["agreement"]["note"]
+        == "rows whose first votes agreed have fewer votes: agreement reads lower than it is"
+    )
+    assert "note" not in none["agreement"]
+
+
+def test_numbers_of_which_hardly_two_are_equal_have_no_kappas_but_the_quadratic_one() -> None:
+    rows = [[float(at), at + 0.5] for at in range(200)]
+    found = measured(numbers(rows), [at for at, _ in rows], scale="interval")["agreement"]
+    why = "400 different numbers are rarely equal"
+    assert (found["fleiss"]["why"], found["cohen"][0]["why"], found["cohen"][0]["n"]) == (why, why, 200)
+    assert found["cohen"][0]["quadratic"]["value"] > 0.99
+    assert found["percent"]["value"] == 0.0
+
+
 def test_more_labels_than_can_be_looked_at_have_no_table() -> None:
     rows = [[at, at] for at in range(300)]
     found = measured(labels(rows, 300), [at for at, _ in rows], [0] * 300)

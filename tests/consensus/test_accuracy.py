@@ -76,3 +76,8 @@ def test_a_label_never_voted_for_has_no_precision_and_one_never_right_no_recall(
         0.0,
         0,
     )
+
+
+def test_a_label_that_a_resample_lacks_does_not_count_in_it() -> None:
+    found = confusion(codes([0, 1]), codes([0, 1]), 2).macro_f1(Resampling(200))
+    assert (found.low, found.value, found.high) == (1.0, 1.0, 1.0)

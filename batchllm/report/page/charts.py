@@ -1,0 +1,239 @@
+"""The page's drawings as Vega-Lite specs, each with the sentence that says the same in words. Pure.
+
+All marks have one of two colours that those who cannot tell red from green can tell apart, and another shape or
+line beside: `--blue` for voters and what is right, `--orange` for the consensus and what is wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchllm.report.page.contention import Margins
+from batchllm.report.page.differences import Difference
+from batchllm.report.page.figures import Figures, Voter
+from batchllm.report.page.text import clean, cost, counted, latency, number, percent, span
+
+_WIDTH, _HEIGHT = 400, 250
+_LINE = 14
+#: Points beyond these have no name beside them; the table of voters names all.
+_MOST_NAMES = 12
+_NAME_CHARS = 22
+_CHAR_WIDTH = 6.6
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """`keys`: (class of the swatch, what it stands for); the legend is HTML and no part of the drawing."""
+
+    name: str
+    title: str
+    words: str
+    spec: Spec
+    keys: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    name: str
+    x: float
+    x_end: float | None
+    value: float
+    low: float | None
+    high: float | None
+    is_consensus: bool
+    says: str
+
+
+def accuracy_by_cost(figures: Figures) -> Chart | None:
+    """Voters and the consensus: dollars for 1,000 votes (or decided rows) × accuracy. None without two of both."""
+    found = [
+        _point(voter, 1_000 * voter.cost_usd / voter.votes, None, f"{cost(1_000 * voter.cost_usd / voter.votes)}")
+        for voter in figures.voters
+        if voter.cost_usd is not None and voter.votes and voter.accuracy.value is not None
+    ]
+    if figures.accuracy.value is not None and figures.per_decided_usd is not None and figures.has_gold:
+        usd = 1_000 * figures.per_decided_usd
+        found.append(_consensus(figures, usd, cost(usd)))
+    return _scatter("cost", "Accuracy against cost", "dollars per 1,000 votes (consensus: decided rows)", "$,.2~r",
+                    found)  # fmt: skip
+
+
+def accuracy_by_latency(figures: Figures) -> Chart | None:
+    """Median latency × accuracy, with a line to the 95th percentile."""
+    slowest = max((v.p95_ms or v.p50_ms or 0.0 for v in figures.voters), default=0.0)
+    unit, factor = ("s", 1_000.0) if slowest >= 2_000 else ("ms", 1.0)
+    found = [
+        _point(v, v.p50_ms / factor, None if v.p95_ms is None else v.p95_ms / factor, latency(v.p50_ms))
+        for v in figures.voters
+        if v.p50_ms is not None and v.accuracy.value is not None
+    ]
+    return _scatter(
+        "latency", "Accuracy against latency", f"latency in {unit}: median, line to the 95th percentile", ",~r", found
+    )
+
+
+def margins(found: Margins, has_gold: bool) -> Chart | None:
+    """How many rows the votes were how clear on, and how many of those are wrong."""
+    counts = found.counts.tolist()
+    if not sum(map(sum, counts)):
+        return None
+    kinds = [("right", "var(--blue)"), ("wrong", "var(--orange)"), ("decided", "var(--blue-soft)"), ("open", "var(--grey)")]
+    values = [
+        {"bin": _bin(place), "place": place, "rows": line[at], "kind": name, "order": at}
+        for place, line in enumerate(counts)
+        for at, (name, _) in enumerate(kinds)
+        if line[at]
+    ]
+    spec = _spec(
+        mark={"type": "bar", "stroke": "var(--paper)", "strokeWidth": 1},
+        data={"values": values},
+        encoding={
+            "x": {"field": "bin", "type": "ordinal", "sort": [_bin(place) for place in range(len(counts))],
+                  "scale": {"domain": [_bin(place) for place in range(len(counts))]},
+                  "axis": {"title": "margin: share of the first value minus that of the second", "labelAngle": 0}},
+            "y": {"field": "rows", "type": "quantitative", "axis": {"title": "rows", "format": ",~r"}},
+            "color": {"field": "kind", "type": "nominal", "legend": None,
+                      "scale": {"domain": [n for n, _ in kinds], "range": [c for _, c in kinds]}},
+            "order": {"field": "order", "type": "quantitative"},
+        },
+    )  # fmt: skip
+    totals = [sum(line[at] for line in counts) for at in range(len(kinds))]
+    clear = sum(counts[-1])
+    words = f"On {counted(clear, 'row')} of {sum(totals):,} all votes are alike (margin 1)."
+    if has_gold and clear:
+        words += f" Of these {counts[-1][1]:,} are wrong."
+    names = {"right": "decided, right", "wrong": "decided, wrong",
+             "decided": "decided, gold not known" if has_gold else "decided", "open": "not decided"}  # fmt: skip
+    keys = tuple((f"key-{name}", names[name]) for (name, _), total in zip(kinds, totals, strict=True) if total)
+    return Chart("margins", "How clear the votes are", words, spec, keys)
+
+
+def bland_altman(found: Difference, place: int, reference: str) -> Chart:
+    """Vote minus reference over their mean, with the mean difference and the limits of agreement (1.96 s)."""
+    low, high = found.mean - 1.96 * found.deviation, found.mean + 1.96 * found.deviation
+    name = clean(found.voter, 80)
+    points = [{"mean": mean, "gap": gap} for mean, gap in found.points]
+    x = {"field": "mean", "type": "quantitative", "scale": {"zero": False, "nice": True},
+         "axis": {"title": f"mean of vote and {reference}"}}  # fmt: skip
+    y = {"field": "gap", "type": "quantitative", "axis": {"title": f"vote minus {reference}"}}
+    lines = [{"gap": found.mean, "kind": 0}, {"gap": low, "kind": 1}, {"gap": high, "kind": 1}]
+    rule = {"y": y, "strokeDash": {"field": "kind", "type": "ordinal", "legend": None,
+                                   "scale": {"domain": [0, 1], "range": [[1, 0], [5, 4]]}}}  # fmt: skip
+    spec = _spec(
+        layer=[
+            {"data": {"values": points},
+             "mark": {"type": "circle", "size": 26, "opacity": 0.55, "color": "var(--blue)"},
+             "encoding": {"x": x, "y": y}},
+            {"data": {"values": lines}, "mark": {"type": "rule", "color": "var(--orange)", "strokeWidth": 1.6},
+             "encoding": rule},
+        ],
+        height=190,
+    )  # fmt: skip
+    words = (
+        f"{name} differs from the {reference} by {number(found.mean)} on average; of 100 votes 95 differ by"
+        f" {span(number(low), number(high))} ({counted(found.n, 'vote')})."
+    )
+    return Chart(f"difference-{place}", name, words, spec)
+
+
+def _point(voter: Voter, x: float, x_end: float | None, place: str) -> _Point:
+    accuracy = voter.accuracy
+    return _Point(voter.name, x, x_end, accuracy.value or 0.0, accuracy.low, accuracy.high, False,
+                  f"{voter.name} {_interval(accuracy.value or 0.0, accuracy.low, accuracy.high)} at {place}")  # fmt: skip
+
+
+def _consensus(figures: Figures, x: float, place: str) -> _Point:
+    accuracy = figures.accuracy
+    says = f"the consensus {_interval(accuracy.value or 0.0, accuracy.low, accuracy.high)} at {place}"
+    return _Point("consensus", x, None, accuracy.value or 0.0, accuracy.low, accuracy.high, True, says)
+
+
+def _interval(value: float, low: float | None, high: float | None) -> str:
+    return percent(value) + ("" if low is None or high is None else f" ({span(percent(low), percent(high))})")
+
+
+def _scatter(name: str, title: str, axis: str, form: str, points: Sequence[_Point]) -> Chart | None:
+    if len(points) < 2:
+        return None
+    ends = [end for p in points for end in (p.low, p.high, p.value) if end is not None]
+    least, most = max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02)
+    reach = max(max(p.x_end or 0.0, p.x) for p in points) * 1.08 or 1.0
+    x = {"field": "x", "type": "quantitative", "scale": {"domain": [0, reach], "nice": False},
+         "axis": {"title": axis, "format": form, "tickCount": 5}}  # fmt: skip
+    y = {"field": "y", "type": "quantitative", "scale": {"domain": [least, most], "nice": False, "zero": False},
+         "axis": {"title": "accuracy", "format": ".0%", "tickCount": 5}}  # fmt: skip
+    values = [
+        {"x": p.x, "x_end": p.x_end if p.x_end is not None else p.x, "y": p.value,
+         "low": p.value if p.low is None else p.low, "high": p.value if p.high is None else p.high,
+         "kind": "consensus" if p.is_consensus else "voter"}
+        for p in points
+    ]  # fmt: skip
+    color = {"field": "kind", "type": "nominal", "legend": None,
+             "scale": {"domain": ["voter", "consensus"], "range": ["var(--blue)", "var(--orange)"]}}  # fmt: skip
+    shape = {"field": "kind", "type": "nominal", "legend": None,
+             "scale": {"domain": ["voter", "consensus"], "range": ["circle", "diamond"]}}  # fmt: skip
+    upright = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
+    across = {"x": x, "x2": {"field": "x_end"}, "y": y, "color": color}
+    spec = _spec(
+        data={"values": values},
+        layer=[
+            {"mark": {"type": "rule", "strokeWidth": 1.6, "opacity": 0.75}, "encoding": upright},
+            {"mark": {"type": "rule", "strokeWidth": 1.6, "strokeDash": [2, 3]}, "encoding": across},
+            {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+             "encoding": {"x": x, "y": y, "color": color, "shape": shape}},
+            *_names(points, x, y, (least, most), reach),
+        ],
+    )  # fmt: skip
+    has_consensus = any(p.is_consensus for p in points)
+    keys = (("key-voter", "voter, with its 95 % interval"), *((("key-consensus", "consensus"),) if has_consensus else ()))
+    return Chart(name, title, f"{'; '.join(p.says for p in points)}.", spec, keys)
+
+
+def _names(points: Sequence[_Point], x: Spec, y: Spec, ends: tuple[float, float], reach: float) -> list[Spec]:
+    """Names beside the points, moved apart where they would lie on one another."""
+    sides: Mapping[bool, list[Spec]] = {False: [], True: []}
+    taken: list[tuple[float, float, float]] = []
+    for point in sorted(points, key=lambda p: (not p.is_consensus, -p.value))[:_MOST_NAMES]:
+        name = clean(point.name, _NAME_CHARS)
+        left, wide = point.x / reach * _WIDTH, len(name) * _CHAR_WIDTH + 12
+        is_left = left + wide > _WIDTH
+        start = left - wide if is_left else left
+        at = (ends[1] - point.value) / (ends[1] - ends[0]) * _HEIGHT
+        while any(abs(at - other) < _LINE and start < end and begin < start + wide for begin, end, other in taken):
+            at += _LINE / 2
+        taken.append((start, start + wide, at))
+        sides[is_left].append({"x": point.x, "y": ends[1] - at / _HEIGHT * (ends[1] - ends[0]), "name": name})
+    return [
+        {"data": {"values": values},
+         "mark": {"type": "text", "align": "right" if is_left else "left", "dx": -9 if is_left else 9,
+                  "baseline": "middle", "color": "var(--ink)", "fontSize": 12},
+         "encoding": {"x": x, "y": y, "text": {"field": "name", "type": "nominal"}}}
+        for is_left, values in sides.items()
+        if values
+    ]  # fmt: skip
+
+
+def _bin(place: int) -> str:
+    return "1" if place == 10 else f"0.{place}"
+
+
+def _spec(*, height: int = _HEIGHT, **parts: Any) -> Spec:
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "width": _WIDTH,
+        "height": height,
+        "background": None,
+        "config": {
+            "aria": False,
+            "view": {"stroke": None},
+            "axis": {
+                "domainColor": "var(--rule)", "tickColor": "var(--rule)", "gridColor": "var(--hair)",
+                "labelColor": "var(--muted)", "titleColor": "var(--muted)", "labelFontSize": 12, "titleFontSize": 12,
+                "titleFontWeight": "normal", "titlePadding": 10, "labelPadding": 5, "ticks": False, "domain": False,
+            },
+            "axisX": {"grid": False, "domain": True},
+        },
+        **parts,
+    }  # fmt: skip

@@ -37,14 +37,16 @@ HOSTILE = (
     "line\u2028separator",
     "\u202egnirts desrever",
     "nul\x00 and bell\x07",
-    "\" onmouseover=\"alert(3)\" x='",
+    '" onmouseover="alert(3)" x=\'',
     "{{ 7 * 7 }} {% raw %}",
     "</style><!--<svg onload=alert(4)>",
     "]]>&lt;b&gt;&#x3c;",
 )
 
 
-def row(at: int, votes: Sequence[str | None], *, gold: str | None = "yes", text: str = "a text") -> dict[str, Any]:
+def row(
+    at: int, votes: Sequence[str | None], *, gold: str | None = "yes", text: str = "a text"
+) -> dict[str, Any]:
     """Majority of `votes`, one a voter; None is a call that failed."""
     cast = [vote for vote in votes if vote is not None]
     counts = sorted(((cast.count(value), value) for value in set(cast)), reverse=True)
@@ -173,7 +175,8 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.shown).split())
 
     def count(self, name: str, kind: str = "") -> int:
-        return sum(tag == name and kind in (found.get("class") or "").split(" ") for tag, found in self.elements)
+        classes = [(found.get("class") or "").split(" ") for tag, found in self.elements if tag == name]
+        return sum(not kind or kind in found for found in classes)
 
     def with_id(self, name: str) -> dict[str, str | None] | None:
         return next((found for _, found in self.elements if found.get("id") == name), None)

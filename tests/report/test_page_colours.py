@@ -6,6 +6,7 @@ from importlib.resources import files
 import pytest
 
 CSS = (files("batchllm.report.page") / "templates" / "page.css").read_text("utf-8")
+SHADE = r"\.s(\d) \{ background: color-mix\(in srgb, var\(--tone\) ([\d.]+)%"
 Colour = tuple[float, float, float]
 
 
@@ -27,7 +28,9 @@ def contrast(one: Colour, other: Colour) -> float:
 
 
 def luminance(colour: Colour) -> float:
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour)
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -50,7 +53,7 @@ def test_text_and_graphics_stand_out_from_the_paper(theme: int) -> None:
 @pytest.mark.parametrize("tone", ["blue", "orange"])
 def test_each_shade_of_a_cell_bears_its_number(theme: int, tone: str) -> None:
     named = colours(theme)
-    shares = {int(step): float(share) / 100 for step, share in re.findall(r"\.s(\d) \{ background: color-mix\(in srgb, var\(--tone\) ([\d.]+)%", CSS)}  # fmt: skip
+    shares = {int(step): float(share) / 100 for step, share in re.findall(SHADE, CSS)}
     assert sorted(shares) == list(range(1, 9))
     for step, share in shares.items():
         assert contrast(text_on(step, theme), mixed(named[tone], named["paper"], share)) >= 4.5, step

@@ -17,7 +17,7 @@ ROWS = [
     row(3, ("no", "no", "no")),
     row(4, (None, None, None)),
     row(5, ("no", "no", "yes")),
-    {**row(6, ("yes", None, None)), "status": "pending"},
+    {**row(6, ("yes", None, None)), "status": "pending", "consensus": None, "correct": None},
 ]
 
 
@@ -122,7 +122,12 @@ def test_values_of_every_type_become_text() -> None:
             "consensus": pa.array([["b", "a"]]),
             "status": pa.array(["tied"]),
             "votes": pa.array(
-                [[{"voter": "x", "value": ["a", "b"], "state": "cast"}, {"voter": "y", "value": [], "state": "cast"}]],
+                [
+                    [
+                        {"voter": "x", "value": ["a", "b"], "state": "cast"},
+                        {"voter": "y", "value": [], "state": "cast"},
+                    ]
+                ],
                 pa.list_(votes),
             ),
             "margin": pa.array([0.0]),
@@ -130,7 +135,7 @@ def test_values_of_every_type_become_text() -> None:
         }
     )
     [entry] = sift([batch], 5).entries
-    assert entry["carried"] == ["1.23457e+06", "true", '{"a":[1,2]}', "3 bytes", None]
+    assert entry["carried"] == ["1,234,568", "true", '{"a":[1,2]}', "3 bytes", None]
     assert entry["consensus"] == "a, b"
     assert [group[:3] for group in entry["groups"]] == [["a, b", [0], True], ["none of them", [1], False]]
 
@@ -145,7 +150,10 @@ def test_numbers_are_ranked_by_how_far_they_are_apart_and_their_differences_summ
             "status": pa.array(["decided"] * len(gaps)),
             "votes": pa.array(
                 [
-                    [{"voter": "a", "value": 10.0 + gap, "state": "cast"}, {"voter": "b", "value": 10.0, "state": "cast"}]
+                    [
+                        {"voter": "a", "value": 10.0 + gap, "state": "cast"},
+                        {"voter": "b", "value": 10.0, "state": "cast"},
+                    ]
                     for gap in gaps
                 ],
                 pa.list_(vote),

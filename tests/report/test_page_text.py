@@ -15,7 +15,7 @@ def test_cleaned_text_can_be_encoded_and_turns_no_direction(text: str) -> None:
 
 
 def test_joiners_marks_and_line_breaks_stay() -> None:
-    text = "👩\u200d🔬 می\u200cخواهم\nשלום\u200f"
+    text = "\U0001f469\u200d\U0001f52c \u0645\u06cc\u200c\u062e\n\u05e9\u200f"
     assert clean(text) == text
 
 
@@ -36,18 +36,20 @@ def test_embedded_json_has_nothing_that_ends_a_script_and_reads_back(value: obje
 @pytest.mark.parametrize(
     ("said", "wanted"),
     [
-        (percent(0.9583), "95.8 %"),
-        (percent(1.0), "100.0 %"),
-        (percent(0.99999), "> 99.9 %"),
-        (percent(0.00001), "< 0.1 %"),
+        (percent(0.9583), "95.8\u00a0%"),
+        (percent(1.0), "100.0\u00a0%"),
+        (percent(0.99999), ">\u00a099.9\u00a0%"),
+        (percent(0.00001), "<\u00a00.1\u00a0%"),
         (points(-0.061), "−6.1"),
         (points(0.061), "+6.1"),
         (decimal(-0.5), "−0.500"),
-        (number(1234.5), "1,234.5"),
+        (number(1234.5), "1,234"),
+        (number(1234.5678, 6), "1,234.57"),
+        (number(0.000012345), "1.234e−05"),
         (number(float("nan")), "not a number"),
-        (p_value(0.0002), "p < 0.001"),
-        (p_value(0.04), "p = 0.040"),
-        (cost(1e-9), "< $0.000001"),
+        (p_value(0.0002), "p\u00a0<\u00a00.001"),
+        (p_value(0.04), "p\u00a0=\u00a00.040"),
+        (cost(1e-10), "< $0.000000001"),
         (cost(None), "unknown"),
         (counted(1, "row"), "1 row"),
         (counted(1_200, "row"), "1,200 rows"),

@@ -4,13 +4,14 @@ All marks have one of two colours that those who cannot tell red from green can 
 line beside: `--blue` for voters and what is right, `--orange` for the consensus and what is wrong.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from batchllm.report.page.contention import Margins
 from batchllm.report.page.differences import Difference
-from batchllm.report.page.figures import Figures, Voter
+from batchllm.report.page.figures import Figures, Measure
 from batchllm.report.page.text import clean, cost, counted, latency, number, percent, span
 
 _WIDTH, _HEIGHT = 400, 250
@@ -19,6 +20,7 @@ _LINE = 14
 _MOST_NAMES = 12
 _NAME_CHARS = 22
 _CHAR_WIDTH = 6.6
+_FAR = 30
 
 Spec = dict[str, Any]
 
@@ -43,21 +45,43 @@ class _Point:
     low: float | None
     high: float | None
     is_consensus: bool
-    says: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Across:
+    """The axis along the bottom: by orders of magnitude where the points are far apart."""
+
+    low: float
+    high: float
+    is_log: bool
+
+    @classmethod
+    def of(cls, points: Sequence[_Point]) -> "_Across":
+        least, most = min(p.x for p in points), max(max(p.x, p.x_end or 0.0) for p in points)
+        if least > 0 and most / least > _FAR:
+            return cls(least / 1.6, most * 1.6, True)
+        return cls(0.0, most * 1.08 or 1.0, False)
+
+    def place(self, x: float) -> float:
+        """From 0 to 1."""
+        if self.is_log:
+            return math.log(x / self.low) / math.log(self.high / self.low)
+        return (x - self.low) / (self.high - self.low)
 
 
 def accuracy_by_cost(figures: Figures) -> Chart | None:
-    """Voters and the consensus: dollars for 1,000 votes (or decided rows) × accuracy. None without two of both."""
+    """Voters and the consensus: dollars for 1,000 votes (or decided rows) × score. None for fewer than two voters."""
     found = [
-        _point(voter, 1_000 * voter.cost_usd / voter.votes, None, f"{cost(1_000 * voter.cost_usd / voter.votes)}")
+        _point(voter.name, voter.score.main, 1_000 * voter.cost_usd / voter.votes, cost(1_000 * voter.cost_usd / voter.votes))
         for voter in figures.voters
-        if voter.cost_usd is not None and voter.votes and voter.accuracy.value is not None
+        if voter.cost_usd is not None and voter.votes and voter.score.main.value is not None
     ]
-    if figures.accuracy.value is not None and figures.per_decided_usd is not None and figures.has_gold:
+    if figures.score.main.value is not None and figures.per_decided_usd is not None:
         usd = 1_000 * figures.per_decided_usd
-        found.append(_consensus(figures, usd, cost(usd)))
-    return _scatter("cost", "Accuracy against cost", "dollars per 1,000 votes (consensus: decided rows)", "$,.2~r",
-                    found)  # fmt: skip
+        found.append(_point("consensus", figures.score.main, usd, cost(usd), is_consensus=True))
+    axis = "dollars per 1,000 votes (consensus: decided rows)"
+    return _scatter("cost", "cost", axis, "$,.2~r", found, figures.is_number)
 
 
 def accuracy_by_latency(figures: Figures) -> Chart | None:
@@ -65,13 +89,12 @@ def accuracy_by_latency(figures: Figures) -> Chart | None:
     slowest = max((v.p95_ms or v.p50_ms or 0.0 for v in figures.voters), default=0.0)
     unit, factor = ("s", 1_000.0) if slowest >= 2_000 else ("ms", 1.0)
     found = [
-        _point(v, v.p50_ms / factor, None if v.p95_ms is None else v.p95_ms / factor, latency(v.p50_ms))
+        _point(v.name, v.score.main, v.p50_ms / factor, latency(v.p50_ms), None if v.p95_ms is None else v.p95_ms / factor)
         for v in figures.voters
-        if v.p50_ms is not None and v.accuracy.value is not None
+        if v.p50_ms is not None and v.score.main.value is not None
     ]
-    return _scatter(
-        "latency", "Accuracy against latency", f"latency in {unit}: median, line to the 95th percentile", ",~r", found
-    )
+    axis = f"latency in {unit}: median, dots to the 95th percentile"
+    return _scatter("latency", "latency", axis, ",~r", found, figures.is_number)
 
 
 def margins(found: Margins, has_gold: bool) -> Chart | None:
@@ -93,7 +116,7 @@ def margins(found: Margins, has_gold: bool) -> Chart | None:
             "x": {"field": "bin", "type": "ordinal", "sort": [_bin(place) for place in range(len(counts))],
                   "scale": {"domain": [_bin(place) for place in range(len(counts))]},
                   "axis": {"title": "margin: share of the first value minus that of the second", "labelAngle": 0}},
-            "y": {"field": "rows", "type": "quantitative", "axis": {"title": "rows", "format": ",~r"}},
+            "y": {"field": "rows", "type": "quantitative", "axis": {"title": "rows", "format": ",~r", "tickCount": 5}},
             "color": {"field": "kind", "type": "nominal", "legend": None,
                       "scale": {"domain": [n for n, _ in kinds], "range": [c for _, c in kinds]}},
             "order": {"field": "order", "type": "quantitative"},
@@ -138,32 +161,34 @@ def bland_altman(found: Difference, place: int, reference: str) -> Chart:
     return Chart(f"difference-{place}", name, words, spec)
 
 
-def _point(voter: Voter, x: float, x_end: float | None, place: str) -> _Point:
-    accuracy = voter.accuracy
-    return _Point(voter.name, x, x_end, accuracy.value or 0.0, accuracy.low, accuracy.high, False,
-                  f"{voter.name} {_interval(accuracy.value or 0.0, accuracy.low, accuracy.high)} at {place}")  # fmt: skip
+def _point(
+    name: str, score: Measure, x: float, place: str, x_end: float | None = None, *, is_consensus: bool = False
+) -> _Point:
+    return _Point(name, x, x_end, score.value or 0.0, score.low, score.high, is_consensus, place)
 
 
-def _consensus(figures: Figures, x: float, place: str) -> _Point:
-    accuracy = figures.accuracy
-    says = f"the consensus {_interval(accuracy.value or 0.0, accuracy.low, accuracy.high)} at {place}"
-    return _Point("consensus", x, None, accuracy.value or 0.0, accuracy.low, accuracy.high, True, says)
+def _words(point: _Point, form: Callable[[float], str]) -> str:
+    said = f"{'the consensus' if point.is_consensus else point.name} {form(point.value)}"
+    if point.low is not None and point.high is not None:
+        said += f" ({span(form(point.low), form(point.high))})"
+    return f"{said} at {point.place}"
 
 
-def _interval(value: float, low: float | None, high: float | None) -> str:
-    return percent(value) + ("" if low is None or high is None else f" ({span(percent(low), percent(high))})")
-
-
-def _scatter(name: str, title: str, axis: str, form: str, points: Sequence[_Point]) -> Chart | None:
-    if len(points) < 2:
+def _scatter(
+    name: str, against: str, axis: str, form: str, points: Sequence[_Point], is_error: bool
+) -> Chart | None:
+    if sum(not point.is_consensus for point in points) < 2:
         return None
     ends = [end for p in points for end in (p.low, p.high, p.value) if end is not None]
-    least, most = max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02)
-    reach = max(max(p.x_end or 0.0, p.x) for p in points) * 1.08 or 1.0
-    x = {"field": "x", "type": "quantitative", "scale": {"domain": [0, reach], "nice": False},
+    room = (max(ends) - min(ends)) * 0.06 or 0.02
+    domain = max(0.0, min(ends) - room), max(ends) + room if is_error else min(1.0, max(ends) + room)
+    across = _Across.of(points)
+    x = {"field": "x", "type": "quantitative",
+         "scale": {"type": "log" if across.is_log else "linear", "domain": [across.low, across.high], "nice": False},
          "axis": {"title": axis, "format": form, "tickCount": 5}}  # fmt: skip
-    y = {"field": "y", "type": "quantitative", "scale": {"domain": [least, most], "nice": False, "zero": False},
-         "axis": {"title": "accuracy", "format": ".0%", "tickCount": 5}}  # fmt: skip
+    y = {"field": "y", "type": "quantitative", "scale": {"domain": list(domain), "nice": False, "zero": False},
+         "axis": {"title": "mean error: less is better" if is_error else "accuracy",
+                  "format": ",~g" if is_error else ".0%", "tickCount": 5}}  # fmt: skip
     values = [
         {"x": p.x, "x_end": p.x_end if p.x_end is not None else p.x, "y": p.value,
          "low": p.value if p.low is None else p.low, "high": p.value if p.high is None else p.high,
@@ -175,32 +200,34 @@ def _scatter(name: str, title: str, axis: str, form: str, points: Sequence[_Poin
     shape = {"field": "kind", "type": "nominal", "legend": None,
              "scale": {"domain": ["voter", "consensus"], "range": ["circle", "diamond"]}}  # fmt: skip
     upright = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
-    across = {"x": x, "x2": {"field": "x_end"}, "y": y, "color": color}
+    sideways = {"x": x, "x2": {"field": "x_end"}, "y": y, "color": color}
     spec = _spec(
         data={"values": values},
         layer=[
             {"mark": {"type": "rule", "strokeWidth": 1.6, "opacity": 0.75}, "encoding": upright},
-            {"mark": {"type": "rule", "strokeWidth": 1.6, "strokeDash": [2, 3]}, "encoding": across},
+            {"mark": {"type": "rule", "strokeWidth": 1.6, "strokeDash": [2, 3]}, "encoding": sideways},
             {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
              "encoding": {"x": x, "y": y, "color": color, "shape": shape}},
-            *_names(points, x, y, (least, most), reach),
+            *_names(points, x, y, domain, across),
         ],
     )  # fmt: skip
     has_consensus = any(p.is_consensus for p in points)
     keys = (("key-voter", "voter, with its 95 % interval"), *((("key-consensus", "consensus"),) if has_consensus else ()))
-    return Chart(name, title, f"{'; '.join(p.says for p in points)}.", spec, keys)
+    title = f"{'Error' if is_error else 'Accuracy'} against {against}"
+    words = "; ".join(_words(point, number if is_error else percent) for point in points)
+    return Chart(name, title, f"{words}.", spec, keys)
 
 
-def _names(points: Sequence[_Point], x: Spec, y: Spec, ends: tuple[float, float], reach: float) -> list[Spec]:
-    """Names beside the points, moved apart where they would lie on one another."""
+def _names(points: Sequence[_Point], x: Spec, y: Spec, ends: tuple[float, float], across: _Across) -> list[Spec]:
+    """Names beside the points, moved apart where they would lie on one another, and above a line to the right."""
     sides: Mapping[bool, list[Spec]] = {False: [], True: []}
     taken: list[tuple[float, float, float]] = []
-    for point in sorted(points, key=lambda p: (not p.is_consensus, -p.value))[:_MOST_NAMES]:
+    for point in _named(points):
         name = clean(point.name, _NAME_CHARS)
-        left, wide = point.x / reach * _WIDTH, len(name) * _CHAR_WIDTH + 12
+        left, wide = across.place(point.x) * _WIDTH, len(name) * _CHAR_WIDTH + 12
         is_left = left + wide > _WIDTH
         start = left - wide if is_left else left
-        at = (ends[1] - point.value) / (ends[1] - ends[0]) * _HEIGHT
+        at = (ends[1] - point.value) / (ends[1] - ends[0]) * _HEIGHT - (0 if point.x_end is None else 9)
         while any(abs(at - other) < _LINE and start < end and begin < start + wide for begin, end, other in taken):
             at += _LINE / 2
         taken.append((start, start + wide, at))
@@ -215,13 +242,21 @@ def _names(points: Sequence[_Point], x: Spec, y: Spec, ends: tuple[float, float]
     ]  # fmt: skip
 
 
+def _named(points: Sequence[_Point]) -> list[_Point]:
+    """All of a few; of many the consensus, the first and the last by score, and the one furthest to the left."""
+    ordered = sorted(points, key=lambda point: (not point.is_consensus, -point.value))
+    if len(ordered) <= _MOST_NAMES:
+        return ordered
+    return list(dict.fromkeys([ordered[0], ordered[1], min(points, key=lambda point: point.x), ordered[-1]]))
+
+
 def _bin(place: int) -> str:
     return "1" if place == 10 else f"0.{place}"
 
 
 def _spec(*, height: int = _HEIGHT, **parts: Any) -> Spec:
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": _WIDTH,
         "height": height,
         "background": None,

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchllm.report.page.figures import real
-from batchllm.report.page.text import clean, number
+from batchllm.report.page.text import clean, cost, number
 
 #: Longest text of a carried column, a vote, a reason, in characters: enough to judge a row by.
 TEXT_CHARS = 1_200
 VOTE_CHARS = 240
 REASON_CHARS = 400
-_NUMBERS = ("margin", "entropy", "share", "confidence", "cost_usd")
+#: The small numbers of an entry: their field, and what they are called.
+_FACTS = (("margin", "margin"), ("entropy", "entropy"), ("share", "share"), ("confidence", "confidence"))
 
 Entry = dict[str, Any]
 
@@ -54,7 +55,7 @@ def shown(value: object, chars: int = VOTE_CHARS) -> str | None:
         case int():
             return f"{value}"
         case float():
-            return number(value)
+            return number(value, 6)
         case bytes():
             return f"{len(value):,} bytes"
         case list() if all(isinstance(part, str) for part in value):
@@ -76,7 +77,6 @@ def _entry(row: dict[str, Any], columns: Columns, voters: Mapping[str, int]) -> 
         "consensus": consensus,
         "gold": gold,
         "correct": row.get("correct"),
-        "rule": shown(row.get("rule")),
         "reason": shown(row.get("reason"), REASON_CHARS),
         "carried": [shown(row.get(name), TEXT_CHARS) for name in columns.carried],
         "groups": [
@@ -84,7 +84,9 @@ def _entry(row: dict[str, Any], columns: Columns, voters: Mapping[str, int]) -> 
             for value, who in groups
         ],
         "absent": absent,
-        **{name: _rounded(row.get(name)) for name in _NUMBERS},
+        "margin": _rounded(row.get("margin")),
+        "entropy": _rounded(row.get("entropy")),
+        "facts": _facts(row),
     }
     return {name: value for name, value in made.items() if value is not None}
 
@@ -105,6 +107,16 @@ def _votes(
         else:
             alike.setdefault(value, []).append(place)
     return sorted(alike.items(), key=lambda group: -len(group[1])), [[*group] for group in absent.items()]
+
+
+def _facts(row: Mapping[str, Any]) -> str:
+    """The small numbers of a row, as one line."""
+    said = [f"row {row.get('row')}"]
+    said += [f"{name} {number(value)}" for field, name in _FACTS if (value := real(row.get(field))) is not None]
+    usd = real(row.get("cost_usd"))
+    said += [] if usd is None else [f"cost {cost(usd)}"]
+    said += [f"by {shown(row['rule'])}"] if row.get("rule") else []
+    return " · ".join(said)
 
 
 def _rounded(value: object) -> float | None:

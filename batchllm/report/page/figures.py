@@ -36,15 +36,33 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """How good votes are: labels are right or wrong, numbers are off. The other half has no value."""
+
+    accuracy: Measure
+    macro_f1: Measure
+    error: Measure
+    bias: Measure
+    correlation: Measure
+
+    @property
+    def main(self) -> Measure:
+        """Mean absolute error of numbers, accuracy of labels."""
+        return self.accuracy if self.error.value is None else self.error
+
+
+@dataclass(frozen=True, slots=True)
 class Voter:
+    """`is_late`: asked only where the others leave a row open. `score` is against gold or consensus: `against`."""
+
     name: str
     lane: str
     votes: int
     missing: int
-    accuracy: Measure
-    macro_f1: Measure
+    score: "Score"
     against: str
     confusion: Confusion | None
+    is_late: bool
     cost_usd: float | None
     p50_ms: float | None
     p95_ms: float | None
@@ -53,7 +71,7 @@ class Voter:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Accuracy of `a` minus that of `b`, on `n` rows that both voted on and whose gold is known."""
+    """Accuracy of `a` minus that of `b` (numbers: mean absolute error), on `n` rows with both votes and gold."""
 
     a: str
     b: str
@@ -62,6 +80,7 @@ class Comparison:
     only_b: int
     p_value: float | None
     difference: Measure
+    is_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +102,9 @@ class Figures:
     alpha: Measure
     cohen: tuple[Pair, ...]
     percent_pairs: tuple[Pair, ...]
-    accuracy: Measure
-    macro_f1: Measure
+    score: Score
     confusion: Confusion | None
+    outside_gold: int
     comparisons: tuple[Comparison, ...]
     cost_usd: float | None
     per_decided_usd: float | None
@@ -95,9 +114,13 @@ class Figures:
 
     @property
     def has_gold(self) -> bool:
-        return self.accuracy.value is not None or any(
-            voter.against == "gold" and voter.accuracy.value is not None for voter in self.voters
+        return self.score.main.value is not None or any(
+            voter.against == "gold" and voter.score.main.value is not None for voter in self.voters
         )
+
+    @property
+    def is_number(self) -> bool:
+        return any(score.error.value is not None for score in (self.score, *(voter.score for voter in self.voters)))
 
 
 def read(agreement: Mapping[str, Any]) -> Figures:
@@ -114,9 +137,9 @@ def read(agreement: Mapping[str, Any]) -> Figures:
         alpha=_measure(between, "alpha"),
         cohen=tuple(_pair(said) for said in _each(between, "cohen")),
         percent_pairs=tuple(_pair(said) for said in _each(between, "percent_pairs")),
-        accuracy=_measure(consensus, "accuracy"),
-        macro_f1=_measure(consensus, "macro_f1"),
+        score=_score(consensus),
         confusion=_confusion(consensus.get("confusion")),
+        outside_gold=_whole(_part(agreement, "gold").get("outside")),
         comparisons=tuple(_comparison(said) for said in _each(agreement, "comparisons")),
         cost_usd=real(cost.get("usd")),
         per_decided_usd=real(cost.get("per_decided_usd")),
@@ -162,6 +185,17 @@ def _measure(part: Mapping[str, Any], name: str) -> Measure:
     )
 
 
+def _score(said: Mapping[str, Any]) -> Score:
+    error = _part(said, "error")
+    return Score(
+        _measure(said, "accuracy"),
+        _measure(said, "macro_f1"),
+        _measure(error, "mean_absolute"),
+        _measure(error, "bias"),
+        _measure(error, "pearson"),
+    )
+
+
 def _voter(said: Mapping[str, Any]) -> Voter:
     latency = _part(said, "latency_ms")
     return Voter(
@@ -169,10 +203,10 @@ def _voter(said: Mapping[str, Any]) -> Voter:
         lane=_text(said.get("lane")),
         votes=_whole(said.get("votes")),
         missing=_whole(said.get("missing")),
-        accuracy=_measure(said, "accuracy"),
-        macro_f1=_measure(said, "macro_f1"),
+        score=_score(said),
         against=_text(said.get("against")),
         confusion=_confusion(said.get("confusion")),
+        is_late=bool(said.get("is_late")),
         cost_usd=real(said.get("cost_usd")),
         p50_ms=real(latency.get("p50")),
         p95_ms=real(latency.get("p95")),
@@ -193,6 +227,7 @@ def _comparison(said: Mapping[str, Any]) -> Comparison:
         _whole(said.get("only_b")),
         real(said.get("p_value")),
         _measure(said, "difference"),
+        said.get("of") == "mean_absolute",
     )
 
 

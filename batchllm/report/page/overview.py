@@ -1,14 +1,15 @@
 """The first page: each figure with how many it is of, its interval, and a sentence that says what it means."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from batchllm.report.page.figures import STATUSES, Figures, Measure, Voter
-from batchllm.report.page.text import cost, count, counted, decimal, percent, span
+from batchllm.report.page.figures import STATUSES, Figures, Measure
+from batchllm.report.page.text import cost, count, counted, decimal, number, percent, span
 
 Form: TypeAlias = Callable[[float], str]
 
+_NO_GOLD = "no gold: name its column as gold to have it measured"
 _WORDS = {
     "decided": ("decided", "the rule was met"),
     "tied": ("tied", "two or more values lead equally"),
@@ -47,39 +48,59 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
+    """`right`: what the headline says after the rows that are decided, with the number apart: before, number, after."""
+
     rows: str
     decided: str
-    accuracy: str
-    best: Voter | None
-    best_accuracy: str
+    right: tuple[str, str, str] | None
+    best: tuple[str, str] | None
     cost: str
     per_decided: str
     saved: str
+    outside_gold: int
     parts: tuple[Part, ...]
     cards: tuple[Card, ...]
 
 
 def overview(figures: Figures) -> Overview:
-    best = _best(figures)
     saved = figures.calls.get("saved_share")
     return Overview(
         count(figures.rows),
         count(figures.counts["decided"]),
-        "" if figures.accuracy.value is None else percent(figures.accuracy.value),
-        best,
-        "" if best is None or best.accuracy.value is None else percent(best.accuracy.value),
+        _right(figures),
+        _best(figures),
         "" if figures.cost_usd is None else cost(figures.cost_usd),
         "" if figures.per_decided_usd is None else cost(figures.per_decided_usd),
         percent(saved) if saved else "",
+        figures.outside_gold,
         _parts(figures),
         tuple(_cards(figures)),
     )
 
 
-def _best(figures: Figures) -> Voter | None:
-    """The voter that is right most often by gold."""
-    known = [v for v in figures.voters if v.against == "gold" and v.accuracy.value is not None]
-    return max(known, key=lambda voter: voter.accuracy.value or 0.0, default=None)
+def _right(figures: Figures) -> tuple[str, str, str] | None:
+    score = figures.score
+    if score.error.value is not None:
+        return ", ", number(score.error.value), " away from gold on average"
+    if score.accuracy.value is not None:
+        return ", and ", percent(score.accuracy.value), " of those with gold are right"
+    return None
+
+
+def _best(figures: Figures) -> tuple[str, str] | None:
+    """The voter that is best by gold, and how good it is; one that saw the open rows alone is no candidate."""
+    known = [
+        (voter.score.main.value, voter.name)
+        for voter in figures.voters
+        if voter.against == "gold" and voter.score.main.value is not None and not voter.is_late
+    ]
+    if len(known) < 2:
+        return None
+    if figures.is_number:
+        value, name = min(known)
+        return name, f"is off by {number(value)} on average"
+    value, name = max(known, key=lambda one: one[0])
+    return name, f"is right on {percent(value)} of its votes"
 
 
 def _parts(figures: Figures) -> tuple[Part, ...]:
@@ -96,21 +117,39 @@ def _parts(figures: Figures) -> tuple[Part, ...]:
 
 
 def _cards(figures: Figures) -> list[Card]:
-    cards = [
-        _share("Accuracy of the consensus", figures.accuracy, "decided rows with gold",
-               "How many of the decided rows have the value that gold has."),
-        _share("Macro F1 of the consensus", figures.macro_f1, "decided rows with gold",
-               "Accuracy in which each label counts the same, however rare it is."),
+    alpha = figures.alpha
+    return [
+        *_goodness(figures),
         _share("Percent agreement", figures.percent, "rows with two votes or more",
                "How often two voters give a row the same vote. Some of that is chance."),
-        _coefficient("Krippendorff’s alpha", figures.alpha, "votes"
-                     if figures.alpha.scale == "interval" else "rows",
+        _coefficient("Krippendorff’s alpha", alpha, "rows",
                      "Agreement beyond chance, missing votes allowed: 1 is perfect, 0 is what chance gives. From 0.80"
-                     " on votes count as reliable; below 0.67 better not build on them."),
+                     " on votes count as reliable; on less than 0.67 nothing should be built."
+                     + (f" Votes are compared on the {alpha.scale} scale." if alpha.scale else "")),
         _coefficient("Fleiss’ kappa", figures.fleiss, "rows",
-                     "The same question for rows on which everybody voted: 1 is perfect, 0 is chance."),
+                     "The same question for rows on which all have voted: 1 is perfect, 0 is chance."),
+        *_money(figures),
     ]  # fmt: skip
-    return [*cards, *_money(figures)]
+
+
+def _goodness(figures: Figures) -> list[Card]:
+    score = figures.score
+    of = "decided rows with gold"
+    if figures.is_number:
+        cards = [
+            _amount("Mean error of the consensus", score.error, of, "How far it is from gold on average, up or down."),
+            _amount("Bias of the consensus", score.bias, of, "How far it lies above gold on average (−: below)."),
+        ]
+        return [card for card in cards if not card.why] or [replace(cards[0], why=score.error.why or _NO_GOLD)]
+    accuracy = _share("Accuracy of the consensus", score.accuracy, of,
+                      "How many of the decided rows have the value that gold has.")  # fmt: skip
+    if score.accuracy.value is None:
+        return [accuracy if score.accuracy.why else replace(accuracy, why=_NO_GOLD)]
+    return [
+        accuracy,
+        _share("Macro F1 of the consensus", score.macro_f1, of,
+               "Accuracy in which each label counts the same, however rare it is."),
+    ]  # fmt: skip
 
 
 def _money(figures: Figures) -> list[Card]:
@@ -139,8 +178,8 @@ def _money(figures: Figures) -> list[Card]:
         cards.append(
             Card(
                 "Calls saved",
-                percent(share if share is not None else saved / (made + saved)),
-                "",
+                f"{100 * (share if share is not None else saved / (made + saved)):.1f}",
+                "%",
                 "Votes never asked for, since those cast had decided the row already (stop_early).",
                 of=f"{count(saved)} of {count(made + saved)} calls",
             )
@@ -155,9 +194,13 @@ def _share(name: str, measure: Measure, of: str, says: str) -> Card:
 
 def _coefficient(name: str, measure: Measure, of: str, says: str) -> Card:
     value = "–" if measure.value is None else decimal(measure.value)
-    if measure.scale:
-        says += f" Votes are compared on the {measure.scale} scale."
     return _card(name, measure, (value, ""), of, says, decimal)
+
+
+def _amount(name: str, measure: Measure, of: str, says: str) -> Card:
+    """In the unit of the votes: it has no axis from 0 to 1."""
+    value = "–" if measure.value is None else number(measure.value)
+    return replace(_card(name, measure, (value, ""), of, says, number), bar=None)
 
 
 def _card(name: str, measure: Measure, shown: tuple[str, str], of: str, says: str, form: Form) -> Card:

@@ -21,19 +21,11 @@ from batchllm.report.page.voters import verdicts, voter_table
 
 #: Entries that stand in the page itself, for those who read it without its script.
 PLAIN_ENTRIES = 100
-#: The small numbers of an entry: what they are called, and their field.
-FACTS = (
-    ("row", "row"),
-    ("margin", "margin"),
-    ("entropy", "entropy"),
-    ("share", "share"),
-    ("confidence", "confidence"),
-    ("cost in dollars", "cost_usd"),
-    ("rule", "rule"),
-)
 _MOST_DIFFERENCES = 6
 _SECRET = {"api_key", "headers"}
-_OPEN_GRIDS = 4
+#: Confusion matrices that stand open: all when they are few and small, else the first.
+_MOST_OPEN = 8
+_OPEN_GRIDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +53,9 @@ class Figure:
 def consensus_sections(figures: Figures, found: Contention, most_bytes: int) -> list[Section]:
     kept, data = _bounded(found.entries, most_bytes)
     comparisons, more_comparisons = verdicts(figures)
-    grids = matrices.confusions(figures)
+    pairs = matrices.agreement(figures)
+    grids, more_grids = matrices.confusions(figures)
+    is_open = len(grids) <= _MOST_OPEN and not any(grid.is_dense for grid in grids)
     made = [
         Section("overview", "Overview", "overview.html.j2", {
             "sums": overview(figures), "voters": len(figures.voters), "judge": _judge(figures),
@@ -72,14 +66,15 @@ def consensus_sections(figures: Figures, found: Contention, most_bytes: int) -> 
             "charts": _drawn([charts.accuracy_by_cost(figures), charts.accuracy_by_latency(figures)]),
         }, f"{len(figures.voters):,}"),
         Section("agreement", "Agreement", "agreement.html.j2", {
-            "grid": matrices.agreement(figures), "why": figures.percent.why, "voters": len(figures.voters),
+            "grid": pairs[0] if pairs else None, "kappa": pairs[1] if pairs else None, "why": figures.percent.why, "voters": len(figures.voters),
         }),
         Section("mistakes", "Mistakes", "mistakes.html.j2", {
-            "grids": grids, "open": _OPEN_GRIDS, "has_gold": figures.has_gold,
+            "grids": grids, "open": len(grids) if is_open else _OPEN_GRIDS, "more": more_grids, "has_gold": figures.has_gold,
             "differences": _differences(found), "rates": matrices.error_rates(figures),
         }),
         Section("comparisons", "Comparisons", "comparisons.html.j2", {
             "verdicts": comparisons, "more": more_comparisons, "has_gold": figures.has_gold,
+            "is_number": figures.is_number,
         }),
         Section("rows", "Disagreements", "rows.html.j2",
                 _rows(found, kept, data), f"{sum(found.found.values()):,}"),
@@ -94,7 +89,7 @@ def _rows(found: Contention, kept: list[Entry], data: Markup) -> Mapping[str, An
         "names": [clean(name, 80) for name in found.voters],
         "carried": [clean(name, 80) for name in found.columns.carried],
         "lead": _lead(kept, len(found.columns.carried)),
-        "facts": FACTS,
+        "is_number": found.differences is not None,
     }
     return {
         **head,

@@ -41,10 +41,10 @@ def counted(number: int, noun: str) -> str:
 def percent(share: float) -> str:
     """One decimal; never 100 % or 0 % for what is only nearly so."""
     if 0.9995 <= share < 1:
-        return "> 99.9 %"
+        return ">\u00a099.9\u00a0%"
     if 0 < share < 0.0005:
-        return "< 0.1 %"
-    return f"{share:.1%}".replace("%", " %")
+        return "<\u00a00.1\u00a0%"
+    return f"{share:.1%}".replace("%", "\u00a0%")
 
 
 def points(difference: float) -> str:
@@ -57,16 +57,24 @@ def decimal(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
-def number(value: float) -> str:
-    """Any number, to six significant digits."""
+def number(value: float, digits: int = 4) -> str:
+    """Any number, to so many significant digits."""
     if not math.isfinite(value):
         return "not a number"
-    text = f"{value:,.6g}" if 1e-4 <= abs(value) < 1e15 or value == 0 else f"{value:.4g}"
+    size = abs(value)
+    if size >= 10**digits and size < 1e15:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:,.{digits}g}"
     return text.replace("-", "−")
 
 
+def signed(value: float) -> str:
+    return number(value) if value < 0 else f"+{number(value)}"
+
+
 def p_value(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    return "p\u00a0<\u00a00.001" if value < 0.001 else f"p\u00a0=\u00a0{value:.3f}"
 
 
 def latency(ms: float) -> str:
@@ -74,8 +82,12 @@ def latency(ms: float) -> str:
 
 
 def cost(usd: float | None) -> str:
-    """As the summary says it; an amount below its last place is said to be below."""
-    return "< $0.000001" if usd is not None and 0 < usd < 5e-7 else money(usd)
+    """Three significant digits below a dollar: what a row costs begins far behind the point."""
+    if usd is None or usd >= 1 or usd <= 0:
+        return money(usd)
+    if usd < 1e-9:
+        return "< $0.000000001"
+    return f"${usd:.{2 - math.floor(math.log10(usd))}f}"
 
 
 def span(low: str, high: str) -> str:

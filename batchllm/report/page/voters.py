@@ -1,9 +1,10 @@
 """Voters side by side: a table, and for each two of them whether one is right more often, in words."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from batchllm.report.page.figures import Comparison, Figures, Measure, Voter
-from batchllm.report.page.text import cost, count, counted, decimal, latency, p_value, percent, points, span
+from batchllm.report.page.text import cost, count, counted, decimal, latency, number, p_value, percent, points, signed, span
 
 #: More comparisons are left to agreement.json: those of the least p-value are shown.
 MOST_COMPARISONS = 24
@@ -12,16 +13,16 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True, slots=True)
 class VoterLine:
-    """`bar`: low, value, high of accuracy in percent of the axis of all voters."""
+    """`score`, and `more` of it, under the columns of the table; `bar`: low, value, high in percent of its axis."""
 
     name: str
-    lane: str
+    notes: tuple[str, ...]
     votes: str
     missing: str
-    accuracy: str
+    score: str
     interval: str
     bar: tuple[float, float, float] | None
-    macro_f1: str
+    more: tuple[str, ...]
     cost: str
     per_thousand: str
     latency: str
@@ -32,13 +33,16 @@ class VoterLine:
 
 @dataclass(frozen=True, slots=True)
 class VoterTable:
+    """`columns`: of score and more of it, empty when there is none; `axis`: from where to where the intervals go."""
+
     lines: tuple[VoterLine, ...]
     against: str
+    is_number: bool
+    columns: tuple[str, ...]
+    axis: str
     has_cost: bool
     has_latency: bool
     has_weight: bool
-    has_accuracy: bool
-    least: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +61,23 @@ class Verdict:
 
 
 def voter_table(figures: Figures) -> VoterTable:
-    known = [v.accuracy.value for v in figures.voters if v.accuracy.value is not None]
-    lows = [value for v in figures.voters for value in (v.accuracy.low, v.accuracy.value) if value is not None]
-    least = int(max(0.0, min(lows, default=0.0)) * 10) / 10
-    best = max(known, default=None)
+    voters, is_number = figures.voters, figures.is_number
+    known = [v.score.main.value for v in voters if v.score.main.value is not None]
+    rivals = [v.score.main.value for v in voters if v.score.main.value is not None and _is_rival(v)]
+    ends = [end for v in voters for end in (v.score.main.low, v.score.main.value, v.score.main.high) if end is not None]
+    axis = (0.0, max(ends, default=0.0) or 1.0) if is_number else (int(max(0.0, min(ends, default=0.0)) * 10) / 10, 1.0)
+    best = (min if is_number else max)(rivals, default=None) if len(rivals) > 1 else None
+    shown = [number(end) if is_number else percent(end) for end in axis]
+    columns = ("Mean error", "Bias", "Correlation") if is_number else ("Accuracy", "Macro F1")
     return VoterTable(
-        tuple(_line(voter, least, best is not None and voter.accuracy.value == best) for voter in figures.voters),
-        next((voter.against for voter in figures.voters if voter.against), "consensus"),
-        any(voter.cost_usd is not None for voter in figures.voters),
-        any(voter.p50_ms is not None for voter in figures.voters),
-        any(voter.weight is not None for voter in figures.voters),
-        bool(known),
-        percent(least),
+        tuple(_line(voter, axis, is_number, best) for voter in voters),
+        next((voter.against for voter in voters if voter.against), "consensus"),
+        is_number,
+        columns if known else (),
+        f"from {shown[0]} to {shown[1]}",
+        any(voter.cost_usd is not None for voter in voters),
+        any(voter.p50_ms is not None for voter in voters),
+        any(voter.weight is not None for voter in voters),
     )
 
 
@@ -85,44 +94,56 @@ def verdicts(figures: Figures) -> tuple[list[Verdict], int]:
     return [_verdict(found, reach) for found in shown], len(figures.comparisons) - len(shown)
 
 
-def _line(voter: Voter, least: float, is_best: bool) -> VoterLine:
-    accuracy = voter.accuracy
+def _line(voter: Voter, axis: tuple[float, float], is_number: bool, best: float | None) -> VoterLine:
+    main, score = voter.score.main, voter.score
+    form = number if is_number else percent
     interval, bar = "", None
-    if accuracy.value is not None and accuracy.low is not None and accuracy.high is not None:
-        interval = span(percent(accuracy.low), percent(accuracy.high))
-        bar = tuple(
-            round(100 * (value - least) / (1 - least), 3) for value in (accuracy.low, accuracy.value, accuracy.high)
-        )
+    if main.value is not None and main.low is not None and main.high is not None:
+        interval = span(form(main.low), form(main.high))
+        bar = (_place(main.low, axis), _place(main.value, axis), _place(main.high, axis))
+    more = (
+        (_text(score.bias, number), _text(score.correlation, decimal)) if is_number else (_text(score.macro_f1, percent),)
+    )
+    lane = [voter.lane] if voter.lane not in ("", voter.name) else []
     per_vote = voter.cost_usd / voter.votes if voter.cost_usd is not None and voter.votes else None
     return VoterLine(
         voter.name,
-        voter.lane if voter.lane != voter.name else "",
+        (*lane, *(["asked on open rows only"] if voter.is_late else [])),
         count(voter.votes),
         count(voter.missing),
-        _or_dash(accuracy),
+        _text(main, form),
         interval,
         bar,
-        _or_dash(voter.macro_f1),
+        more,
         "–" if voter.cost_usd is None else cost(voter.cost_usd),
         "–" if per_vote is None else cost(per_vote * 1_000),
         "–" if voter.p50_ms is None else latency(voter.p50_ms),
         "–" if voter.p95_ms is None else latency(voter.p95_ms),
         "–" if voter.weight is None else decimal(voter.weight),
-        is_best,
+        best is not None and main.value == best and _is_rival(voter),
     )
 
 
-def _or_dash(measure: Measure) -> str:
-    return "–" if measure.value is None else percent(measure.value)
+def _is_rival(voter: Voter) -> bool:
+    """Best is said of those that gold has judged, on all rows."""
+    return voter.against == "gold" and not voter.is_late
+
+
+def _text(measure: Measure, form: Callable[[float], str]) -> str:
+    return "–" if measure.value is None else form(measure.value)
+
+
+def _place(value: float, axis: tuple[float, float]) -> float:
+    return round(max(0.0, min(100.0, 100 * (value - axis[0]) / (axis[1] - axis[0]))), 3)
 
 
 def _upright(found: Comparison) -> Comparison:
-    """With the one that is right more often as `a`: sentences read better than signs."""
+    """With the better one as `a`, which is the one with more accuracy or less error: sentences read better than signs."""
     gap = found.difference
-    if gap.value is None or gap.value >= 0:
+    if gap.value is None or (gap.value <= 0 if found.is_error else gap.value >= 0):
         return found
     turned = Measure(-gap.value, _minus(gap.high), _minus(gap.low), gap.n, gap.why)
-    return Comparison(found.b, found.a, found.n, found.only_b, found.only_a, found.p_value, turned)
+    return replace(found, a=found.b, b=found.a, only_a=found.only_b, only_b=found.only_a, difference=turned)
 
 
 def _minus(value: float | None) -> float | None:
@@ -130,11 +151,11 @@ def _minus(value: float | None) -> float | None:
 
 
 def _verdict(found: Comparison, reach: float) -> Verdict:
-    gap = found.difference
+    gap, form = found.difference, signed if found.is_error else points
     is_clear = found.p_value is not None and found.p_value < _LEVEL
     interval, bar = "", None
     if gap.value is not None and gap.low is not None and gap.high is not None:
-        interval = f"{points(gap.low)} to {points(gap.high)}"
+        interval = f"{form(gap.low)} to {form(gap.high)}"
         ends = [round(50 + 48 * value / reach, 3) if reach else 50.0 for value in (gap.low, gap.value, gap.high)]
         bar = (ends[0], ends[1], ends[2], 50.0)
     return Verdict(
@@ -142,18 +163,24 @@ def _verdict(found: Comparison, reach: float) -> Verdict:
         found.b,
         _answer(found, is_clear),
         is_clear,
-        "–" if gap.value is None else points(gap.value),
+        "–" if gap.value is None else form(gap.value),
         interval,
         "p unknown" if found.p_value is None else p_value(found.p_value),
-        f"of {counted(found.n, 'row')} that both voted on, only {found.a} is right on {found.only_a:,},"
-        f" only {found.b} on {found.only_b:,}",
+        _detail(found),
         bar,
     )
+
+
+def _detail(found: Comparison) -> str:
+    both = f"of {counted(found.n, 'row')} that both voted on,"
+    if found.is_error:
+        return f"{both} {found.a} is nearer to gold on {found.only_a:,}, {found.b} on {found.only_b:,}"
+    return f"{both} only {found.a} is right on {found.only_a:,}, only {found.b} on {found.only_b:,}"
 
 
 def _answer(found: Comparison, is_clear: bool) -> str:
     if found.p_value is None:
         return found.difference.why or "cannot be told"
     if found.only_a == found.only_b:
-        return "equally often right"
+        return "no difference"
     return "better" if is_clear else "perhaps better, perhaps chance"

@@ -49,7 +49,7 @@
     mark.setAttribute("aria-hidden", "true");
     const votes = row.groups.slice(0, 6).map(([value, who, isConsensus, , leads]) =>
       make("span", isConsensus || (leads && row.status === "tied") ? "vote chosen" : "vote",
-        foreign(start(value, 40)), make("i", "", String(who.length))));
+        foreign(start(value, 40)), ...(head.is_number && who.length < 2 ? [] : [make("i", "", String(who.length))])));
     if (row.groups.length > 6) votes.push(make("span", "vote more", `${row.groups.length - 6} more`));
     if (row.gold !== undefined) {
       const verdict = row.correct === undefined ? "" : row.correct ? " right" : " wrong";
@@ -58,7 +58,8 @@
     const lead = head.lead === null ? "" : start(row.carried[head.lead] ?? "", 220);
     return make("summary", "",
       make("span", "who", mark, make("span", "id", foreign(key)), make("span", "state", words(row.status))),
-      make("span", "lead", foreign(lead)), make("span", "votes", ...votes));
+      make("span", "lead", foreign(lead)), ...(row.reason === undefined ? [] : [make("span", "why", foreign(row.reason))]),
+      make("span", "votes", ...votes));
   };
 
   const line = (name, title, inside, isForeign) => {
@@ -69,20 +70,18 @@
 
   const details = (row) => {
     const inside = make("div", "inside");
-    if (row.reason !== undefined) inside.append(make("p", "reason", foreign(row.reason)));
     const carried = make("dl", "carried");
     head.carried.forEach((column, at) => {
       if (row.carried[at] === null) return;
       const value = make("dd", "", row.carried[at]);
       value.dir = "auto";
-      carried.append(make("div", "", make("dt", "", foreign(column)), value));
+      carried.append(make("div", [...row.carried[at]].length > 60 ? "long" : "", make("dt", "", foreign(column)), value));
     });
     const ballots = make("dl", "ballots");
     for (const [value, who, isConsensus, isGold] of row.groups)
       ballots.append(line(`${isConsensus ? "chosen" : ""}${isGold ? " hit" : ""}${isGold === false ? " miss" : ""}`, value, named(who), true));
     for (const [state, who] of row.absent) ballots.append(line("none", words(state), named(who), false));
-    const facts = head.facts.filter(([, field]) => row[field] !== undefined).map(([label, field]) => `${label} ${row[field]}`);
-    inside.append(carried, ballots, make("p", "small", facts.join(" · ")));
+    inside.append(carried, ballots, make("p", "small", foreign(row.facts)));
     return inside;
   };
 

@@ -2,7 +2,9 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from page_rig import HOSTILE, Page, agreement, measure, row, table
 
 from batchllm.errors import StorageError
 from batchllm.report.page import REPORT_FILE, Section, write_report
+from batchllm.report.page.charts import Chart
+from batchllm.report.page.svg import Drawing, draw
 
 SPLIT = [row(0, ("yes", "no", "yes")), row(1, ("yes", "yes", "yes")), row(2, ("no", "no", "no"))]
 SECTIONS = ["overview", "voters", "agreement", "mistakes", "comparisons", "rows", "about"]
@@ -25,9 +29,15 @@ ELEMENTS = {
 }  # fmt: skip
 
 
+def blank(charts: Sequence[Chart]) -> list[Drawing]:
+    """No drawing, at no cost."""
+    return [Drawing(None, "not drawn") for _ in charts]
+
+
 def made(
     tmp_path: Path, said: dict[str, Any] | None = None, rows: list[dict[str, Any]] | None = None, **more: Any
 ) -> tuple[Page, str]:
+    more.setdefault("draw", blank)
     path = write_report(
         agreement() if said is None else said, table(SPLIT if rows is None else rows), tmp_path, **more
     )
@@ -38,7 +48,7 @@ def made(
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, str]:
     """The page of the rig's figures and of three rows."""
-    return made(tmp_path_factory.mktemp("plain"))
+    return made(tmp_path_factory.mktemp("plain"), draw=draw)
 
 
 def entries(page: Page) -> list[dict[str, Any]]:
@@ -78,7 +88,7 @@ def test_foreign_text_adds_no_element_no_attribute_and_no_script(
     said["agreement"]["fleiss"] = {"value": None, "why": text}
     rows = [{**row(0, (text, "b", "c"), gold=text, text=text), "id": text, "reason": text, "rule": text}]
     votes = [{"voter": name, "value": name, "state": "cast"} for name in HOSTILE]
-    page, html = made(tmp_path, said, [{**rows[0], "votes": votes}], job=text)
+    page, html = made(tmp_path, said, [{**rows[0], "votes": votes}], job=text, draw=draw)
     assert {tag for tag, _ in page.elements} <= ELEMENTS
     names = {name for _, found in plain[0].elements for name in found}
     assert {name for _, found in page.elements for name in found} <= names
@@ -127,7 +137,7 @@ def test_the_policy_allows_this_style_and_this_script_alone(plain: tuple[Page, s
 
 
 def test_the_same_values_give_the_same_bytes(tmp_path: Path, plain: tuple[Page, str]) -> None:
-    _, again = made(tmp_path)
+    _, again = made(tmp_path, draw=draw)
     assert again == plain[1]
 
 
@@ -231,7 +241,7 @@ def test_number_votes_are_drawn_as_differences(tmp_path: Path) -> None:
     said = agreement(voters=("swift", "sage")) | {"consensus": {}}
     for voter in said["voters"]:
         voter["confusion"] = None
-    page = Page(write_report(said, numbers, tmp_path).read_text("utf-8"))
+    page = Page(write_report(said, numbers, tmp_path, draw=blank).read_text("utf-8"))
     assert "swift differs from the consensus by 0.5 on average" in page.text
     assert "40 of 40 rows have votes that differ" in page.text
 
@@ -247,7 +257,7 @@ def test_more_sections_stand_before_the_last(tmp_path: Path) -> None:
 
 
 def test_an_empty_stream_of_batches_is_a_page(tmp_path: Path) -> None:
-    assert write_report(agreement(), iter(()), tmp_path).exists()
+    assert write_report(agreement(), iter(()), tmp_path, draw=blank).exists()
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -255,7 +265,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     before = (tmp_path / REPORT_FILE).read_bytes()
     (tmp_path / f".{REPORT_FILE}.new").mkdir()
     with pytest.raises(StorageError, match=REPORT_FILE):
-        write_report(agreement(voters=("other",)), table([]), tmp_path)
+        write_report(agreement(voters=("other",)), table([]), tmp_path, draw=blank)
     assert (tmp_path / REPORT_FILE).read_bytes() == before
 
 
@@ -302,8 +312,8 @@ def test_without_the_library_of_drawings_the_page_says_so_and_has_all_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    page, _ = made(tmp_path)
-    assert "charts need vl-convert" in page.text
+    page, _ = made(tmp_path, draw=draw)
+    assert "drawings need vl-convert" in page.text
     assert "sage 89.0 %" in page.text
     assert page.count("svg", "chart") == 0
 
@@ -347,3 +357,39 @@ def test_the_package_brings_templates_style_and_script() -> None:
     """All files of a package go into the wheel but those that git ignores."""
     folder = files("batchllm.report.page") / "templates"
     assert {"page.html.j2", "page.css", "page.js"} <= {found.name for found in folder.iterdir()}
+
+
+def test_an_engine_that_dies_costs_the_drawings_alone(tmp_path: Path) -> None:
+    """With 8 GiB of addresses Python starts, and the engine that draws ends its process."""
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30));"
+        "from batchllm.report.page.charts import Chart; from batchllm.report.page.svg import draw;"
+        "print([d.trouble for d in draw([Chart('a', 'b', 'c', {'mark': 'bar', 'data': {'values': []}})])])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['the drawings could not be made here']"
+
+
+def test_a_spec_that_is_wrong_costs_its_own_drawing_alone() -> None:
+    good = {
+        "data": {"values": [{"a": 1}]},
+        "mark": "bar",
+        "encoding": {"x": {"field": "a", "type": "quantitative"}},
+    }
+    first, second = draw([Chart("one", "One", "w", {"mark": 7}), Chart("two", "Two", "w", good)])
+    assert (first.svg, first.trouble) == (None, "the drawings could not be made here")
+    assert second.svg is not None
+    assert 'aria-labelledby="chart-two-title chart-two-desc"' in second.svg
+
+
+def test_what_dawid_and_skene_estimate_is_shown_in_either_model(tmp_path: Path) -> None:
+    rates = {"swift": [[0.9, 0.1], [0.25, 0.75]]}
+    told = {"labels": ["yes", "no"], "prior": [0.5, 0.5], "error_rates": rates, "accuracy": {"swift": 0.825}}
+    page, _ = made(tmp_path, agreement() | {"dawid_skene": told})
+    assert "swift against true label" in page.text
+    assert "75" in page.text
+    page, _ = made(
+        tmp_path, agreement() | {"dawid_skene": told | {"error_rates": None, "why": "30 labels, few rows"}}
+    )
+    assert "swift 82.5 %" in page.text
+    assert "30 labels, few rows" in page.text

@@ -3,7 +3,7 @@
 The page knows nothing of a section but these; a run's own report is more sections of the same kind.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,8 @@ from batchllm.report.page.contention import Contention
 from batchllm.report.page.entries import Entry
 from batchllm.report.page.figures import Figures, real
 from batchllm.report.page.overview import overview
-from batchllm.report.page.svg import UndrawnError, drawn
-from batchllm.report.page.text import clean, counted, number
+from batchllm.report.page.svg import Draw
+from batchllm.report.page.text import clean, counted, number, percent
 from batchllm.report.page.voters import verdicts, voter_table
 
 #: Entries that stand in the page itself, for those who read it without its script.
@@ -50,40 +50,75 @@ class Figure:
     trouble: str = ""
 
 
-def consensus_sections(figures: Figures, found: Contention, most_bytes: int) -> list[Section]:
-    kept, data = _bounded(found.entries, most_bytes)
-    comparisons, more_comparisons = verdicts(figures)
-    pairs = matrices.agreement(figures)
-    grids, more_grids = matrices.confusions(figures)
-    is_open = len(grids) <= _MOST_OPEN and not any(grid.is_dense for grid in grids)
-    made = [
+def consensus_sections(figures: Figures, found: Contention, most_bytes: int, draw: Draw) -> list[Section]:
+    pictures = _pictures(figures, found, draw)
+    return [
         Section("overview", "Overview", "overview.html.j2", {
             "sums": overview(figures), "voters": len(figures.voters), "judge": _judge(figures),
-            "charts": _drawn([charts.margins(found.margins, figures.has_gold)]),
+            "charts": pictures["overview"],
         }),
         Section("voters", "Voters", "voters.html.j2", {
-            "table": voter_table(figures),
-            "charts": _drawn([charts.accuracy_by_cost(figures), charts.accuracy_by_latency(figures)]),
+            "table": voter_table(figures), "charts": pictures["voters"],
         }, f"{len(figures.voters):,}"),
-        Section("agreement", "Agreement", "agreement.html.j2", {
-            "grid": pairs[0] if pairs else None, "kappa": pairs[1] if pairs else None, "why": figures.percent.why, "voters": len(figures.voters),
-        }),
+        Section("agreement", "Agreement", "agreement.html.j2", _agreement(figures)),
         Section("mistakes", "Mistakes", "mistakes.html.j2", {
-            "grids": grids, "open": len(grids) if is_open else _OPEN_GRIDS, "more": more_grids, "has_gold": figures.has_gold,
-            "differences": _differences(found), "rates": matrices.error_rates(figures),
+            **_mistakes(figures), "differences": _differences(found, pictures["differences"]),
         }),
-        Section("comparisons", "Comparisons", "comparisons.html.j2", {
-            "verdicts": comparisons, "more": more_comparisons, "has_gold": figures.has_gold,
-            "is_number": figures.is_number,
-        }),
-        Section("rows", "Disagreements", "rows.html.j2",
-                _rows(found, kept, data), f"{sum(found.found.values()):,}"),
+        Section("comparisons", "Comparisons", "comparisons.html.j2", _comparisons(figures)),
+        Section("rows", "Disagreements", "rows.html.j2", _rows(found, most_bytes), f"{sum(found.found.values()):,}"),
         Section("about", "About", "about.html.j2", {"settings": _settings(figures), "created": figures.created}),
     ]  # fmt: skip
+
+
+def _agreement(figures: Figures) -> Mapping[str, Any]:
+    pairs = matrices.agreement(figures)
+    return {"grid": pairs[0] if pairs else None, "kappa": pairs[1] if pairs else None, "why": figures.percent.why}
+
+
+def _mistakes(figures: Figures) -> dict[str, Any]:
+    grids, more = matrices.confusions(figures)
+    is_open = len(grids) <= _MOST_OPEN and not any(grid.is_dense for grid in grids)
+    return {
+        "grids": grids,
+        "open": len(grids) if is_open else _OPEN_GRIDS,
+        "more": more,
+        "has_gold": figures.has_gold,
+        "rates": matrices.error_rates(figures),
+        "estimates": _estimates(figures),
+    }
+
+
+def _estimates(figures: Figures) -> Mapping[str, Any]:
+    """Accuracy of each voter as Dawid-Skene has it, and what is to be said of the estimate."""
+    said = figures.dawid_skene.get("accuracy")
+    shares = said.items() if isinstance(said, Mapping) else []
+    known = [(clean(str(name), 80), percent(share)) for name, raw in shares if (share := real(raw)) is not None]
+    return {"each": known, "why": clean(str(figures.dawid_skene.get("why") or ""), 200)}
+
+
+def _comparisons(figures: Figures) -> Mapping[str, Any]:
+    shown, more = verdicts(figures)
+    return {"verdicts": shown, "more": more, "has_gold": figures.has_gold, "is_number": figures.is_number}
+
+
+def _pictures(figures: Figures, found: Contention, draw: Draw) -> Mapping[str, list[Figure]]:
+    """All drawings of the page, by the section that they are for; made at once, since the first costs the most."""
+    differences = [] if found.differences is None else found.differences.result()[:_MOST_DIFFERENCES]
+    reference = "" if found.differences is None else found.differences.reference
+    wanted: Mapping[str, list[charts.Chart | None]] = {
+        "overview": [charts.margins(found.margins, figures.has_gold)],
+        "voters": [charts.accuracy_by_cost(figures), charts.accuracy_by_latency(figures)],
+        "differences": [charts.bland_altman(one, at, reference) for at, one in enumerate(differences)],
+    }
+    placed = [(section, chart) for section, each in wanted.items() for chart in each if chart is not None]
+    made: dict[str, list[Figure]] = {section: [] for section in wanted}
+    for (section, chart), drawing in zip(placed, draw([chart for _, chart in placed]), strict=True):
+        made[section].append(Figure(chart.title, chart.words, chart.keys, drawing.svg, drawing.trouble))
     return made
 
 
-def _rows(found: Contention, kept: list[Entry], data: Markup) -> Mapping[str, Any]:
+def _rows(found: Contention, most_bytes: int) -> Mapping[str, Any]:
+    kept, data = _bounded(found.entries, most_bytes)
     total = sum(found.found.values())
     head = {
         "names": [clean(name, 80) for name in found.voters],
@@ -133,29 +168,11 @@ def _lead(entries: list[Entry], columns: int) -> int | None:
     return lengths.index(max(lengths)) if any(lengths) else None
 
 
-def _drawn(specs: Iterable[charts.Chart | None]) -> list[Figure]:
-    figures = []
-    for chart in specs:
-        if chart is None:
-            continue
-        try:
-            svg = drawn(chart.spec, f"chart-{chart.name}", chart.title, chart.words)
-            figures.append(Figure(chart.title, chart.words, chart.keys, svg))
-        except UndrawnError as error:
-            figures.append(Figure(chart.title, chart.words, (), None, str(error)))
-    return figures
-
-
-def _differences(found: Contention) -> Mapping[str, Any] | None:
+def _differences(found: Contention, drawings: list[Figure]) -> Mapping[str, Any] | None:
     if found.differences is None:
         return None
-    each = found.differences.result()
-    reference = found.differences.reference
-    return {
-        "reference": reference,
-        "charts": _drawn(charts.bland_altman(one, at, reference) for at, one in enumerate(each[:_MOST_DIFFERENCES])),
-        "left": max(0, len(each) - _MOST_DIFFERENCES),
-    }
+    left = len(found.differences.result()) - len(drawings)
+    return {"reference": found.differences.reference, "charts": drawings, "left": left}
 
 
 def _judge(figures: Figures) -> str:

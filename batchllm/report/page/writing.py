@@ -11,6 +11,7 @@ from batchllm.report.page.contention import sift
 from batchllm.report.page.figures import read
 from batchllm.report.page.rendering import rendered
 from batchllm.report.page.sections import Section, consensus_sections
+from batchllm.report.page.svg import Draw, draw
 from batchllm.report.page.text import clean
 
 REPORT_FILE = "report.html"
@@ -27,16 +28,17 @@ def write_report(
     job: str = "",
     is_simulated: bool = False,
     more: Sequence[Section] = (),
+    draw: Draw = draw,
 ) -> Path:
     """Replace OUT/report.html at once or not at all, and return its path. Raises StorageError.
 
-    `table` is read once, a batch after the other; `more` sections stand before the last. The same values give the
+    `table` is read once, a batch after the other; `more` sections stand before the last, `draw` makes the drawings. The same values give the
     same bytes: there is no clock in it.
     """
     figures = read(agreement)
     batches = table.to_batches() if isinstance(table, pa.Table) else table
     found = sift(batches, MOST_ENTRIES, [voter.name for voter in figures.voters])
-    *first, last = consensus_sections(figures, found, MOST_BYTES)
+    *first, last = consensus_sections(figures, found, MOST_BYTES, draw)
     page = rendered(clean(job, 120), [*first, *more, last], is_simulated=is_simulated, created=figures.created)
     return _replaced(Layout(out), page)
 

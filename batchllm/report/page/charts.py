@@ -189,33 +189,43 @@ def _scatter(
     y = {"field": "y", "type": "quantitative", "scale": {"domain": list(domain), "nice": False, "zero": False},
          "axis": {"title": "mean error: less is better" if is_error else "accuracy",
                   "format": ",~g" if is_error else ".0%", "tickCount": 5}}  # fmt: skip
-    values = [
-        {"x": p.x, "x_end": p.x_end if p.x_end is not None else p.x, "y": p.value,
-         "low": p.value if p.low is None else p.low, "high": p.value if p.high is None else p.high,
-         "kind": "consensus" if p.is_consensus else "voter"}
-        for p in points
-    ]  # fmt: skip
-    color = {"field": "kind", "type": "nominal", "legend": None,
-             "scale": {"domain": ["voter", "consensus"], "range": ["var(--blue)", "var(--orange)"]}}  # fmt: skip
-    shape = {"field": "kind", "type": "nominal", "legend": None,
-             "scale": {"domain": ["voter", "consensus"], "range": ["circle", "diamond"]}}  # fmt: skip
-    upright = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
-    sideways = {"x": x, "x2": {"field": "x_end"}, "y": y, "color": color}
     spec = _spec(
-        data={"values": values},
-        layer=[
-            {"mark": {"type": "rule", "strokeWidth": 1.6, "opacity": 0.75}, "encoding": upright},
-            {"mark": {"type": "rule", "strokeWidth": 1.6, "strokeDash": [2, 3]}, "encoding": sideways},
-            {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-             "encoding": {"x": x, "y": y, "color": color, "shape": shape}},
-            *_names(points, x, y, domain, across),
-        ],
-    )  # fmt: skip
+        data={"values": [_values(point) for point in points]},
+        layer=[*_marks(x, y), *_names(points, x, y, domain, across)],
+    )
     has_consensus = any(p.is_consensus for p in points)
     keys = (("key-voter", "voter, with its 95 % interval"), *((("key-consensus", "consensus"),) if has_consensus else ()))
     title = f"{'Error' if is_error else 'Accuracy'} against {against}"
     words = "; ".join(_words(point, number if is_error else percent) for point in points)
     return Chart(name, title, f"{words}.", spec, keys)
+
+
+def _values(point: _Point) -> Spec:
+    return {
+        "x": point.x,
+        "x_end": point.x if point.x_end is None else point.x_end,
+        "y": point.value,
+        "low": point.value if point.low is None else point.low,
+        "high": point.value if point.high is None else point.high,
+        "kind": "consensus" if point.is_consensus else "voter",
+    }
+
+
+def _marks(x: Spec, y: Spec) -> list[Spec]:
+    """A line for the interval, one to the right where the point has an end there, and the point."""
+    kinds = {"field": "kind", "type": "nominal", "legend": None}
+    color = {**kinds, "scale": {"domain": ["voter", "consensus"], "range": ["var(--blue)", "var(--orange)"]}}
+    shape = {**kinds, "scale": {"domain": ["voter", "consensus"], "range": ["circle", "diamond"]}}
+    upright = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
+    sideways = {"x": x, "x2": {"field": "x_end"}, "y": y, "color": color}
+    return [
+        {"mark": {"type": "rule", "strokeWidth": 1.6, "opacity": 0.75}, "encoding": upright},
+        {"mark": {"type": "rule", "strokeWidth": 1.6, "strokeDash": [2, 3]}, "encoding": sideways},
+        {
+            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+            "encoding": {"x": x, "y": y, "color": color, "shape": shape},
+        },
+    ]
 
 
 def _names(points: Sequence[_Point], x: Spec, y: Spec, ends: tuple[float, float], across: _Across) -> list[Spec]:

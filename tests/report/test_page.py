@@ -300,6 +300,8 @@ def test_drawings_take_their_colours_from_the_page_and_have_words(plain: tuple[P
     page, html = plain
     drawings = [found for tag, found in page.elements if tag == "svg" and found.get("class") == "chart"]
     assert len(drawings) == 3
+    names = {name for _, found in page.elements for name in found}
+    assert not {"xmlns", "style", "stroke-miterlimit", "aria-roledescription"} & names
     for found in drawings:
         assert all(page.with_id(name) for name in (found["aria-labelledby"] or "").split())
     for _, found in page.elements:

@@ -65,7 +65,7 @@ def voter_table(figures: Figures) -> VoterTable:
     known = [v.score.main.value for v in voters if v.score.main.value is not None]
     rivals = [v.score.main.value for v in voters if v.score.main.value is not None and _is_rival(v)]
     ends = [end for v in voters for end in (v.score.main.low, v.score.main.value, v.score.main.high) if end is not None]
-    axis = (0.0, max(ends, default=0.0) or 1.0) if is_number else (int(max(0.0, min(ends, default=0.0)) * 10) / 10, 1.0)
+    axis = (0.0, max(ends, default=0.0) or 1.0) if is_number else _share_axis(ends)
     best = (min if is_number else max)(rivals, default=None) if len(rivals) > 1 else None
     shown = [number(end) if is_number else percent(end) for end in axis]
     columns = ("Mean error", "Bias", "Correlation") if is_number else ("Accuracy", "Macro F1")
@@ -131,6 +131,11 @@ def _is_rival(voter: Voter) -> bool:
 
 def _text(measure: Measure, form: Callable[[float], str]) -> str:
     return "–" if measure.value is None else form(measure.value)
+
+
+def _share_axis(ends: list[float]) -> tuple[float, float]:
+    """From the tenth below the least of them; there is an axis also where all are always right."""
+    return min(0.9, int(max(0.0, min(ends, default=0.0)) * 10) / 10), 1.0
 
 
 def _place(value: float, axis: tuple[float, float]) -> float:

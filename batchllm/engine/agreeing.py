@@ -27,6 +27,7 @@ from batchllm.consensus.motion import Motion
 from batchllm.consensus.normalising import vocabulary
 from batchllm.consensus.poll import Poll, State
 from batchllm.consensus.reading import Record
+from batchllm.engine.beside import note_concluded, note_input, spent_beside
 from batchllm.engine.identity import package_version
 from batchllm.engine.inquiries import Inquiry, embedding_source, escalation_source, judging_source, vectors_of
 from batchllm.engine.publishing import Edition, is_current, publish, stamp_of
@@ -53,7 +54,8 @@ class StoppedError(Exception):
 class Agreeing:
     """One consensus of one output. Without `inquiry` nobody is asked: what was answered before is used where it fits.
 
-    `carried`: the columns that travel to the table. `again`: what had failed in nested runs is asked once more.
+    `budget_usd`: what the job's budget has left after the voters. `carried`: the columns that travel to the table.
+    `again`: what had failed in nested runs is asked once more.
     """
 
     record: Record
@@ -76,10 +78,15 @@ class Agreeing:
             told = is_current(self.record.out, self._stamp())
             if told is not None:
                 return told
+        digest = self.record.manifest.input_digest
+        if self.inquiry is not None and self.beside:
+            note_input(self.record.out, digest)
         poll = self._compared(self._poll())
         found = decided(poll, self.motion, weigh(poll, self.motion))
         found = self._escalated(found)
         found = self._judged(found)
+        if self.inquiry is not None and self.beside:
+            note_concluded(self.record.out, digest)
         return publish(
             Edition(
                 out=self.record.out,
@@ -152,10 +159,10 @@ class Agreeing:
     def _ask(self, nested: Beside, source: Source) -> None:
         if self.ask is None or not isinstance(nested, Nested):
             return
-        others = [self.record.manifest.cost_usd, *(self._spent(one) for one in self.beside if one != nested)]
         left = None
         if self.budget_usd is not None:
-            left = self.budget_usd - sum(usd or 0.0 for usd in others)
+            digest = self.record.manifest.input_digest
+            left = self.budget_usd - spent_beside(self.record.out, digest)
         summary = self.ask(nested.within(left), source)
         self.summaries.append(summary)
         if summary.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):

@@ -20,11 +20,14 @@ def conclude(
     summary: RunSummary,
     ask: Ask,
     *,
+    spent_usd: float,
     clock: Clock,
     say: Callable[[str], None],
     again: bool = False,
 ) -> RunSummary:
     """The run's summary with what was agreed, and with what asking for that has cost.
+
+    `spent_usd`: of the budget, by the voters.
 
     A run that was stopped leaves the consensus as it was; so does one whose nested run is stopped, and the whole then
     ended as that did.
@@ -53,7 +56,7 @@ def conclude(
         now_s=clock.wall_s(),
         inquiry=Inquiry(checked.source, checked.task),
         ask=ask,
-        budget_usd=None if job.budget is None else job.budget.usd,
+        budget_usd=None if job.budget is None else job.budget.usd - spent_usd,
         again=again,
     )
     try:

@@ -18,6 +18,7 @@ from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Polling
 from batchllm.engine.again import price_again
 from batchllm.engine.backfill import ones, open_rows
+from batchllm.engine.beside import spent_beside
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
@@ -60,7 +61,6 @@ from batchllm.spec.fingerprint import differences, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.task import reasking
 from batchllm.wiring import CheckedJob, Frame, build_lanes, check, mark_simulated
-from batchllm.wiring.nested import spent_beside
 
 Watch = Callable[[RunStats, str], AbstractContextManager[None]]
 
@@ -74,7 +74,8 @@ class Options:
     """How to run, apart from the job. `watch` shows the counters while the run goes; `say` gets single lines.
 
     `retries_failed`: only rows that failed. `only_missing`: only rows without an outcome, not changed ones. On another
-    job's record, `new_run` puts it aside and `keep_old` leaves its answers as they are.
+    job's record, `new_run` puts it aside and `keep_old` leaves its answers as they are. `spends_anew`: the budget is
+    of this start alone.
     """
 
     limit: int | None = None
@@ -82,6 +83,7 @@ class Options:
     only_missing: bool = False
     new_run: bool = False
     keep_old: bool = False
+    spends_anew: bool = False
     watch: Watch = lambda _stats, _title: nullcontext()
     say: Callable[[str], None] = _silence
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
@@ -100,7 +102,8 @@ def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None)
     )
     out = Path(str(checked.job.output.path))
     with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
-        summary = _Run(checked, options, out).execute()
+        run = _Run(checked, options, out)
+        summary = run.execute()
         if checked.motion is None:
             return summary
         from batchllm.engine.concluding import conclude  # which most jobs do not need
@@ -109,6 +112,7 @@ def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None)
             checked,
             summary,
             lambda nested, source: _execute_nested(nested, options, source),
+            spent_usd=run.spent_before_usd + (summary.cost_usd or 0.0),
             clock=options.clock,
             say=options.say,
             again=options.retries_failed,
@@ -128,7 +132,9 @@ def _execute_nested(loaded: LoadedJob, options: Options, source: Source) -> RunS
     with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
         before = stored_job(out)
         changed = before is not None and differences(before.sections, semantic_sections(checked.job))
-        own = replace(options, limit=None, new_run=bool(changed), keep_old=False, only_missing=False)
+        own = replace(
+            options, limit=None, new_run=bool(changed), keep_old=False, only_missing=False, spends_anew=True
+        )
         return _Run(checked, own, out).execute()
 
 
@@ -148,6 +154,7 @@ class _Run:
         self._copied = 0
         self._table = InputTable(0)
         self._started_s = options.clock.monotonic_s()
+        self.spent_before_usd = 0.0
 
     def execute(self) -> RunSummary:
         finish_putting_aside(Layout(self._out))
@@ -163,6 +170,7 @@ class _Run:
                 and not has_other_terms(journal, self._votes)
                 and self._intake.is_settled(journal)
             ):
+                self.spent_before_usd = journal.spending.most_usd
                 return self._summary(Ending(_settled_code(manifest)), manifest)
             self._table = table = self._taken_in(journal)
             reopen(journal, self._votes)
@@ -426,7 +434,10 @@ class _Run:
                 f"{' and '.join(unknown)} may have been paid for without an answer; what they cost is not known and"
                 " not counted against the budget"
             )
-        return Budget(limit_usd, before.most_usd + spent_beside(self._out))
+        if self._options.spends_anew:
+            return Budget(limit_usd)
+        self.spent_before_usd = before.most_usd
+        return Budget(limit_usd, before.most_usd + spent_beside(self._out, journal.input_digest))
 
     def _batches(self, journal: Journal) -> Callable[[], Iterator[Sequence[Row | BadRow]]]:
         """What the run reads: after an earlier one only what is left, without a look at the other rows."""

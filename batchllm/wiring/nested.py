@@ -7,13 +7,11 @@
 So nothing is paid twice there, retries, limits and backfills hold, and the start after a kill goes on.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from batchllm.errors import Fault
-from batchllm.journal import read_manifest
 from batchllm.spec.consensus import Consensus, Escalation, Judge
 from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob
@@ -107,14 +105,6 @@ def lanes_beside(section: Consensus, out: Path) -> list[Beside]:
     if section.judge is not None:
         found.append(Beside("judged", "consensus.judge.lane", section.judge.lane, folder / "judged"))
     return found
-
-
-def spent_beside(out: Path) -> float:
-    """USD that lanes asked beside the voters have cost so far, as far as it is known."""
-    roles: Sequence[Role] = ("embedded", "escalated", "judged")
-    folders = [out / "consensus" / role for role in roles]
-    manifests = [read_manifest(folder) for folder in folders if folder.is_dir()]
-    return sum((one.cost_usd or 0.0) for one in manifests if one is not None)
 
 
 def _nested(loaded: LoadedJob, section: Consensus, beside: Beside) -> Nested:

@@ -378,3 +378,16 @@ def test_a_stopped_run_leaves_the_consensus_as_it_was(tmp_path: Path) -> None:
     assert stopped.exit_code == ExitCode.LIMIT_STOPPED
     assert rig.told(tmp_path) == before
     assert any("`batchllm consensus" in note for note in stopped.notes)
+
+
+def test_a_budget_is_each_input_s_own_once_the_one_before_has_its_consensus(tmp_path: Path) -> None:
+    """A scheduled backfill must not run dry by what lanes in ties cost on earlier days."""
+    first = {f"r{n}": "+-?+" for n in range(40)}
+    run(tmp_path, ESCALATE, texts=first)
+    escalated = read_manifest(tmp_path / "out" / "consensus" / "escalated")
+    assert escalated is not None
+    assert escalated.cost_usd is not None
+    texts = first | {f"new{n}": "+-?+" for n in range(3)}
+    summary = run(tmp_path, ESCALATE, texts=texts, budget={"usd": escalated.cost_usd})
+    assert summary.exit_code == ExitCode.ROWS_FAILED, summary.ending
+    assert rig.by_id(tmp_path, "consensus")["new2"] == "pos"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchllm.clock import Clock
+from batchllm.consensus.motion import Motion
 from batchllm.consensus.reading import Record, open_record
 from batchllm.engine.agreeing import Agreeing, Ask, StoppedError
 from batchllm.engine.inquiries import Inquiry
@@ -32,12 +33,25 @@ def conclude(
     A run that was stopped leaves the consensus as it was; so does one whose nested run is stopped, and the whole then
     ended as that did.
     """
-    job, out = checked.job, Path(str(checked.job.output.path))
+    out = Path(str(checked.job.output.path))
     if summary.exit_code not in (ExitCode.OK, ExitCode.ROWS_FAILED):
         shows = f"`batchllm consensus {summary.output}` shows what the answers so far agree on, for nothing"
         return replace(summary, notes=(*summary.notes, f"the consensus was left as it was; {shows}"))
     if checked.motion is None:
         return summary
+    agreeing = _agreeing(checked, checked.motion, ask, spent_usd=spent_usd, now_s=clock.wall_s(), again=again)
+    try:
+        told = agreeing.run()
+    except StoppedError as stopped:
+        return _left(summary, agreeing.summaries, stopped.summary, out, say)
+    whole = replace(_with(summary, agreeing.summaries), agreement=agreement_lines(told), figures=told)
+    return _written(whole, out, say)
+
+
+def _agreeing(
+    checked: CheckedJob, motion: Motion, ask: Ask, *, spent_usd: float, now_s: float, again: bool
+) -> Agreeing:
+    job, out = checked.job, Path(str(checked.job.output.path))
     manifest = open_record(out)
     record = Record(
         out,
@@ -46,26 +60,19 @@ def conclude(
         job.samples,
         spreads=job.routing != "all",
     )
-    agreeing = Agreeing(
+    return Agreeing(
         record=record,
-        motion=checked.motion,
+        motion=motion,
         beside=checked.nested,
         job=job.name,
         key=record.schema.field(0) if checked.source.shape.key is not None else None,
         carried=[record.schema.field(one.name) for one in checked.source.shape.carry],
-        now_s=clock.wall_s(),
+        now_s=now_s,
         inquiry=Inquiry(checked.source, checked.task),
         ask=ask,
         budget_usd=None if job.budget is None else job.budget.usd - spent_usd,
         again=again,
     )
-    try:
-        told = agreeing.run()
-    except StoppedError as stopped:
-        return _left(summary, agreeing.summaries, stopped.summary, out, say)
-    whole = _with(summary, agreeing.summaries)
-    whole = replace(whole, agreement=agreement_lines(told), figures=told)
-    return _written(whole, out, say)
 
 
 def _left(

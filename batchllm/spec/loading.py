@@ -5,7 +5,6 @@ report beside the faults of types and not only after those are mended. What need
 catalogue, templates) is checked elsewhere and gets its place from `LoadedJob.fault`.
 """
 
-import glob
 import os
 import re
 import stat
@@ -14,16 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic
 
 from pydantic import BaseModel, ValidationError
 
 from batchllm.errors import Fault, InputMissingError, JobError
-from batchllm.spec.env import CONTROL_CHARACTER, connection_faults, expanded
+from batchllm.spec.env import connection_faults
 from batchllm.spec.faults import Parts, Place, Places, dotted, in_order, quoted, translate
 from batchllm.spec.models import Job
 from batchllm.spec.offline import ASKING_KEYS, VotesJob
 from batchllm.spec.overrides import apply_overrides
+from batchllm.spec.paths import AnyJob, JobPaths, Origin, child_of
 from batchllm.spec.schema import job_shape
 from batchllm.spec.yaml_source import (
     MAX_BYTES,
@@ -36,13 +36,9 @@ from batchllm.spec.yaml_source import (
     whole_text,
 )
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_GLOB = re.compile(r"[*?\[]")
 _LANE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: The cheapest model sold costs some thousandths of a dollar for a million tokens, the dearest some hundreds.
 _MIN_PRICE_USD, _MAX_PRICE_USD = 0.0001, 100_000
-
-AnyJob = TypeVar("AnyJob", Job, VotesJob)
 
 
 @dataclass(frozen=True)
@@ -77,13 +73,6 @@ class LoadedVotes(Loaded[VotesJob]):
     job: VotesJob
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    file: str
-    folder: Path
-    environ: Mapping[str, str]
-
-
 def load_job(path: Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str]) -> LoadedJob:
     """Raises InputMissingError where no file can be read, JobError with all that is wrong in it."""
     return _asking(load_any(path, overrides=overrides, environ=environ))
@@ -94,7 +83,7 @@ def load_any(
 ) -> LoadedJob | LoadedVotes:
     """A job that asks, or one with `consensus.votes`. Raises as `load_job` does."""
     raw = _read(path)
-    origin = _Origin(str(path), path.parent.resolve(), environ)
+    origin = Origin(str(path), path.parent.resolve(), environ)
     return _load(parse(raw, origin.file), overrides, origin)
 
 
@@ -114,7 +103,7 @@ def load_any_mapping(
     document = Document(
         plain, faults=tuple(copy.faults), blind=frozenset(fault.path for fault in copy.faults)
     )
-    return _load(document, (), _Origin(file, folder.resolve(), environ))
+    return _load(document, (), Origin(file, folder.resolve(), environ))
 
 
 def _asking(loaded: LoadedJob | LoadedVotes) -> LoadedJob:
@@ -125,7 +114,7 @@ def _asking(loaded: LoadedJob | LoadedVotes) -> LoadedJob:
     raise JobError(loaded.file, [fault])
 
 
-def _load(document: Document, overrides: Sequence[str], origin: _Origin) -> LoadedJob | LoadedVotes:
+def _load(document: Document, overrides: Sequence[str], origin: Origin) -> LoadedJob | LoadedVotes:
     if not isinstance(document.data, dict):
         message = "expected a mapping at the top of the job"
         line, column = document.places.get("", (0, 0))
@@ -140,7 +129,7 @@ def _load(document: Document, overrides: Sequence[str], origin: _Origin) -> Load
         job = model.model_validate(data)
     except ValidationError as error:
         found = translate(error, data, places)
-    paths = _Paths(origin)
+    paths = JobPaths(origin)
     others = (*misplaced, *paths.resolve(data), *job_faults(data, origin.environ))
     found += [places.placed(fault) for fault in others]
     faults += [fault for fault in found if not _is_under(fault.path, document.blind)]
@@ -155,7 +144,7 @@ def _model(
     data: Mapping[str, object],
 ) -> tuple[type[Job] | type[VotesJob], Mapping[str, object], list[Fault]]:
     """Which job this is meant to be, without what does not belong to it."""
-    if _child(data, "consensus").get("votes") is None:
+    if child_of(data, "consensus").get("votes") is None:
         return Job, data, []
     message = "nothing is asked with consensus.votes, so this is of no use"
     faults = [
@@ -278,65 +267,6 @@ class _PlainCopy:
         return ""
 
 
-class _Paths:
-    """The job's paths, absolute: found on the plain data, so that their faults are told beside all others."""
-
-    def __init__(self, origin: _Origin) -> None:
-        self._origin = origin
-        self._input: str | list[str] | None = None
-        self._output: str | None = None
-        self._votes: list[str] = []
-
-    def resolve(self, data: Mapping[str, object]) -> list[Fault]:
-        faults: list[Fault] = []
-        given = _child(data, "input").get("path")
-        if isinstance(given, list):
-            self._input = [self._one(text, ("input", "path", at), faults) for at, text in enumerate(given)]
-        elif given is not None:
-            self._input = self._one(given, ("input", "path"), faults)
-        votes = _child(data, "consensus").get("votes")
-        if isinstance(votes, list):
-            self._votes = [
-                self._one(text, ("consensus", "votes", at), faults) for at, text in enumerate(votes)
-            ]
-        output = _child(data, "output").get("path")
-        self._output = None if output is None else self._one(output, ("output", "path"), faults)
-        return faults
-
-    def put_into(self, job: AnyJob) -> AnyJob:
-        output = self._output or str(self._origin.folder / "out" / job.name)
-        update: dict[str, object] = {
-            "input": job.input.model_copy(update={"path": self._input}),
-            "output": job.output.model_copy(update={"path": output}),
-        }
-        if self._votes and job.consensus is not None:
-            update["consensus"] = job.consensus.model_copy(update={"votes": self._votes})
-        return job.model_copy(update=update)
-
-    def _one(self, text: object, parts: Parts, faults: list[Fault]) -> str:
-        if not isinstance(text, str):
-            return ""
-        path = dotted(parts)
-        value = expanded(path, text, self._origin.environ)
-        if isinstance(value, str) and re.match(r"~(/|$)", value):
-            home = expanded(path, "${HOME}", self._origin.environ)
-            value = home + value[1:] if isinstance(home, str) else home
-        if isinstance(value, list):
-            faults += value
-            return ""
-        if CONTROL_CHARACTER.search(value):
-            faults.append(Fault(path, "a path with a line break or another control character in it"))
-        return absolute_path(value, self._origin.folder, is_pattern=parts[0] != "output")
-
-
-def absolute_path(path: str, folder: Path, *, is_pattern: bool) -> str:
-    """`path` as seen from `folder`; a URL stays as it is. `*` and its like in the folder's own name match nothing."""
-    if _URL.match(path):
-        return path
-    base = glob.escape(str(folder)) if is_pattern and _GLOB.search(path) else str(folder)
-    return os.path.normpath(Path(base, path))
-
-
 def job_faults(data: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Fault]:
     """What no single key shows. Pure; the faults have no place yet."""
     lanes = _lanes(data)
@@ -349,16 +279,11 @@ def job_faults(data: Mapping[str, object], environ: Mapping[str, str]) -> Iterat
             remedy = "such as base_url: http://localhost:8000/v1"
             yield Fault(dotted((*place, "base_url")), "provider: custom needs a base_url", remedy)
     yield from _name_faults(lanes)
-    carry = _child(data, "output").get("carry")
+    carry = child_of(data, "output").get("carry")
     if isinstance(carry, list):
         for at, column in enumerate(carry):
             if column in carry[:at]:
                 yield Fault(dotted(("output", "carry", at)), f"{quoted(str(column))} is carried twice")
-
-
-def _child(data: Mapping[str, object], key: str) -> Mapping[str, object]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _lanes(data: Mapping[str, object]) -> dict[int, Mapping[str, object]]:
@@ -372,7 +297,7 @@ def consensus_lanes(data: Mapping[str, object]) -> dict[Parts, Mapping[str, obje
     places: tuple[Parts, ...] = (("judge", "lane"), ("ties", "escalate"), ("similarity", "embed"))
     found: dict[Parts, Mapping[str, object]] = {}
     for holder, key in places:
-        lane = _child(_child(data, "consensus"), str(holder)).get(str(key))
+        lane = child_of(child_of(data, "consensus"), str(holder)).get(str(key))
         if isinstance(lane, dict):
             found["consensus", holder, key] = lane
     return found
@@ -398,7 +323,7 @@ def _name_faults(lanes: Mapping[int, Mapping[str, object]]) -> Iterator[Fault]:
 
 
 def _price_faults(place: Parts, lane: Mapping[str, object]) -> Iterator[Fault]:
-    for key, usd in _child(lane, "price").items():
+    for key, usd in child_of(lane, "price").items():
         if not isinstance(usd, int | float) or isinstance(usd, bool):
             continue
         path = dotted((*place, "price", key))
@@ -412,8 +337,8 @@ def _price_faults(place: Parts, lane: Mapping[str, object]) -> Iterator[Fault]:
 
 
 def _simulation_faults(place: Parts, lane: Mapping[str, object]) -> Iterator[Fault]:
-    simulation = _child(lane, "simulate")
-    latency = _child(simulation, "latency")
+    simulation = child_of(lane, "simulate")
+    latency = child_of(simulation, "latency")
     median_s, p99_s = latency.get("median_s", 0.1), latency.get("p99_s")
     if isinstance(median_s, int | float) and isinstance(p99_s, int | float) and p99_s < median_s:
         path = dotted((*place, "simulate", "latency", "p99_s"))

@@ -108,14 +108,7 @@ def check(
     planner = LanePlanner(loaded, catalogue=catalogue, environ=environ, wall_s=clock.wall_s())
     faults: list[Fault] = []
     dimensions = _dimensions(loaded, catalogue, faults)
-    asked = Asked(
-        job.task.type,
-        getattr(job.task, "params", Params()),
-        job.task.answer_schema if isinstance(job.task, ChatTask) else None,
-        dimensions=dimensions,
-        tools=_tool_fields(job.task),
-        has_images=bool(_images(job.task)),
-    )
+    asked = _asked(job.task, dimensions)
     plans = [planner.plan(index, asked) for index in range(len(job.providers))]
     lanes = [plan for plan in plans if plan is not None]
     task = _task(loaded, dimensions, faults)
@@ -154,6 +147,17 @@ def check(
         notes=(*notes, *_sample_notes(job), *agreed.notes),
         motion=agreed.motion,
         nested=tuple(nested),
+    )
+
+
+def _asked(task: TaskSpec, dimensions: int | None) -> Asked:
+    return Asked(
+        task.type,
+        getattr(task, "params", Params()),
+        task.answer_schema if isinstance(task, ChatTask) else None,
+        dimensions=dimensions,
+        tools=_tool_fields(task),
+        has_images=bool(_images(task)),
     )
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from batchllm.errors import BatchllmError, ExitCode, Fault, InputMissingError, JobError
 from batchllm.spec.lanes import LaneSpec, Limits
-from batchllm.spec.loading import LoadedJob, absolute_path, load_job, load_mapping
+from batchllm.spec.loading import LoadedJob, load_job, load_mapping
 from batchllm.spec.models import Job, Params
+from batchllm.spec.paths import absolute_path
 
 JOB = """\
 name: label

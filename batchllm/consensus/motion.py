@@ -116,6 +116,14 @@ def _places(name: str, places: Mapping[str, int], voters: Sequence[str]) -> list
     return [at for at, voter in enumerate(voters) if lane_of(voter) == name]
 
 
+def voter_names(lanes: Sequence[str], samples: int) -> tuple[str, ...]:
+    """`lanes`: those that each answer each row; none where any one of several does."""
+    if samples == 1:
+        return tuple(lanes)
+    numbers = range(1, samples + 1)
+    return tuple(f"{lane}#{number}" for lane in lanes or ("",) for number in numbers)
+
+
 def lane_of(voter: str) -> str:
     """The lane whose sample it is (`swift#2`); a lane is its own."""
     return voter.rpartition("#")[0] or voter

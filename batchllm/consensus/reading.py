@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from batchllm.consensus.motion import voter_names
 from batchllm.consensus.normalising import Vocabulary
 from batchllm.consensus.poll import Ballots, Floats, Poll, State, Voter
 from batchllm.consensus.similarity import grouped
@@ -257,14 +258,6 @@ class _Costs:
 
     def latencies(self) -> list[npt.NDArray[np.float32] | None]:
         return [np.concatenate(pieces) if pieces else None for pieces in self._took]
-
-
-def voter_names(lanes: Sequence[str], samples: int) -> tuple[str, ...]:
-    """`lanes`: those that each answer each row; none where any one of several does."""
-    if samples == 1:
-        return tuple(lanes)
-    numbers = range(1, samples + 1)
-    return tuple(f"{lane}#{number}" for lane in lanes or ("",) for number in numbers)
 
 
 def open_record(out: Path) -> Manifest:

@@ -8,11 +8,11 @@ are not looked at.
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchllm.consensus.early import EarlyVotes, early_votes
 from batchllm.dispatch import Polling
 from batchllm.engine.backfill import as_flags
 from batchllm.engine.identity import slots_of
@@ -21,28 +21,33 @@ from batchllm.ports import Task
 from batchllm.records import AnswerValue
 from batchllm.wiring import CheckedJob
 
+if TYPE_CHECKING:
+    from batchllm.consensus.early import EarlyVotes
 
-def early_votes_of(checked: CheckedJob) -> EarlyVotes | None:
+
+def early_votes_of(checked: CheckedJob) -> "EarlyVotes | None":
     """None where all answers are asked for."""
     motion = checked.motion
     if motion is None or not motion.section.stop_early or slots_of(checked.job) == 1:
         return None
+    from batchllm.consensus.early import early_votes  # which other jobs do not need
+
     return early_votes(motion)
 
 
-def has_other_terms(journal: Journal, votes: EarlyVotes | None) -> bool:
+def has_other_terms(journal: Journal, votes: "EarlyVotes | None") -> bool:
     """Whether units are skipped by a vote that goes by other terms now, or though all are to be asked."""
     return bool(journal.counts.skipped) and journal.skip_terms != (None if votes is None else votes.digest)
 
 
-def reopen(journal: Journal, votes: EarlyVotes | None) -> None:
+def reopen(journal: Journal, votes: "EarlyVotes | None") -> None:
     """What was skipped and is not to be relied on is pending again; kept votes may settle it once more."""
     journal.reopen_skipped(all_of_them=has_other_terms(journal, votes))
     if votes is not None and journal.skip_terms != votes.digest:
         journal.set_skip_terms(votes.digest)
 
 
-def polling_of(votes: EarlyVotes, task: Task, journal: Journal, rows: int, *, samples: int) -> Polling:
+def polling_of(votes: "EarlyVotes", task: Task, journal: Journal, rows: int, *, samples: int) -> Polling:
     """`rows` of the input. To be called before anything of it is asked."""
     finished = journal.finished
     kept = _kept_votes(votes, journal, rows)
@@ -55,13 +60,13 @@ def polling_of(votes: EarlyVotes, task: Task, journal: Journal, rows: int, *, sa
     return Polling(slots, samples, votes.ballot, _vote_of(votes, task), heard)
 
 
-def _vote_of(votes: EarlyVotes, task: Task) -> Callable[[AnswerValue], Hashable | None]:
+def _vote_of(votes: "EarlyVotes", task: Task) -> Callable[[AnswerValue], Hashable | None]:
     at = [field.name for field in task.answer_fields].index(votes.over)
     return lambda answer: votes.read(_flat(task.columns([answer])[at]))[0]
 
 
 def _kept_votes(
-    votes: EarlyVotes, journal: Journal, rows: int
+    votes: "EarlyVotes", journal: Journal, rows: int
 ) -> Callable[[int, int], dict[int, Hashable | None]]:
     """What finds the votes of a range of units: of rows that are begun and not whole, sorted, 16 bytes each."""
     finished = journal.finished

@@ -19,10 +19,9 @@ from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params, TaskSpec
 from batchllm.task import AnswerSchemaError, ToolsError, build_task
 from batchllm.tokens import HeadStart, TokenCounter, counter_for
-from batchllm.wiring.consensus import check_consensus, judge_columns
 from batchllm.wiring.entries import SIMULATOR, pinned
 from batchllm.wiring.lanes import LanePlan, LanePlanner
-from batchllm.wiring.nested import Nested, nested_jobs
+from batchllm.wiring.nested import Nested, judge_columns, nested_jobs
 from batchllm.wiring.packing import Packing, plan_packing
 
 #: Rows that are looked at to see whether the columns of the templates exist.
@@ -128,8 +127,7 @@ def check(
         faults.append(loaded.fault("input.path", error.message, error.remedy))
         raise JobError(loaded.file, _in_order(faults)) from None
     faults += _column_faults(loaded, task, source)
-    agreed = check_consensus(loaded, task.answer_fields, source)
-    faults += agreed.faults
+    motion = _motion(loaded, task, source, faults, notes)
     if faults:
         raise JobError(loaded.file, _in_order(faults))
     counter = _counter(job, lanes)
@@ -144,10 +142,23 @@ def check(
         counter=counter,
         max_inputs=packing.max_inputs,
         max_tokens=packing.max_tokens,
-        notes=(*notes, *_sample_notes(job), *agreed.notes),
-        motion=agreed.motion,
+        notes=(*notes, *_sample_notes(job)),
+        motion=motion,
         nested=tuple(nested),
     )
+
+
+def _motion(
+    loaded: LoadedJob, task: Task, source: Source, faults: list[Fault], notes: list[str]
+) -> Motion | None:
+    if loaded.job.consensus is None:
+        return None
+    from batchllm.wiring.consensus import check_consensus  # which other jobs do not need
+
+    found = check_consensus(loaded, task.answer_fields, source)
+    faults += found.faults
+    notes += found.notes
+    return found.motion
 
 
 def _asked(task: TaskSpec, dimensions: int | None) -> Asked:

@@ -15,18 +15,17 @@ from batchllm.consensus.motion import (
     lane_of,
     motion_of,
     usual_column,
+    voter_names,
 )
 from batchllm.consensus.normalising import vocabulary
-from batchllm.consensus.reading import voter_names
 from batchllm.consensus.table import COLUMNS
 from batchllm.errors import Fault
 from batchllm.ports import Shape, Source
-from batchllm.prompt import Template, TemplateError
+from batchllm.prompt import TemplateError
 from batchllm.spec.consensus import AtLeast, Consensus, TrimmedMean, VoteKind
 from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import Job
-from batchllm.wiring.nested import CANDIDATES, PROMPT
 
 #: Rows whose right values are looked at before anything is spent.
 GOLD_ROWS = 1_000
@@ -47,16 +46,6 @@ def voters_of(job: Job) -> tuple[str, ...]:
     """Who votes, by name: lanes, their samples, or samples of whichever lane has room."""
     names = [lane.name or lane.provider for lane in job.providers]
     return voter_names(names if job.routing == "all" else (), job.samples)
-
-
-def judge_columns(section: Consensus | None) -> frozenset[str]:
-    """What the judge's template reads of the input."""
-    if section is None or section.judge is None or section.judge.prompt is None:
-        return frozenset()
-    try:
-        return Template(section.judge.prompt, where="consensus.judge.prompt").columns - {CANDIDATES, PROMPT}
-    except TemplateError:  # told where the judge's own job is checked
-        return frozenset()
 
 
 def check_consensus(loaded: LoadedJob, fields: Sequence[pa.Field], source: Source) -> ConsensusCheck:

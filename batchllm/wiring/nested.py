@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from batchllm.errors import Fault
+from batchllm.prompt import Template, TemplateError
 from batchllm.spec.consensus import Consensus, Escalation, Judge
 from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob
@@ -105,6 +106,16 @@ def lanes_beside(section: Consensus, out: Path) -> list[Beside]:
     if section.judge is not None:
         found.append(Beside("judged", "consensus.judge.lane", section.judge.lane, folder / "judged"))
     return found
+
+
+def judge_columns(section: Consensus | None) -> frozenset[str]:
+    """What the judge's template reads of the input."""
+    if section is None or section.judge is None or section.judge.prompt is None:
+        return frozenset()
+    try:
+        return Template(section.judge.prompt, where="consensus.judge.prompt").columns - {CANDIDATES, PROMPT}
+    except TemplateError:  # told where the judge's own job is checked
+        return frozenset()
 
 
 def _nested(loaded: LoadedJob, section: Consensus, beside: Beside) -> Nested:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from job_rig import job, lane, served, write_rows
 
-#: Each takes a tenth of a second or more, or tens of megabytes.
-HEAVY = {"polars", "openai", "genai_prices", "rich", "jsonschema", "httpx2", "aiohttp.web", "numpy", "pandas"}
+#: Each takes a tenth of a second or more, or tens of megabytes. Not numpy: pyarrow loads it wherever it is installed.
+HEAVY = {"polars", "openai", "genai_prices", "rich", "jsonschema", "httpx2", "aiohttp.web", "pandas"}
+HEAVY |= {"batchllm.consensus.rules", "batchllm.engine.agreeing", "batchllm.report.page"}
 
 
 def loaded_by_run(folder: Path, spec: dict[str, Any]) -> set[str]:

@@ -256,3 +256,37 @@ def test_a_judge_that_answered_is_used_again(tmp_path: Path) -> None:
     job_rig.run(tmp_path, rig.job(tmp_path, lanes, {"judge": {"lane": judge}}))
     assert invoke(["consensus", "out"]) == ExitCode.OK
     assert rig.by_id(tmp_path, "rule") == {"r1": "judge"}
+
+
+TEXT = {"type": "chat", "prompt": "{{ text }}"}
+DOGS = [rig.lane(name, (".", text)) for name, text in (("a", "a dog"), ("b", "a dog!"), ("c", "a cat"))]
+VECTORS = [
+    {**rig.lane(name, dimensions=4, seed=seed), "model": "v"}
+    for name, seed in (("one", 1), ("two", 1), ("three", 2))
+]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "section", "more"),
+    [
+        (DOGS, {"similarity": {"threshold": 0.0, "embed": rig.lane("v", dimensions=4)}}, {"task": TEXT}),
+        (
+            VECTORS,
+            {"similarity": {"threshold": 0.999}},
+            {"task": {"type": "embedding", "text": "{{ text }}"}},
+        ),
+        (DOGS[:2], {}, {"task": TEXT, "samples": 3, "routing": "spread"}),
+        (DOGS[:2], {"rule": "weighted", "weights": "dawid_skene"}, {"task": TEXT, "samples": 2}),
+        (DOGS[:1], {}, {"task": TEXT, "samples": 3}),
+    ],
+    ids=["texts", "vectors", "samples of any lane", "samples of each lane", "samples of one lane"],
+)
+def test_what_is_computed_again_is_the_same(
+    tmp_path: Path, lanes: Any, section: dict[str, Any], more: dict[str, Any]
+) -> None:
+    rig.rows(tmp_path, {"x": "x"})
+    job_rig.run(tmp_path, rig.job(tmp_path, lanes, section, **more))
+    before = rig.table(tmp_path)
+    assert invoke(["consensus", "out"]) == ExitCode.OK
+    assert rig.table(tmp_path).equals(before)
+    assert rig.told(tmp_path)["voters"][0]["votes"] == 1

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import job_rig
-import pytest
 import voting_rig as rig
 
 from batchllm.errors import ExitCode
 from batchllm.simulate import SimulatedProvider
 
-ROWS, IN_FLIGHT, BOUND_S = 40, 2, 60
+ROWS, IN_FLIGHT, BOUND_S = 16, 2, 60
 CHOICE = {"rationale": "r", "choice": "A"}
 
 
@@ -72,28 +71,23 @@ def finish(path: Path) -> None:
         assert process.returncode == ExitCode.OK, said
 
 
-@pytest.mark.parametrize(("role", "calls"), [("escalated", ROWS), ("judged", 2 * ROWS)])
-def test_a_kill_pays_twice_at_most_for_what_was_in_flight(tmp_path: Path, role: str, calls: int) -> None:
-    with job(tmp_path, role) as (path, books):
+def test_a_kill_pays_twice_at_most_for_what_was_in_flight(tmp_path: Path) -> None:
+    with job(tmp_path, "judged") as (path, books):
         with started(path) as process:
-            wait_for(books[2], 12)
+            wait_for(books[2], 6)
             process.kill()
             process.wait()
         assert not (tmp_path / "out" / "consensus" / "agreement.json").exists()
         finish(path)
         assert [sum(book.ledger.billed.values()) for book in books[:2]] == [ROWS, ROWS]
-        assert calls <= sum(books[2].ledger.billed.values()) <= calls + IN_FLIGHT
-        asked = books[2].ledger.accepted
-        finish(path)
-        assert books[2].ledger.accepted == asked
-    expected = {"decided"} if role == "escalated" else {"tied"}
-    assert set(rig.by_id(tmp_path, "status").values()) == expected
+        assert 2 * ROWS <= sum(books[2].ledger.billed.values()) <= 2 * ROWS + IN_FLIGHT
+    assert set(rig.by_id(tmp_path, "status").values()) == {"tied"}
 
 
 def test_ctrl_c_there_ends_the_command_and_the_next_start_goes_on_there(tmp_path: Path) -> None:
     with job(tmp_path, "escalated") as (path, books):
         with started(path) as process:
-            wait_for(books[2], 12)
+            wait_for(books[2], 4)
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=BOUND_S)
             assert process.returncode == ExitCode.INTERRUPTED

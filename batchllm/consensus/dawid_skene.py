@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from batchllm.consensus.patterns import Ints, Patterns, alike, patterns, pieces
+from batchllm.consensus.alike import DistinctRows, Ints, alike, distinct_rows, pieces
 from batchllm.consensus.tallies import Floats, Tallies
 from batchllm.consensus.votes import MISSING, Codes, LabelVotes
 from batchllm.consensus.weighting import log_odds
@@ -111,11 +111,11 @@ def estimate(votes: LabelVotes, lanes: Sequence[int] | None = None, smoothing: f
     is_confusion = len(votes.values) <= MOST_VALUES
     matrix = _in_lane_order(votes.codes, lane_of) if is_confusion else alike(votes.codes, votes.cast)
     matrix = matrix[(matrix != MISSING).any(axis=1)]  # a row without votes says nothing of anybody
-    found = patterns(matrix)
+    found = distinct_rows(matrix)
     work = found.rows.size * (len(votes.values) if is_confusion else 1)
     if work > MOST_WORK:
         some = np.random.default_rng(0).choice(len(matrix), len(matrix) * MOST_WORK // work, replace=False)
-        found = patterns(matrix[np.sort(some)])
+        found = distinct_rows(matrix[np.sort(some)])
         told = f"Dawid-Skene: estimated on {len(some):,} of {len(matrix):,} rows"
         why = f"{why}; {told}" if why else told
     model = _confusion if is_confusion else _one_coin
@@ -141,7 +141,7 @@ def _in_lane_order(codes: Codes, lane_of: Ints) -> Codes:
     return ordered
 
 
-def _confusion(votes: LabelVotes, found: Patterns, lane_of: Ints, smoothing: float, why: str) -> Estimate:
+def _confusion(votes: LabelVotes, found: DistinctRows, lane_of: Ints, smoothing: float, why: str) -> Estimate:
     values = len(votes.values)
     explained = _vote_shares(found.rows, values)
     prior, rates = _errors(found, explained, lane_of, smoothing)
@@ -167,7 +167,7 @@ def _vote_shares(codes: Codes, values: int) -> Floats:
     return shares
 
 
-def _errors(found: Patterns, explained: Floats, lane_of: Ints, smoothing: float) -> tuple[Floats, Floats]:
+def _errors(found: DistinctRows, explained: Floats, lane_of: Ints, smoothing: float) -> tuple[Floats, Floats]:
     """The prior, and lanes × right value × value said, that explain the votes best if these are the right values."""
     values = explained.shape[1]
     counted = explained * found.counts[:, None]
@@ -199,7 +199,7 @@ def _explained(codes: Codes, prior: Floats, rates: Floats) -> Floats:
     return table
 
 
-def _one_coin(votes: LabelVotes, found: Patterns, lane_of: Ints, smoothing: float, why: str) -> Estimate:
+def _one_coin(votes: LabelVotes, found: DistinctRows, lane_of: Ints, smoothing: float, why: str) -> Estimate:
     """Who agrees with whom is all that it needs: the patterns are those of agreement, few even for free text."""
     values = len(votes.values)
     accuracy, iterations, converged = _agreeing(found, lane_of, smoothing, None, values), 0, False
@@ -213,7 +213,7 @@ def _one_coin(votes: LabelVotes, found: Patterns, lane_of: Ints, smoothing: floa
 
 
 def _agreeing(
-    found: Patterns, lane_of: Ints, smoothing: float, accuracy: Floats | None, values: int
+    found: DistinctRows, lane_of: Ints, smoothing: float, accuracy: Floats | None, values: int
 ) -> Floats:
     """How often each voter is right if the values are as probable as `accuracy` says (None: as their votes' shares)."""
     right, seen = np.zeros(len(lane_of)), np.zeros(len(lane_of))
@@ -232,7 +232,7 @@ def _agreeing(
     return np.clip(new, 1e-9, 1 - 1e-9)[lane_of]
 
 
-def _portions(found: Patterns) -> Iterator[tuple[Codes, Ints]]:
+def _portions(found: DistinctRows) -> Iterator[tuple[Codes, Ints]]:
     for piece in pieces(*found.rows.shape):
         yield found.rows[piece], found.counts[piece]
 

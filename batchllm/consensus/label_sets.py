@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from batchllm.consensus.patterns import Bools, Ints, patterns, pieces
+from batchllm.consensus.alike import Bools, Ints, distinct_rows, pieces
 from batchllm.consensus.rules import By, Decisions, Status, decide
 from batchllm.consensus.terms import Terms
 from batchllm.consensus.votes import MISSING, Codes, LabelVotes
@@ -43,7 +43,7 @@ class SetDecisions:
 
 def decide_sets(votes: SetVotes, terms: Terms, weights: Sequence[float] | None = None) -> SetDecisions:
     """What the votes decide, label by label; weights as for `decide`. Memory goes by the labels that are named."""
-    found = patterns(votes.codes)
+    found = distinct_rows(votes.codes)
     sets = {labels: place for place, labels in enumerate(votes.sets)}
     cuts = list(pieces(len(found.rows), _LABELS_OF_A_ROW * len(votes.voters))) or [slice(0)]
     parts = [_decided(replace(votes, codes=found.rows[cut]), sets, terms, weights) for cut in cuts]

@@ -1,95 +1,136 @@
-"""Rows that are alike are counted once: five votes a row have a few hundred patterns, however many rows there are.
+"""Rows that are alike, counted once.
 
-What the rules decide hangs on who agrees with whom, and not on the value that they agree on. So a vote is written as
-the place of the first voter with the same one, and what is decided for a pattern holds for all rows that have it.
+What a row adds to a statistic of agreement depends on its votes alone. A million rows of five votes for three labels
+are at most 1,024 patterns, and all that is measured is measured on those.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from batchllm.consensus.votes import MISSING, Codes, Numbers
+from batchllm.consensus.votes import MISSING, Codes
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 
-#: Cells of a matrix worked on at a time: what is needed beside it stays small.
-CELLS = 1 << 20
-#: With more voters than these, sorting finds equal votes faster than comparing each with each.
-_MOST_COMPARED = 32
+#: Keys up to which counting into a table (32 MB) beats sorting: a million rows take 10 ms rather than 100 ms.
+_TABLE_KEYS = 1 << 22
 _MOST_KEYS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """The different rows of a matrix: `rows` (patterns × columns), the pattern of each row, and how many have it."""
+    """`codes`: patterns × voters, -1 missing, all below `values`. `counts`: how many rows are of each pattern."""
 
-    rows: Codes
-    of_row: Ints
-    counts: Ints
+    codes: Codes
+    counts: Floats
+    values: int
 
+    @property
+    def cast(self) -> Floats:
+        """Votes of a row of each pattern."""
+        votes = np.zeros(len(self.codes))
+        for column in self.codes.T:
+            votes += column != MISSING
+        return votes
 
-def pieces(rows: int, columns: int) -> Iterator[slice]:
-    """Rows in runs of about `CELLS` cells."""
-    step = max(1, CELLS // max(1, columns))
-    for first in range(0, rows, step):
-        yield slice(first, min(rows, first + step))
+    def with_votes(self, least: int) -> "Patterns":
+        """Only what has so many votes. There are no more values than places for votes, in the same order."""
+        kept = self.cast >= least
+        is_all = bool(kept.all())
+        codes, counts = (self.codes, self.counts) if is_all else (self.codes[kept], self.counts[kept])
+        if self.values <= codes.size:
+            return Patterns(codes, counts, self.values)
+        places, values = renumbered(self.values, codes)
+        return Patterns(places[codes], counts, values)
 
-
-def alike(values: Codes | Numbers, cast: Bools) -> Codes:
-    """Each vote as the place of the first voter of its row that voted the same; -1 where none was cast."""
-    same = np.full(values.shape, MISSING, np.int32)
-    for piece in pieces(*values.shape):
-        compare = _compared if values.shape[1] <= _MOST_COMPARED else _sorted
-        compare(values[piece], cast[piece], same[piece])
-    return same
-
-
-def _compared(values: Codes | Numbers, cast: Bools, same: Codes) -> None:
-    columns = np.ascontiguousarray(values.T)
-    for voter, column in enumerate(columns):
-        place = np.full(len(column), voter, np.int32)
-        for earlier in range(voter - 1, -1, -1):  # the first one is written last
-            place[columns[earlier] == column] = earlier
-        same[:, voter] = np.where(cast[:, voter], place, MISSING)
-
-
-def _sorted(values: Codes | Numbers, cast: Bools, same: Codes) -> None:
-    order = np.argsort(values, axis=1, kind="stable")  # equal ones in the order of the voters
-    ranked = np.take_along_axis(values, order, axis=1)
-    starts = np.ones(ranked.shape, np.bool_)
-    starts[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    at = np.maximum.accumulate(np.where(starts, np.arange(ranked.shape[1]), 0), axis=1)
-    np.put_along_axis(same, order, np.take_along_axis(order, at, axis=1).astype(np.int32), axis=1)
-    same[~cast] = MISSING
+    def of(self, first: int, second: int) -> "Patterns":
+        """The votes of two voters, each pattern once, unless there are about as many as rows."""
+        pair = self.codes[:, [first, second]]
+        if (self.values + 1) ** 2 > _TABLE_KEYS:
+            return Patterns(pair, self.counts, self.values)
+        return patterns_of(pair, self.values, self.counts)
 
 
-def patterns(codes: Codes) -> Patterns:
-    """The different rows of a matrix of codes, of which -1 is the least."""
-    rows = len(codes)
-    key, span = np.zeros(rows, np.int64), 1
-    for column in codes.T:
-        width = int(column.max(initial=MISSING)) + 2
-        if span * width > _MOST_KEYS:
-            key, span = _closed_up(key, span)
-        key *= width
-        key += column
-        key += 1
-        span *= width
-    of_row, found = _closed_up(key, span)
-    one_each = np.zeros(found, np.int64)
-    one_each[of_row] = np.arange(rows)
-    return Patterns(codes[one_each], of_row, np.bincount(of_row, minlength=found))
+def renumbered(values: int, *met: Codes) -> tuple[Codes, int]:
+    """A new code for each old one (below `values`), without gaps and in the same order, and how many are met.
+
+    The array's last is for -1. Codes that are not met have no new one.
+    """
+    is_met = np.zeros(values + 1, np.bool_)
+    for codes in met:
+        is_met[codes] = True
+    is_met[MISSING] = False
+    places = np.cumsum(is_met, dtype=np.int32) - np.int32(1)
+    places[MISSING] = MISSING
+    return places, int(np.count_nonzero(is_met))
 
 
-def _closed_up(key: Ints, span: int) -> tuple[Ints, int]:
-    """The keys, all below `span`, numbered from 0 without gaps in their order; and how many numbers there are."""
-    if span > max(CELLS, 4 * len(key)):
-        found, number = np.unique(key, return_inverse=True)
-        return number.astype(np.int64, copy=False), len(found)
-    is_there = np.zeros(span, np.bool_)
-    is_there[key] = True
-    number = np.cumsum(is_there) - 1
-    return number[key], int(number[-1]) + 1 if len(number) else 0
+def patterns_of(codes: Codes, values: int, counts: Floats | None = None) -> Patterns:
+    """The different rows of `codes` (rows × voters, -1 missing, below `values`), in ascending order.
+
+    `counts`: how often each row stands for itself (default: once). Rows come back as they are, alike or not, where so
+    many votes of so many values do not fit into a number: that costs time and changes nothing that is measured.
+    """
+    rows, voters = codes.shape
+    base = values + 1
+    if base**voters > _MOST_KEYS:
+        return Patterns(codes, np.ones(rows) if counts is None else counts, values)
+    keys = np.zeros(rows, np.int64)
+    for voter in range(voters):
+        keys *= base
+        keys += codes[:, voter]
+        keys += 1
+    found, found_counts = _counted(keys, base**voters, counts)
+    patterns = np.empty((len(found), voters), np.int32)
+    for voter in reversed(range(voters)):
+        found, patterns[:, voter] = np.divmod(found, base)
+    patterns += MISSING
+    return Patterns(patterns, found_counts, values)
+
+
+def _counted(
+    keys: npt.NDArray[np.int64], space: int, counts: Floats | None
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The different keys (below `space`), ascending, and how often each occurs."""
+    if space <= _TABLE_KEYS:
+        table = np.bincount(keys, counts, space)
+        met = np.flatnonzero(table)
+        return met.astype(np.int64, copy=False), table[met].astype(np.float64, copy=False)
+    if counts is None:
+        found, times = np.unique(keys, return_counts=True)
+        return found, times.astype(np.float64)
+    found, places = np.unique(keys, return_inverse=True)
+    return found, np.bincount(places, counts, len(found)).astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How much of each value the patterns hold: vote v is `shares[v]` of `values[v]`, in pattern `patterns[v]`."""
+
+    patterns: Places
+    values: Codes
+    shares: Floats
+    sizes: tuple[int, int]
+
+    def at(self, counts: Floats) -> Floats:
+        """Resamples × patterns, how often each occurs → resamples × values, how much of each value that is."""
+        return np.stack([self.of(one) for one in counts])
+
+    def of(self, counts: Floats) -> Floats:
+        """How much of each value, of patterns that occur so often. Of no votes numpy would count whole numbers."""
+        found = np.bincount(self.values, counts[self.patterns] * self.shares, self.sizes[1])
+        return found.astype(np.float64, copy=False)
+
+    def back(self, by_value: Floats) -> Floats:
+        """What is said of each value, added up over the votes of each pattern."""
+        found = np.bincount(self.patterns, by_value[self.values] * self.shares, self.sizes[0])
+        return found.astype(np.float64, copy=False)
+
+
+def tally(codes: Codes, shares: Floats, values: int) -> Tally:
+    """Of patterns × voters, where each vote of pattern p counts as `shares[p]`; a share of 0 leaves its votes out."""
+    cast = np.not_equal(codes, MISSING) & np.not_equal(shares, 0)[:, None]
+    patterns = np.nonzero(cast)[0]
+    return Tally(patterns, codes[cast], shares[patterns], (len(codes), values))

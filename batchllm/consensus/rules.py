@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from batchllm.ballot import WEIGHED, in_units
+from batchllm.consensus.alike import Bools, Ints, alike, distinct_rows, pieces
 from batchllm.consensus.dawid_skene import Estimate
-from batchllm.consensus.patterns import Bools, Ints, alike, patterns, pieces
 from batchllm.consensus.tallies import Floats, Tallies
 from batchllm.consensus.terms import Terms
 from batchllm.consensus.votes import MISSING, Codes, Numbers, NumberVotes, Votes
@@ -119,7 +119,7 @@ def decide(votes: Votes, terms: Terms, weights: Sequence[float] | Estimate | Non
     units = _units(weights.weights if isinstance(weights, Estimate) else weights, len(votes.voters), terms)
     if known is not None and known.model != "none" and terms.rule in WEIGHED:
         return _by_estimate(votes, terms, units, known)
-    found = patterns(alike(matrix, votes.cast))
+    found = distinct_rows(alike(matrix, votes.cast))
     return _valued(_counted(found.rows, terms, units).taken(found.of_row), matrix)
 
 
@@ -232,7 +232,7 @@ def _by_estimate(votes: Votes, terms: Terms, units: list[int] | None, known: Est
         raise TypeError("an estimate by Dawid-Skene is of labels, and the votes are numbers")
     if votes.values != known.values:
         raise ValueError("the estimate by Dawid-Skene is of other values than the votes are")
-    found = patterns(votes.codes)
+    found = distinct_rows(votes.codes)
     width = len(votes.voters) if known.error_rates is None else len(votes.values)
     cuts = list(pieces(len(found.rows), width)) or [slice(0)]
     parts = [_most_probable(found.rows[cut], terms, units, known) for cut in cuts]

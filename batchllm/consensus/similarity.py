@@ -9,7 +9,7 @@ millionths, and equal ones in an order that comes from the votes: who gave which
 import numpy as np
 import numpy.typing as npt
 
-from batchllm.consensus.patterns import Bools, Ints
+from batchllm.consensus.alike import Bools, Ints
 from batchllm.consensus.tallies import Floats
 from batchllm.consensus.votes import MISSING, LabelVotes
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from batchllm.consensus.patterns import Bools, Ints
+from batchllm.consensus.alike import Bools, Ints
 from batchllm.consensus.votes import MISSING, Codes
 
 Floats = npt.NDArray[np.float64]

@@ -1,53 +1,52 @@
-"""Rows that are alike are found, whatever the width of the matrix and the size of its codes."""
+"""Rows that are alike are counted once, whatever the number of values."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.consensus.patterns import alike, patterns
+from batchllm.consensus.patterns import Patterns, patterns_of
 
-matrices = st.integers(1, 40).flatmap(
-    lambda width: st.lists(
-        st.lists(st.sampled_from([-1, 0, 1, 2, 2**31 - 2]), min_size=width, max_size=width),
-        min_size=1,
-        max_size=12,
-    )
+rows = st.integers(1, 4).flatmap(
+    lambda voters: st.lists(st.tuples(*[st.integers(-1, 3)] * voters), min_size=1, max_size=20)
 )
 
 
-@given(matrices)
-@settings(deadline=None, max_examples=40)
-def test_a_vote_is_the_first_voter_with_the_same_one(rows: list[list[int]]) -> None:
-    codes = np.array(rows, np.int32)
-    expected = [[-1 if code == -1 else row.index(code) for code in row] for row in rows]
-    assert alike(codes, codes >= 0).tolist() == expected
+def counted(patterns: Patterns) -> Counter[tuple[int, ...]]:
+    found: Counter[tuple[int, ...]] = Counter()
+    for row, count in zip(patterns.codes.tolist(), patterns.counts.tolist(), strict=True):
+        found[tuple(row)] += int(count)
+    return found
 
 
-@given(matrices)
-@settings(deadline=None, max_examples=40)
-def test_each_row_has_its_pattern_and_each_pattern_its_count(rows: list[list[int]]) -> None:
-    codes = np.array(rows, np.int32)
-    found = patterns(codes)
-    assert np.array_equal(found.rows[found.of_row], codes)
-    counted = {
-        tuple(row): count for row, count in zip(found.rows.tolist(), found.counts.tolist(), strict=True)
-    }
-    assert counted == Counter(map(tuple, rows))
+@pytest.mark.parametrize("values", [4, 3_000, 2_000_000_000])
+@given(rows=rows)
+def test_each_different_row_is_there_as_often_as_it_occurs(values: int, rows: list[tuple[int, ...]]) -> None:
+    """A table of keys, sorted keys, and rows whose keys do not fit into a number."""
+    found = patterns_of(np.array(rows, np.int32), values)
+    assert counted(found) == Counter(rows)
+    if (values + 1) ** len(rows[0]) < 2**62:
+        assert len(found.codes) == len(set(rows))
+        assert found.codes.tolist() == sorted(found.codes.tolist())
 
 
-@pytest.mark.parametrize("width", [0, 1, 3])
-def test_no_rows_have_no_patterns(width: int) -> None:
-    found = patterns(np.empty((0, width), np.int32))
-    assert (len(found.rows), len(found.of_row), len(found.counts)) == (0, 0, 0)
+@pytest.mark.parametrize("values", [4, 3_000])
+@given(rows=rows)
+def test_patterns_of_some_voters_keep_the_counts(values: int, rows: list[tuple[int, ...]]) -> None:
+    found = patterns_of(np.array(rows, np.int32), values).of(len(rows[0]) - 1, 0)
+    assert counted(found) == Counter((row[-1], row[0]) for row in rows)
 
 
-def test_more_rows_than_are_worked_on_at_a_time() -> None:
-    codes = np.random.default_rng(1).integers(-1, 3, (300_000, 6)).astype(np.int32)
-    found = patterns(alike(codes, codes >= 0))
-    assert len(found.rows) < 1_000
-    assert found.counts.sum() == len(codes)
-    last = codes[-1].tolist()
-    assert found.rows[found.of_row[-1]].tolist() == [-1 if code < 0 else last.index(code) for code in last]
+@given(rows, st.integers(0, 2))
+def test_values_left_are_numbered_without_gaps_in_their_order(
+    rows: list[tuple[int, ...]], least: int
+) -> None:
+    found = patterns_of(np.array(rows, np.int32), 1_000).with_votes(least)
+    kept = sorted({row for row in rows if sum(code >= 0 for code in row) >= least})
+    met = sorted({code for row in kept for code in row if code >= 0})
+    assert found.values == len(met)
+    assert [[-1 if code < 0 else met[code] for code in row] for row in found.codes.tolist()] == [
+        *map(list, kept)
+    ]

@@ -30,7 +30,12 @@ MANIFEST = Manifest(
     sections={"task": "t"},
     input_digest="d",
     lanes=(LaneInfo("a", "openai", "m", False),),
-    parts={"output": (PartEntry("output/part-1.parquet", 2, 100, "00"),), "failures": (), "usage": (), "skipped": ()},
+    parts={
+        "output": (PartEntry("output/part-1.parquet", 2, 100, "00"),),
+        "failures": (),
+        "usage": (),
+        "skipped": (),
+    },
     created="2023-11-14T22:13:20.250Z",
     updated="2023-11-14T22:13:20.250Z",
 )

@@ -137,10 +137,19 @@ def _goodness(figures: Figures) -> list[Card]:
     of = "decided rows with gold"
     if figures.is_number:
         cards = [
-            _amount("Mean error of the consensus", score.error, of, "How far it is from gold on average, up or down."),
-            _amount("Bias of the consensus", score.bias, of, "How far it lies above gold on average (−: below)."),
+            _amount(
+                "Mean error of the consensus",
+                score.error,
+                of,
+                "How far it is from gold on average, up or down.",
+            ),
+            _amount(
+                "Bias of the consensus", score.bias, of, "How far it lies above gold on average (−: below)."
+            ),
         ]
-        return [card for card in cards if not card.why] or [replace(cards[0], why=score.error.why or _NO_GOLD)]
+        return [card for card in cards if not card.why] or [
+            replace(cards[0], why=score.error.why or _NO_GOLD)
+        ]
     accuracy = _share("Accuracy of the consensus", score.accuracy, of,
                       "How many of the decided rows have the value that gold has.")  # fmt: skip
     if score.accuracy.value is None:

@@ -39,7 +39,9 @@ def write_report(
     batches = table.to_batches() if isinstance(table, pa.Table) else table
     found = sift(batches, MOST_ENTRIES, [voter.name for voter in figures.voters])
     *first, last = consensus_sections(figures, found, MOST_BYTES, draw)
-    page = rendered(clean(job, 120), [*first, *more, last], is_simulated=is_simulated, created=figures.created)
+    page = rendered(
+        clean(job, 120), [*first, *more, last], is_simulated=is_simulated, created=figures.created
+    )
     return _replaced(Layout(out), page)
 
 

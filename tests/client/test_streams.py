@@ -210,9 +210,13 @@ PIECES = [
 ]
 
 
-def test_the_responses_api_streams_too_and_its_last_event_is_the_end() -> None:
+def test_the_responses_api_streams_too_and_its_last_event_is_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("batchllm.client.calls._FAREWELL_S", None)
+    monkeypatch.setattr("batchllm.client.calls._FAREWELLS", ())
     events = [*PIECES, event("completed", response=response()), "wait"]
-    with scripted(Say(events=events)) as server, connected(server, api="responses") as client:
+    with scripted(Say(events=events)) as server, connected(server, api="responses", timeout_s=3.0) as client:
         stream = client.stream("Name a fruit.", max_tokens=50)
         assert list(stream) == ["a ", "pear"]
     assert (stream.answer.content, stream.answer.finish_reason, stream.answer.usage.completion_tokens) == (
@@ -258,6 +262,7 @@ def test_a_response_that_fails_says_so(events: list[Any], kind: type[BatchllmErr
 
 def test_what_comes_after_the_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchllm.client.calls._FAREWELL_S", 0.05)
-    with scripted(Say(events=[*WHOLE[:4], "wait"])) as server, connected(server, timeout_s=20.0) as client:
+    monkeypatch.setattr("batchllm.client.calls._FAREWELLS", ())  # the deadline would end it, too
+    with scripted(Say(events=[*WHOLE[:4], "wait"])) as server, connected(server, timeout_s=3.0) as client:
         assert "".join(client.stream("x")) == "a pear"
     assert server.gone.is_set()

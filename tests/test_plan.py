@@ -307,7 +307,7 @@ def test_pictures_and_calls_in_a_conversation_count() -> None:
 
 
 def test_a_text_that_no_model_reads_is_not_asked() -> None:
-    cap = InputCap("e", 3, TokenCounter("bytes/3.5"))
+    cap = InputCap("e", 3, lambda: TokenCounter("bytes/3.5"))
     made = planner(EMBEDDING, ruler=Ruler(cap=cap))
     long, short = [*made.requests([row(0, "internationalisation a b c"), row(1, "a b c")]), *made.flush()]
     assert isinstance(long, RowFailed)

@@ -3,33 +3,38 @@
 Only what is sure is said: a text that is refused here is asked nowhere.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cache
 
 from batchllm.tokens.counting import TokenCounter, byte_count
 
 #: No text has fewer bytes for a token, as far as anybody has seen: below, nothing is counted.
 _FEWEST_BYTES = 2
+#: Of a character; a token has at least one.
+_MOST_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
 class InputCap:
-    """`counter` counts as the model does, or is not exact."""
+    """`find_counter` is called for the first text that must be counted: a vocabulary takes time to read.
 
-    model: str
-    most_tokens: int
-    counter: TokenCounter
+    It counts as the model does, or is not exact.
+    """
+
+    def __init__(self, model: str, most_tokens: int, find_counter: Callable[[], TokenCounter]) -> None:
+        self.model = model
+        self.most_tokens = most_tokens
+        self._counter = cache(find_counter)
 
     def fault(self, text: str) -> str | None:
         """Why a text is too long; None where it is not, or where that cannot be known."""
-        if (
-            len(text) * 4 <= self.most_tokens
-        ):  # no character has more than four bytes, and no token less than one
+        if len(text) * _MOST_BYTES <= self.most_tokens:
             return None
         size = byte_count(text)
         if size <= self.most_tokens * _FEWEST_BYTES:
             return None
-        if self.counter.is_exact:
-            tokens = self.counter.count(text)
+        counter = self._counter()
+        if counter.is_exact:
+            tokens = counter.count(text)
             said = f"{tokens:,} tokens"
         else:
             tokens = len(text.split())  # no vocabulary has a token for more than a word

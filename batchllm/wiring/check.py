@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from batchllm.clock import Clock
 from batchllm.errors import BatchllmError, Fault, JobError
@@ -92,7 +93,7 @@ class CheckedJob:
         if not told or len(told) < len(self.lanes):
             return None
         most, name = max(told)
-        return InputCap(name, most, counter_for(name))
+        return InputCap(name, most, partial(counter_for, name))
 
     @property
     def most_tokens(self) -> float | None:

@@ -2,8 +2,8 @@ import pytest
 
 from batchllm.tokens import InputCap, TokenCounter, counter_for
 
-OPENAI = InputCap("text-embedding-3-small", 20, counter_for("text-embedding-3-small"))
-OTHER = InputCap("mistral-embed", 20, TokenCounter("bytes/3.5"))
+OPENAI = InputCap("text-embedding-3-small", 20, lambda: counter_for("text-embedding-3-small"))
+OTHER = InputCap("mistral-embed", 20, lambda: TokenCounter("bytes/3.5"))
 
 
 @pytest.mark.parametrize(

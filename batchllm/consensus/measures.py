@@ -80,8 +80,8 @@ def measure(
 ) -> Section:
     """The dictionary of agreement.json.
 
-    `agreed` and `gold`: one for each row, of the votes' kind. Codes: -1 is none, `accuracy.OUTSIDE` a gold value that is
-    no label; numbers: NaN is none.
+    `agreed` and `gold`: one for each row, of the votes' kind. Codes: -1 is none, `accuracy.OUTSIDE` a gold value that
+    is no label; numbers: NaN is none.
     """
     labels = votes.values if isinstance(votes, LabelVotes) else None
     by_gold = None if gold is None or not _known(gold).any() else _Truth("gold", gold, labels)

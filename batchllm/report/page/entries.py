@@ -43,7 +43,7 @@ class Columns:
         self.carried = tuple(names[row + 1 : end])
 
 
-def shown(value: object, chars: int = VOTE_CHARS) -> str | None:
+def shown(value: object, chars: int = VOTE_CHARS) -> str | None:  # noqa: PLR0911 - a line a type
     """A value of any type as text: numbers as people read them, sets in alphabetical order."""
     match value:
         case None:

@@ -1,7 +1,8 @@
 """Tables with coloured cells: how often two voters agree, and what was taken for what. Values in, cells out.
 
 They are HTML tables and no drawings: each number can be read, copied, and reached by a screen reader, and a colour
-only repeats it. A cell's `step` (0 to 8) is its shade, for mistakes twice as steep; `tone` says which colour: `pair`, `right`, `wrong`, `plain`.
+only repeats it. A cell's `step` (0 to 8) is its shade, for mistakes twice as steep; `tone` says which colour: `pair`,
+`right`, `wrong`, `plain`.
 """
 
 import math
@@ -72,7 +73,7 @@ def agreement(figures: Figures) -> tuple[Grid, Grid | None] | None:
     if len(met) > len(names):
         note = f"The first {len(names)} of {len(met)} voters; agreement.json has every pair."
     alike = _pairs("Same vote, in percent", names, shares, _alike, note)
-    kappa = _pairs("Cohen’s kappa", names, kappas, _beyond_chance, "") if kappas else None
+    kappa = _pairs("Cohen's kappa", names, kappas, _beyond_chance, "") if kappas else None
     return alike, kappa
 
 
@@ -164,7 +165,8 @@ def _extremes(pairs: list[Pair], said: Said) -> tuple[str, ...]:
         return ()
     least, *_, most = sorted(pairs, key=lambda pair: pair.measure.value or 0.0)
     return (
-        f"Most: {most.a} and {most.b}, {said(most.measure)[1]}. Least: {least.a} and {least.b}, {said(least.measure)[1]}.",
+        f"Most: {most.a} and {most.b}, {said(most.measure)[1]}."
+        f" Least: {least.a} and {least.b}, {said(least.measure)[1]}.",
     )
 
 
@@ -192,7 +194,7 @@ def _confused(name: str, reference: str, found: Confusion, is_rate: bool = False
         f"{name} against {reference}",
         labels if is_rate else (*labels, "found, %"),
         tuple(lines),
-        _mistakes(folded, rest, reference) if not is_rate else (),
+        _mistakes(folded, rest) if not is_rate else (),
         note,
         totals=not is_rate,
     )
@@ -222,7 +224,7 @@ def _share_cell(right: float, total: float, is_folded: bool) -> Cell:
     return Cell("–" if is_folded or not total else f"{right / total * 100:.0f}", tone="total")
 
 
-def _mistakes(found: Confusion, rest: int, reference: str) -> tuple[str, ...]:
+def _mistakes(found: Confusion, rest: int) -> tuple[str, ...]:
     wrong = sorted(
         (-value, at, to)
         for at, line in enumerate(found.counts)

@@ -166,7 +166,7 @@ def _place(value: float, axis: tuple[float, float]) -> float:
 
 
 def _upright(found: Comparison) -> Comparison:
-    """With the better one as `a`, which is the one with more accuracy or less error: sentences read better than signs."""
+    """With the better one as `a`, the one with more accuracy or less error: sentences read better than signs."""
     gap = found.difference
     if gap.value is None or (gap.value <= 0 if found.is_error else gap.value >= 0):
         return found

@@ -32,8 +32,8 @@ def write_report(
 ) -> Path:
     """Replace OUT/report.html at once or not at all, and return its path. Raises StorageError.
 
-    `table` is read once, a batch after the other; `more` sections stand before the last, `draw` makes the drawings. The same values give the
-    same bytes: there is no clock in it.
+    `table` is read once, a batch after the other; `more` sections stand before the last, `draw` makes the drawings.
+    The same values give the same bytes: there is no clock in it.
     """
     figures = read(agreement)
     batches = table.to_batches() if isinstance(table, pa.Table) else table

@@ -165,8 +165,10 @@ def _extremes(pairs: list[Pair], said: Said) -> tuple[str, ...]:
         return ()
     least, *_, most = sorted(pairs, key=lambda pair: pair.measure.value or 0.0)
     return (
-        f"Most: {most.a} and {most.b}, {said(most.measure)[1]}."
-        f" Least: {least.a} and {least.b}, {said(least.measure)[1]}.",
+        (
+            f"Most: {most.a} and {most.b}, {said(most.measure)[1]}."
+            f" Least: {least.a} and {least.b}, {said(least.measure)[1]}."
+        ),
     )
 
 

@@ -11,9 +11,10 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from batchllm.errors import RowError, RowInputError
-from batchllm.ports import Task
+from batchllm.ports import Ruler, Task
 from batchllm.records import BadRow, FailureCode, Request, Row, RowFailed, RowRef
 from batchllm.tokens import TOKENS_PER_MESSAGE, TOKENS_PER_REPLY, estimate
+from batchllm.tokens import Ruler as PlainRuler
 
 _MESSAGE_CHARS = 500
 _DIGEST_BYTES = 16
@@ -46,7 +47,8 @@ class _Packed(NamedTuple):
 class Planner:
     """One planner sees all rows of a run, a batch at a time, in order.
 
-    `counter`: None estimates by bytes. `max_inputs`, `max_tokens`: most rows and most tokens of one packed request;
+    `counter`: None estimates by bytes; `ruler` counts what is no text, and
+    knows how much a lane reads of one row. `max_inputs`, `max_tokens`: most rows and most tokens of one packed request;
     a single row over `max_tokens` goes alone, since the count is an estimate. `max_request_tokens`: a row above it
     fits no lane's budget and is refused. `is_finished(ordinal)`: an earlier run has this row's answer.
     """
@@ -60,8 +62,11 @@ class Planner:
         max_tokens: int | None,
         max_request_tokens: int | None,
         is_finished: Callable[[int], bool],
+        ruler: Ruler | None = None,
     ) -> None:
         self._task = task
+        self._ruler = ruler or PlainRuler()
+        self._fixed_tokens = task.fixed_tokens(self._ruler)
         self._counter = counter
         self._max_inputs = max_inputs
         caps = [cap for cap in (max_tokens, max_request_tokens) if cap is not None]
@@ -81,7 +86,10 @@ class Planner:
                 planned.append(item)
                 continue
             tokens = sum([counts[text] for text in item.texts]) + self._frame_tokens(item.content)
-            if self._max_request_tokens is not None and tokens > self._max_request_tokens:
+            too_long = self._ruler.too_long(item.texts)
+            if too_long is not None:
+                planned.append(_failed(item.row, FailureCode.CONTEXT_LENGTH, too_long, item.digest))
+            elif self._max_request_tokens is not None and tokens > self._max_request_tokens:
                 planned.append(_too_large(item, tokens, self._max_request_tokens))
             elif self._task.is_packed:
                 planned += self._packed(_Packed(item, tokens))
@@ -115,9 +123,10 @@ class Planner:
         return dict(zip(texts, counts, strict=True))
 
     def _frame_tokens(self, content: object) -> int:
+        other = self._fixed_tokens + self._task.other_tokens(content, self._ruler)
         if self._task.kind != "chat" or not isinstance(content, list):
-            return self._task.fixed_tokens
-        return TOKENS_PER_MESSAGE * len(content) + TOKENS_PER_REPLY + self._task.fixed_tokens
+            return other
+        return TOKENS_PER_MESSAGE * len(content) + TOKENS_PER_REPLY + other
 
     def _packed(self, packed: _Packed) -> list[Request]:
         done: list[Request] = []

@@ -4,8 +4,8 @@ Each has a fake in `batchllm.testing`, so that users can test their jobs the way
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -95,7 +95,6 @@ class Task(Protocol):
     is_packed: bool  # several rows a request
     answer_fields: tuple[pa.Field, ...]
     template_columns: frozenset[str]  # what its templates read of a row
-    fixed_tokens: int  # of each request, beside its texts: tools, images
 
     def content(self, row: Row) -> object:
         """What to send for this row. Raises RowError."""
@@ -103,11 +102,30 @@ class Task(Protocol):
     def texts(self, content: object) -> Sequence[str]:
         """The texts in it that count as prompt tokens."""
 
+    def fixed_tokens(self, ruler: "Ruler", /) -> int:
+        """What each request counts beside its content: definitions of tools."""
+
+    def other_tokens(self, content: object, ruler: "Ruler", /) -> int:
+        """What of the content counts and is no text: pictures, calls of tools."""
+
     def read(self, reply: object, request: Request) -> Reading | Failure:
         """Judge a parsed reply of status 200: nothing is an answer until shape, count and order are right."""
 
     def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
         """Kept answers → one array for each of `answer_fields`."""
+
+
+class Ruler(Protocol):
+    """Counts, before anything is sent, what is no text."""
+
+    def tools(self, tools: Sequence[Mapping[str, Any]], /) -> int: ...
+
+    def picture(self, url: str, detail: Literal["auto", "low", "high"], /) -> int: ...
+
+    def words(self, text: str, /) -> int: ...
+
+    def too_long(self, texts: Sequence[str], /) -> str | None:
+        """Why no model reads all of what a row asks; None where one may."""
 
 
 class ImageFiles(Protocol):

@@ -177,7 +177,8 @@ LANE_TROUBLE = frozenset(
 class Failure(NamedTuple):
     """One failed attempt, classified. `lane_is_dead`: no request will succeed on this lane in this run.
 
-    `content` is the text that did arrive but was not accepted: it was paid for, so it is kept.
+    `content` is the text that did arrive but was not accepted: it was paid for, so it is kept. `highest_cap`: what the
+    provider takes at most for the length of an answer, where it refused a longer one.
     """
 
     action: Action
@@ -193,6 +194,7 @@ class Failure(NamedTuple):
     request_id: str | None = None
     body: str | None = None
     ttft_s: float | None = None
+    highest_cap: int | None = None
 
 
 class AttemptRecord(NamedTuple):

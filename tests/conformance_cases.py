@@ -1,7 +1,8 @@
 """What jobs ask, and what OpenAI's SDK is told to ask the same: one line a case."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pydantic
@@ -17,7 +18,7 @@ class Case:
     """`task` and `lane` are the job's, `ask` what the SDK's method is told beside the model.
 
     `foreign` are fields of the provider's dialect, which OpenAI's document does not describe. `is_read` is false where
-    the server's reply is not what the dialect's own server would send.
+    the server's reply is not what the dialect's own server would send. `files` lie beside the job.
     """
 
     name: str
@@ -27,6 +28,16 @@ class Case:
     rows: Sequence[Mapping[str, Any]] = ({"text": TEXT},)
     foreign: frozenset[str] = frozenset()
     is_read: bool = True
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def api(self) -> str:
+        """What is asked: the task's kind, or responses."""
+        return "responses" if self.lane.get("api") == "responses" else self.kind
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.ask.get("stream"))
 
     @property
     def kind(self) -> str:
@@ -63,9 +74,12 @@ def messages(name: str, given: Sequence[Mapping[str, Any]], **more: Any) -> Case
     return Case(f"chat: {name}", task, {"messages": list(given)}, rows=({"talk": given},), **_own(more))
 
 
-def completion(name: str, params: Mapping[str, Any], **more: Any) -> Case:
+def completion(
+    name: str, params: Mapping[str, Any], ask: Mapping[str, Any] | None = None, **more: Any
+) -> Case:
     task = {"type": "completion", "prompt": "{{ text }}", "params": params}
-    return Case(f"completion: {name}", task, {"prompt": TEXT, **params}, **_own(more))
+    told = {"prompt": TEXT, **(params if ask is None else ask)}
+    return Case(f"completion: {name}", task, told, **_own(more))
 
 
 def embedding(name: str, ask: Mapping[str, Any], texts: Sequence[str] = (TEXT,), **more: Any) -> Case:
@@ -78,6 +92,25 @@ def moderation(name: str, texts: Sequence[str] = (TEXT,), **more: Any) -> Case:
     task = {"type": "moderation", "text": "{{ text }}"}
     rows = [{"text": text} for text in texts]
     return Case(f"moderation: {name}", task, {"input": list(texts)}, rows=rows, **_own(more))
+
+
+def streamed(case: Case) -> Case:
+    """The same, answered by events."""
+    usage = {} if case.api == "responses" else {"stream_options": {"include_usage": True}}
+    lane = {**case.lane, "stream": True}
+    return replace(case, name=f"{case.name}, streamed", ask={**case.ask, "stream": True, **usage}, lane=lane)
+
+
+def response(name: str, params: Mapping[str, Any], ask: Mapping[str, Any] | None = None, **more: Any) -> Case:
+    """A chat by the Responses API, of a lane that says so."""
+    task = {"type": "chat", "prompt": "{{ text }}", "params": params, **more.pop("task", {})}
+    lane = {"api": "responses", **more.pop("lane", {})}
+    told = {"input": [item("user", TEXT)], "store": False, **(params if ask is None else ask)}
+    return Case(f"responses: {name}", task, told, **_own({**more, "lane": lane}))
+
+
+def item(role: str, content: Any) -> dict[str, Any]:
+    return {"type": "message", "role": role, "content": content}
 
 
 def _own(more: dict[str, Any]) -> dict[str, Any]:
@@ -281,6 +314,9 @@ OPENAI = [
 COMPLETION = [
     completion("prompt alone", {}),
     completion("every parameter", {**SAMPLING, "max_tokens": 40}),
+    completion("two choices", {"n": 2}),
+    completion("log probabilities", {"logprobs": True}, {"logprobs": 1}),
+    completion("log probabilities, five", {"logprobs": True, "top_logprobs": 5}, {"logprobs": 5}),
 ]
 EMBEDDING = [
     embedding("one text", {"encoding_format": "float", "dimensions": WIDTH}, task={"dimensions": WIDTH}),
@@ -400,4 +436,83 @@ DIALECTS = [
     ),
     moderation("Mistral", at="mistral/mistral-moderation-2603"),
 ]
-CASES = [*CHAT, *EXTRAS, *OPENAI, *COMPLETION, *EMBEDDING, *MODERATION, *DIALECTS]
+FLAT = {"type": "function", **TOOL["function"]}
+TEXT_PART = {"type": "input_text", "text": TEXT}
+RESPONSES = [
+    response("prompt alone", {}),
+    response(
+        "system",
+        {},
+        {"input": [item("system", "Be brief."), item("user", TEXT)]},
+        task={"system": "Be brief."},
+    ),
+    response(
+        "every parameter",
+        {"temperature": 0.5, "top_p": 0.9, "max_tokens": 40, "service_tier": "flex", "user": "u-1"},
+        {"temperature": 0.5, "top_p": 0.9, "max_output_tokens": 40, "service_tier": "flex", "user": "u-1"},
+    ),
+    response(
+        "OpenAI, a reasoning model and a schema",
+        {"reasoning_effort": "low", "verbosity": "high"},
+        {
+            "reasoning": {"effort": "low"},
+            "text": {
+                "verbosity": "high",
+                "format": {"type": "json_schema", "name": "answer", "schema": CLOSED, "strict": True},
+            },
+        },
+        task={"schema": CLOSED},
+        at="openai/gpt-5-nano",
+    ),
+    response(
+        "a tool that must be called",
+        {},
+        {"tools": [FLAT], "tool_choice": {"type": "function", "name": "look_up"}},
+        task={"tools": [TOOL], "tool_choice": NAMED},
+    ),
+    response(
+        "image",
+        {},
+        {"input": [item("user", [TEXT_PART, {"type": "input_image", "image_url": LINK, "detail": "low"}])]},
+        task={"images": [{"url": LINK, "detail": "low"}]},
+    ),
+    response(
+        "log probabilities",
+        {"logprobs": True, "top_logprobs": 3},
+        {"include": ["message.output_text.logprobs"], "top_logprobs": 3},
+    ),
+]
+STREAMS = [
+    streamed(chat("prompt alone", {})),
+    streamed(chat("two choices", {"n": 2})),
+    streamed(chat("tools", {}, {"tools": [TOOL]}, task={"tools": [TOOL]})),
+    streamed(completion("prompt alone", {})),
+    streamed(response("prompt alone", {})),
+]
+#: One pixel.
+PNG = (
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
+    b"\x00\x00\x00\nIDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
+)
+SENT = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(PNG).decode()}"}}
+FILES = [
+    chat(
+        "image by path",
+        {},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": TEXT}, SENT]}]},
+        task={"images": [{"path": "a.png"}]},
+        files={"a.png": PNG},
+    )
+]
+CASES = [
+    *CHAT,
+    *EXTRAS,
+    *OPENAI,
+    *COMPLETION,
+    *EMBEDDING,
+    *MODERATION,
+    *DIALECTS,
+    *RESPONSES,
+    *STREAMS,
+    *FILES,
+]

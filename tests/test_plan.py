@@ -1,3 +1,4 @@
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from batchllm.ports import Task
 from batchllm.records import BadRow, FailureCode, Request, Row, RowFailed, RowRef
 from batchllm.spec import models
 from batchllm.task import build_task
-from batchllm.tokens import estimate
+from batchllm.tokens import InputCap, Ruler, TokenCounter, estimate
 
 
 class WordCounter:
@@ -284,3 +285,32 @@ def test_an_image_counts_and_what_is_none_is_the_input_s_fault() -> None:
 def test_a_request_knows_its_size() -> None:
     small, large = (request(planner().requests([row(0, text)])).size for text in ("a", "a" * 1000))
     assert large == small + 999
+
+
+def test_pictures_and_calls_in_a_conversation_count() -> None:
+    head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (128).to_bytes(4) + (64).to_bytes(4)
+    url = f"data:image/png;base64,{b64encode(head).decode()}"
+    words = {"type": "text", "text": "a b"}
+    picture = {"type": "image_url", "image_url": {"url": url}}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}" * 50}}
+
+    def tokens(*messages: dict[str, object]) -> int:
+        made = planner(TALK, ruler=Ruler(("gpt-4o",)))
+        return request(
+            made.requests([row(0, talk=[*messages, {"role": "user", "content": [words]}])])
+        ).prompt_tokens
+
+    plain = tokens({"role": "user", "content": [words]})
+    assert tokens({"role": "user", "content": [words, picture]}) == plain + 255
+    called = tokens({"role": "assistant", "content": "a b", "tool_calls": [call]})
+    assert plain + 30 < called < plain + 120
+
+
+def test_a_text_that_no_model_reads_is_not_asked() -> None:
+    cap = InputCap("e", 3, lambda: TokenCounter("bytes/3.5"))
+    made = planner(EMBEDDING, ruler=Ruler(cap=cap))
+    long, short = [*made.requests([row(0, "internationalisation a b c"), row(1, "a b c")]), *made.flush()]
+    assert isinstance(long, RowFailed)
+    assert (long.code, long.message) == (FailureCode.CONTEXT_LENGTH, "the text has 4 words; e reads 3 tokens")
+    assert isinstance(short, Request)
+    assert [ref.ordinal for ref in short.rows] == [1]

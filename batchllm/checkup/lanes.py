@@ -13,6 +13,7 @@ from batchllm.checkup.findings import Finding, LaneReport, State, Step
 from batchllm.client.listing import (
     LISTED_OTHERWISE,
     is_listed,
+    is_told,
     key_path,
     models_path,
     nearest_models,
@@ -30,9 +31,10 @@ from batchllm.provider.dialect import CAPS
 from batchllm.provider.dialect_rules import CHAT, Rule
 from batchllm.provider.failures import classify
 from batchllm.provider.hints import limits
-from batchllm.records import Failure, FailureCode, LimitHint, Reading, Request, Response, RowFailed
+from batchllm.records import Action, Failure, FailureCode, LimitHint, Reading, Request, Response, RowFailed
+from batchllm.wiring.building import Frame, build_lanes
 from batchllm.wiring.check import CheckedJob
-from batchllm.wiring.lanes import Frame, LanePlan, build_lanes, mark_simulated
+from batchllm.wiring.lanes import LanePlan, mark_simulated
 
 #: Enough for any model to say something; a reasoning model may spend it on thinking, which is an answer here, too.
 SHORT_ANSWER_TOKENS = 16
@@ -42,11 +44,18 @@ _RETRIES, _MAX_WAIT_S = 2, 5.0
 _PEEK_ROWS = 100
 #: What a simulator lists that answers whatever model is asked for.
 _ANY_MODEL = "simulated"
+#: Of a reply of status 200 that does not come from the API.
+_NO_LIST = Failure(
+    Action.ELSEWHERE,
+    FailureCode.MALFORMED,
+    "what answers is no list of models (is /v1 missing in base_url?)",
+)
 #: The model answered, only not as the job would keep it: with so short an answer that says nothing.
 _ANSWERED = frozenset(
     {
         FailureCode.TRUNCATED,
         FailureCode.SCHEMA_MISMATCH,
+        FailureCode.TOOL_CALL,
         FailureCode.REFUSAL,
         FailureCode.CONTENT_FILTER,
     }
@@ -153,12 +162,14 @@ def _key_finding(plan: LanePlan, told: _Told | None) -> Finding:
         return Finding(Step.KEY, State.UNKNOWN, f"{found}; {plan.entry.title} has no free way to try it")
     failure = told.outcome
     if isinstance(failure, Response):
-        return Finding(Step.KEY, State.OK, "accepted" if has_key else "none needed")
+        if is_told(key_path(plan.entry.name) or "", failure.body):
+            return Finding(Step.KEY, State.OK, "accepted" if has_key else "none needed")
+        failure = _NO_LIST
     if failure.code is FailureCode.CREDENTIALS:
         return Finding(Step.KEY, State.FAILED, failure.message, _key_remedy(plan), ExitCode.NO_PERMISSION)
     if failure.status in (404, 405):
         return Finding(Step.KEY, State.UNKNOWN, f"{found}; the server lists no models, so it was not tried")
-    if failure.code is FailureCode.RATE_LIMIT:
+    if failure is _NO_LIST or failure.code is FailureCode.RATE_LIMIT:
         return Finding(Step.KEY, State.UNKNOWN, f"{found}; not tried: {failure.message}")
     return _unavailable(Step.KEY, failure)
 
@@ -238,6 +249,7 @@ def _unavailable(step: Step, failure: Failure) -> Finding:
         FailureCode.QUOTA: "see the account's credit and spending limit",
         FailureCode.MODEL_MISSING: "name another model",
         FailureCode.CONNECTION: "check base_url and the network",
+        FailureCode.TIMEOUT: "is the server up? try again later, or check base_url",
         FailureCode.CAPABILITY: "change the parameter that it names, or put it into the lane's omit",
     }.get(failure.code, "see what the message names, or try again later")
     return Finding(step, State.FAILED, failure.message, remedy, ExitCode.UNAVAILABLE)
@@ -277,7 +289,9 @@ def with_short_answer(plan: LanePlan, kind: str) -> LanePlan:
         return plan
     fields = dict(plan.translation.fields)
     told = [name for name in CAPS if name in fields]
-    if not told:
+    if not told and plan.api == "responses":
+        told = [name for name in ("max_output_tokens",) if name not in plan.spec.omit]
+    elif not told:
         rule = CHAT[plan.entry.dialect].get("max_tokens", Rule()) if kind == "chat" else Rule()
         told = [name for name in (rule.wire or "max_tokens",) if name not in plan.spec.omit]
     for name in told:
@@ -295,6 +309,7 @@ def _first_request(checked: CheckedJob) -> Request | str | None:
         max_tokens=None,
         max_request_tokens=None,
         is_finished=lambda _: False,
+        ruler=checked.ruler,
     )
     reason: str | None = None
     for row in checked.source.peek(_PEEK_ROWS):

@@ -93,9 +93,8 @@ def parsed_params(params: tuple[str, ...]) -> dict[str, object]:
 
 
 def first_with_key(catalogue: "Catalogue", environ: Mapping[str, str]) -> str:
-    """In the catalogue's order, those first whose answers come as they are written. Raises CredentialsError."""
+    """In the catalogue's order. Raises CredentialsError."""
     able = [entry for entry in catalogue if entry.supports("chat") and entry.base_url and entry.env]
-    able.sort(key=lambda entry: entry.apis[0] != "chat")
     for entry in able:
         if any(environ.get(name) for name in entry.env):
             return entry.name

@@ -1,5 +1,6 @@
 """One kind of call, planned: bytes out, the verdict on what comes back, attempts until there is an answer."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -11,22 +12,28 @@ from batchllm.client.reading import TextReader, parsed, text_answer
 from batchllm.client.results import TextAnswer
 from batchllm.client.retrying import with_retries
 from batchllm.client.settings import Planned, Settings
-from batchllm.client.streams import Assembly
 from batchllm.client.wire import Events, StreamBrokenError, Wire
 from batchllm.clock import Clock
 from batchllm.errors import SettingsError
 from batchllm.ports import Task
+from batchllm.prompt import well_formed
+from batchllm.provider.assembly import Assembly, ChatAssembly, error_of
 from batchllm.provider.error_body import error_in
 from batchllm.provider.failure_rules import Case
 from batchllm.provider.failures import rule
+from batchllm.provider.responses_assembly import ResponsesAssembly
 from batchllm.provider.responses_reply import as_chat
 from batchllm.provider.verdict import judge
 from batchllm.records import Action, Billed, Failure, FailureCode, Reading, Request, Response
-from batchllm.wiring.lanes import Encoder, LanePlan
+from batchllm.wiring.bodies import streamed
+from batchllm.wiring.encoding import Encoder
+from batchllm.wiring.lanes import LanePlan
 
 CONTENT_FIELDS: Mapping[str, str] = {"chat": "messages", "completion": "prompt"}
-#: Servers whose body is closed to the field; usage comes in the last event without it (docs 2026-08).
-_NO_STREAM_OPTIONS = frozenset({"mistral"})
+#: A stream that is whole has so long to tell its usage and to end; servers may keep the connection open behind it.
+_FAREWELL_S = 5.0
+#: How it may end instead.
+_FAREWELLS = (FailureCode.CONNECTION, FailureCode.TIMEOUT)
 
 
 class Accepted(NamedTuple):
@@ -68,9 +75,7 @@ class Call:
 
         return await with_retries(attempt, retries=self.settings.retries, max_wait_s=self.settings.max_wait_s)
 
-    async def pieces(
-        self, request: Request, assembly: Assembly
-    ) -> AsyncGenerator[str | TextAnswer | Failure, None]:
+    async def pieces(self, request: Request) -> AsyncGenerator[str | TextAnswer | Failure, None]:
         """The text as it arrives, and last the whole answer, or why there is none."""
         body = self._body(streaming(self.plan), request)
 
@@ -88,13 +93,14 @@ class Call:
             yield answer.content
             yield answer
             return
+        arriving = _Arriving(ResponsesAssembly() if self._ends_itself else ChatAssembly())
         try:
-            async with aclosing(self._rest(opened, assembly)) as rest:
+            async with aclosing(self._rest(opened, arriving)) as rest:
                 async for piece in rest:
                     yield piece
         finally:
             await opened.events.close()
-        yield self._ended(assembly, opened.events, request) if assembly.has_choice else _nothing()
+        yield self._ended(arriving, opened.events, request)
 
     def answer(self, accepted: Accepted) -> TextAnswer:
         return text_answer(
@@ -137,21 +143,39 @@ class Call:
         except BaseException:
             await found.close()
             raise
+        sent = error_of(first) if isinstance(first, dict) else None
+        if sent is not None:
+            await found.close()
+            return self._broken(sent, found)
         return _Opened(found, first)
 
-    async def _rest(self, opened: _Opened, assembly: Assembly) -> AsyncGenerator[str | Failure, None]:
+    @property
+    def _ends_itself(self) -> bool:
+        """Its last event says that it is the last; servers may keep the connection open behind it."""
+        return self.plan.api == "responses"
+
+    async def _rest(self, opened: _Opened, arriving: "_Arriving") -> AsyncGenerator[str | Failure, None]:
         event = opened.first
         while event is not None:
-            piece = assembly.take(event) if isinstance(event, dict) else ""
+            sent = error_of(event) if isinstance(event, dict) else None
+            if sent is not None:
+                yield self._broken(sent, opened.events)._replace(content=arriving.text or None)
+                return
+            piece = arriving.take(event)
             if piece:
                 yield piece
+            if self._ends_itself and arriving.assembly.is_whole:
+                return
             try:
-                event = await anext(opened.events, None)
+                async with asyncio.timeout(_FAREWELL_S if arriving.assembly.is_whole else None):
+                    event = await anext(opened.events, None)
+            except TimeoutError:
+                return
             except StreamBrokenError as error:
                 failure = self._broken(error.cause, opened.events)
-                if assembly.is_finished and failure.code is FailureCode.CONNECTION:
+                if arriving.assembly.is_whole and failure.code in _FAREWELLS:
                     return  # the answer was there, only the farewell is missing
-                yield failure._replace(content=assembly.content or None)
+                yield failure._replace(content=arriving.text or None)
                 return
 
     def _broken(self, cause: object, events: Events) -> Failure:
@@ -161,29 +185,44 @@ class Call:
         case = Case(body.status or 200, events.headers, body, self.plan.entry.dialect, None)
         return rule(case, self.plan.secrets, http_status=200)
 
-    def _ended(self, assembly: Assembly, events: Events, request: Request) -> TextAnswer | Failure:
-        if not assembly.is_finished:
+    def _ended(self, arriving: "_Arriving", events: Events, request: Request) -> TextAnswer | Failure:
+        if arriving.assembly.is_empty:
+            return _nothing()
+        if not arriving.assembly.is_whole:
             return Failure(
                 Action.AGAIN,
                 FailureCode.CONNECTION,
-                f"the stream ended before the answer did, after {len(assembly.content):,} characters",
+                f"the stream ended before the answer did, after {len(arriving.text):,} characters",
                 billed=Billed.UNKNOWN,
-                content=assembly.content or None,
+                content=arriving.text or None,
             )
-        whole = Response(200, events.headers, orjson.dumps(assembly.reply()), 0.0)
+        whole = Response(200, events.headers, orjson.dumps(arriving.assembly.reply()), 0.0)
         accepted = self._judged(whole, request)
         return accepted if isinstance(accepted, Failure) else self.answer(accepted)
 
 
+class _Arriving:
+    """The events of one answer, added up, and the text of it so far."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self.assembly = assembly
+        self._texts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def take(self, event: object) -> str:
+        """The piece of text that it adds; empty for most of what is no text."""
+        piece = well_formed(self.assembly.take(event)) if isinstance(event, dict) else ""
+        if piece:
+            self._texts.append(piece)
+        return piece
+
+
 def streaming(plan: LanePlan) -> LanePlan:
-    """The same call, its answer in events, with the usage in the last of them; by the Responses API it comes whole."""
-    if plan.api == "responses":
-        return plan
-    more: dict[str, object] = {"stream": True}
-    if plan.entry.dialect not in _NO_STREAM_OPTIONS and "stream_options" not in plan.spec.omit:
-        more["stream_options"] = {"include_usage": True}
-    translation = replace(plan.translation, fields={**more, **plan.translation.fields, "stream": True})
-    return replace(plan, translation=translation)
+    """The same call, its answer in events, with the usage in the last of them."""
+    return replace(plan, translation=streamed(plan.translation, plan.spec, plan.entry, plan.api))
 
 
 def _nothing() -> Failure:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchllm.client.calls import Accepted, Call
 from batchllm.client.failures import error_of
-from batchllm.client.listing import key_path, models_path, nearest_models, read_models
+from batchllm.client.listing import is_told, key_path, models_path, nearest_models, read_models
 from batchllm.client.packs import in_packs
 from batchllm.client.reading import (
     TextReader,
@@ -23,7 +23,7 @@ from batchllm.client.reading import (
 from batchllm.client.results import Embeddings, Moderations, TextAnswer
 from batchllm.client.retrying import with_retries
 from batchllm.client.settings import Planned, Settings, chosen_model, plan_call, read_settings
-from batchllm.client.streams import Assembly, AsyncTextStream
+from batchllm.client.streams import AsyncTextStream
 from batchllm.client.wire import Wire
 from batchllm.clock import Clock, SystemClock
 from batchllm.errors import BatchllmError, NoProviderError, SettingsError
@@ -104,18 +104,18 @@ class AsyncClient:
         content, params = _messages(messages, params)
         call = self._call("chat", self._plan("chat", model, params))
 
-        async def pieces(assembly: Assembly) -> AsyncGenerator[str | TextAnswer, None]:
-            async with aclosing(call.pieces(request_of(content), assembly)) as arriving:
+        async def pieces() -> AsyncGenerator[str | TextAnswer, None]:
+            async with aclosing(call.pieces(request_of(content))) as arriving:
                 async for piece in arriving:
                     if isinstance(piece, Failure):
                         raise await self._error(piece, call.plan)
                     yield piece
 
-        return AsyncTextStream(pieces)
+        return AsyncTextStream(pieces())
 
     async def complete(self, prompt: str, *, model: str | None = None, **params: Any) -> TextAnswer:
         """What a model writes after `prompt`, without a chat around it."""
-        return await self._text("completion", model, well_formed(prompt), params)
+        return await self._text("completion", model, well_formed(_spoken(prompt)), params)
 
     async def embed(
         self, texts: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
@@ -153,27 +153,32 @@ class AsyncClient:
             raise await self._error(reply, self._access().plan, searches=False)
         listed = read_models(reply.body)
         if listed is None:
-            raise NoProviderError(
-                f"{self._settings.entry.title}: what came is no list of models",
-                remedy="is /v1 missing in base_url?",
-            )
+            raise self._no_list()
         self._listed = listed
         return listed
 
     async def validate_credentials(self) -> bool | None:
         """Whether the provider accepts the key, asked without cost; None where it has no way to ask.
 
-        Raises NoProviderError where it cannot be reached, for that says nothing about the key.
+        Raises NoProviderError where it cannot be reached, or something else answers: that says nothing about the key.
         """
         path = key_path(self.provider)
         if path is None:
             return None
         reply = await self._get(path)
         if not isinstance(reply, Failure):
+            if not is_told(path, reply.body):
+                raise self._no_list()
             return True
         if reply.code is FailureCode.CREDENTIALS:
             return False
         raise await self._error(reply, self._access().plan, searches=False)
+
+    def _no_list(self) -> NoProviderError:
+        return NoProviderError(
+            f"{self._settings.entry.title}: what came is no list of models",
+            remedy="is /v1 missing in base_url?",
+        )
 
     def count_tokens(
         self, text: Prompt, *, model: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
@@ -282,6 +287,10 @@ class AsyncClient:
         listed = [texts] if isinstance(texts, str) else list(texts)
         if not listed or not all(isinstance(text, str) for text in listed):
             raise SettingsError(f"this {kind} needs a text, or a list of texts", remedy="give at least one")
+        if not all(text.strip() for text in listed):
+            raise SettingsError(
+                f"a text of this {kind} is empty", remedy="leave it out: there is nothing to ask"
+            )
         given = [well_formed(text) for text in listed]
         call = self._call(kind, planned, reader)
         found: list[Accepted] = []
@@ -328,7 +337,8 @@ class AsyncClient:
     async def _error(self, failure: Failure, plan: LanePlan, *, searches: bool = True) -> BatchllmError:
         nearest: tuple[str, ...] = ()
         if searches and failure.code is FailureCode.MODEL_MISSING:
-            nearest = nearest_models(plan.info.model, await self._known_models())
+            known = [name for name in await self._known_models() if name != plan.info.model]
+            nearest = nearest_models(plan.info.model, known)
         return error_of(
             failure,
             entry=plan.entry,
@@ -364,7 +374,7 @@ def _messages(given: Prompt, params: Mapping[str, Any]) -> tuple[list[object], d
     system = rest.pop("system", None)
     before: list[object] = [] if system is None else [{"role": "system", "content": well_formed(system)}]
     if isinstance(given, str):
-        return [*before, {"role": "user", "content": well_formed(given)}], rest
+        return [*before, {"role": "user", "content": well_formed(_spoken(given))}], rest
     listed: Sequence[object] = given if isinstance(given, list | tuple) else [given]
     messages = [dict(message) for message in listed if isinstance(message, Mapping)]
     if len(messages) < len(listed):
@@ -372,6 +382,12 @@ def _messages(given: Prompt, params: Mapping[str, Any]) -> tuple[list[object], d
     if not messages:
         raise SettingsError("there is no message", remedy="give a prompt, or a list of messages")
     return [*before, *(_clean(message) for message in messages)], rest
+
+
+def _spoken(prompt: str) -> str:
+    if not prompt.strip():
+        raise SettingsError("the prompt is empty", remedy="there is nothing to ask")
+    return prompt
 
 
 def _clean(message: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,17 @@ def read_models(body: bytes) -> list[str] | None:
     return [name for name in names if isinstance(name, str) and name]
 
 
+def is_told(path: str, body: bytes) -> bool:
+    """Whether a reply of status 200 to `key_path` comes from the API: a web page, or an error, accepts no key."""
+    if path not in KEY_PATHS.values():
+        return read_models(body) is not None
+    try:
+        reply = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(reply, dict) and not reply.get("error")
+
+
 def nearest_models(model: str, listed: Sequence[str]) -> tuple[str, ...]:
     """Up to three listed names that look like `model`, best first; a part of a longer name counts as alike."""
     lower = {name.lower(): name for name in listed}

@@ -8,6 +8,7 @@ import orjson
 from batchllm.client.results import Moderation, TextAnswer, ToolCall
 from batchllm.pricing import Price, cost_usd
 from batchllm.prompt import well_formed
+from batchllm.provider.mended_json import mended
 from batchllm.records import Answer, Failure, Reading, Request, RowRef, Usage
 from batchllm.spec import models
 from batchllm.task import EmbeddingTask, ModerationTask
@@ -24,7 +25,7 @@ def request_of(content: object, rows: int = 1, tokens: int = 0) -> Request:
 
 
 class TextReader:
-    """Is there a first choice at all? What it holds is for `text_answer`: a caller sees what the model did."""
+    """Is there a first choice that holds an answer? Whether it is a good one, the caller sees."""
 
     kind = "chat"
 
@@ -35,6 +36,12 @@ class TextReader:
         choice = first_choice(envelope)
         if isinstance(choice, Failure):
             return choice
+        message = choice.get("message")
+        message = choice if message is None else message
+        if not isinstance(message, dict):
+            return envelope.malformed("the first choice has no message")
+        if not isinstance(message.get("content", message.get("text")), str | list | None):
+            return envelope.malformed("the message's content is neither text nor a list of parts")
         return envelope.accept((Answer(""),))
 
 
@@ -71,14 +78,11 @@ def _width(reply: object, number_bytes: int) -> int | None:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """A body that the verdict has accepted. It mends what is no JSON for its text alone; here that is left empty."""
+    """A body that the verdict has accepted, read as the verdict reads it."""
     try:
         reply = orjson.loads(body)
     except orjson.JSONDecodeError:
-        try:
-            reply = orjson.loads(body.decode("utf-8", "replace"))
-        except orjson.JSONDecodeError:
-            return {}
+        reply = mended(body)
     return reply if isinstance(reply, dict) else {}
 
 

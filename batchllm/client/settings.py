@@ -35,7 +35,9 @@ PLAIN_FIELDS = frozenset(
     }
 )
 _OWN_KEYS = ("retries", "max_wait_s", "default_model")
-_LANE_KEYS = tuple(sorted(set(LaneSpec.model_fields) - {"name", "model", "provider", "limits"}))
+#: What a lane says that a connection does not: how an answer comes, each call says for itself.
+_OF_LANES = frozenset({"name", "model", "provider", "limits", "stream", "stall_timeout_s"})
+_LANE_KEYS = tuple(sorted(LaneSpec.model_fields.keys() - _OF_LANES))
 #: Remedies are written for jobs.
 _IN_A_CALL = {
     "give the lane an api_key": "give api_key",

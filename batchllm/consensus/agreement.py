@@ -72,9 +72,7 @@ class _Cohen:
         firsts, seconds = self.first.of(self.counts) / n, self.second.of(self.counts) / n
         observed, expected = float(self.counts @ self.equal / n), float(firsts @ seconds)
         by_expected = (self.first.back(seconds) + self.second.back(firsts) - 2 * expected) / n
-        return _kappa_variance(
-            observed, expected, ((self.equal - observed) / n, by_expected), self.counts
-        )
+        return _kappa_variance(observed, expected, ((self.equal - observed) / n, by_expected), self.counts)
 
 
 def beyond_chance(observed: Floats, expected: Floats) -> Floats:

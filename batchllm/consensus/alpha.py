@@ -85,7 +85,9 @@ class _Ordinal:
         of_value = np.bincount(self.votes.values, pull * self.counts[self.votes.patterns], len(used))
         above = of_value[::-1].cumsum()[::-1] - of_value / 2
         more_apart = per_row * squares[0] + self.votes.back(above)
-        more_expected = (self.cast * (4 * total**3 - (used**3).sum()) - 3 * total * self.votes.back(used**2)) / 6
+        more_expected = (
+            self.cast * (4 * total**3 - (used**3).sum()) - 3 * total * self.votes.back(used**2)
+        ) / 6
         expected = float(self._expected(used[None], np.array([total]))[0])
         by_row = (more_apart, self.cast, more_expected)
         slopes = _slopes(float(self.counts @ (per_row * squares[0])), total, expected, by_row)

@@ -49,13 +49,17 @@ def compare_numbers(right: Numbers, first: Numbers, second: Numbers, resampling:
     """Over rows where all three are finite numbers."""
     known = np.isfinite(right) & np.isfinite(first) & np.isfinite(second)
     right, first, second = right[known], first[known], second[known]
-    unit = float(max((np.abs(each).max(initial=0.0) for each in (right, first, second)))) or 1.0
+    unit = float(max(np.abs(each).max(initial=0.0) for each in (right, first, second))) or 1.0
     errors = np.abs(first / unit - right / unit) - np.abs(second / unit - right / unit)
     only_first, only_second = int(np.count_nonzero(errors < 0)), int(np.count_nonzero(errors > 0))
     rows = np.ones(len(errors))
     statistic = Sums(np.stack([errors, rows]), rows, lambda totals: unit * (totals[0] / totals[1]))
     return Comparison(
-        len(errors), only_first, only_second, mcnemar(only_first, only_second), resampling.estimate(statistic, NO_ROWS)
+        len(errors),
+        only_first,
+        only_second,
+        mcnemar(only_first, only_second),
+        resampling.estimate(statistic, NO_ROWS),
     )
 
 
@@ -68,7 +72,9 @@ def mcnemar(only_first: int, only_second: int, *, is_mid: bool = True) -> float:
     n, least = only_first + only_second, min(only_first, only_second)
     if n == 0:
         return 1.0
-    itself = math.exp(math.lgamma(n + 1) - math.lgamma(least + 1) - math.lgamma(n - least + 1) - n * math.log(2))
+    itself = math.exp(
+        math.lgamma(n + 1) - math.lgamma(least + 1) - math.lgamma(n - least + 1) - n * math.log(2)
+    )
     fewer = np.arange(least, 0, -1)
     tail = itself * (1.0 + float(np.cumprod(fewer / (n - fewer + 1)).sum()))
     if 2 * least == n:

@@ -1,4 +1,4 @@
-"""How far votes that are numbers are from the right ones. A number is rarely hit exactly, so accuracy says little of it.
+"""How far votes that are numbers are from the right ones. Few are hit exactly, so accuracy says little of them.
 
 Pearson's correlation tells whether a voter orders and spaces as the right numbers do, Spearman's whether it orders so;
 either is 1 for a voter that is always twice too high, which the errors show.
@@ -21,7 +21,7 @@ TOO_LARGE = "the numbers are too far apart"
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """`bias`: mean of vote minus right number. `infinite`: rows left out because either is. Spearman has no interval."""
+    """`bias`: mean of vote minus right number. `infinite`: rows left out as either is. Spearman has no interval."""
 
     mean_absolute: Estimate
     root_mean_square: Estimate

@@ -80,28 +80,30 @@ def measure(
 ) -> Section:
     """The dictionary of agreement.json.
 
-    `agreed` and `gold`: one for each row, of the votes' kind. Codes: -1 is none, `accuracy.OUTSIDE` a gold value that is
-    no label; numbers: NaN is none.
+    `agreed` and `gold`: one for each row, of the votes' kind. Codes: -1 is none, `accuracy.OUTSIDE` a gold value that
+    is no label; numbers: NaN is none.
     """
     labels = votes.values if isinstance(votes, LabelVotes) else None
     by_gold = None if gold is None or not _known(gold).any() else _Truth("gold", gold, labels)
     truth = by_gold or _Truth("consensus", agreed, labels)
-    return _plain({
-        "format": FORMAT,
-        "created": told.created,
-        "settings": told.settings,
-        "rows": len(agreed),
-        "counts": told.counts,
-        "gold": None if gold is None else _gold_counts(gold),
-        "voters": _voters(votes, truth, told.voters, resampling),
-        "agreement": _agreement(votes, scale, told, resampling),
-        "consensus": _goodness(by_gold, agreed, resampling),
-        "comparisons": [] if by_gold is None else _comparisons(votes, by_gold, resampling),
-        "cost": _cost(told.cost_usd, told.counts.get("decided", 0)),
-        "calls": told.calls,
-        "judge": told.judge,
-        "dawid_skene": told.dawid_skene,
-    })
+    return _plain(
+        {
+            "format": FORMAT,
+            "created": told.created,
+            "settings": told.settings,
+            "rows": len(agreed),
+            "counts": told.counts,
+            "gold": None if gold is None else _gold_counts(gold),
+            "voters": _voters(votes, truth, told.voters, resampling),
+            "agreement": _agreement(votes, scale, told, resampling),
+            "consensus": _goodness(by_gold, agreed, resampling),
+            "comparisons": [] if by_gold is None else _comparisons(votes, by_gold, resampling),
+            "cost": _cost(told.cost_usd, told.counts.get("decided", 0)),
+            "calls": told.calls,
+            "judge": told.judge,
+            "dawid_skene": told.dawid_skene,
+        }
+    )
 
 
 def _known(values: Codes | Numbers) -> npt.NDArray[np.bool_]:
@@ -270,7 +272,9 @@ def _pair(
     if scale != "nominal":
         numbers, counts = cast.numbers(*places), cast.patterns.counts
         said["quadratic"] = statistic(agreement.quadratic(numbers, counts, resampling))
-    return said, named | {name: part for name, part in statistic(share).items() if name not in {"low", "high"}}
+    return said, named | {
+        name: part for name, part in statistic(share).items() if name not in {"low", "high"}
+    }
 
 
 def _comparisons(votes: Votes, truth: _Truth, resampling: Resampling) -> list[Section]:

@@ -455,6 +455,8 @@ class Dispatcher:
         stats, usage, now_s = lane.stats, verdict.usage, self._clock.monotonic_s()
         stats.in_flight = lane.window.in_flight
         stats.latency_total_s += facts.latency_s
+        if verdict.ttft_s is not None:
+            stats.ttft.note(verdict.ttft_s)
         if usage is not None and usage.prompt_tokens is not None:
             completion = usage.completion_tokens or 0
             lane.limits.settle(made, usage.prompt_tokens + completion, now_s)

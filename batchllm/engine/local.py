@@ -404,6 +404,7 @@ class _Run:
             max_tokens=checked.max_tokens,
             max_request_tokens=None if checked.most_tokens is None else int(checked.most_tokens),
             is_finished=self._is_finished(journal),
+            ruler=checked.ruler,
         )
         return RunParts(
             batches=self._batches(journal),

@@ -7,7 +7,14 @@ from pathlib import Path
 from batchllm.dispatch import Ending
 from batchllm.events import LaneStats, RunStats
 from batchllm.journal import Manifest
-from batchllm.report.summary import NOTHING_TO_DO, SUMMARY_FILE, LaneSummary, RunSummary, page
+from batchllm.report.summary import (
+    NOTHING_TO_DO,
+    SUMMARY_FILE,
+    TTFT_SHARES,
+    LaneSummary,
+    RunSummary,
+    page,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ def _lane(lane: LaneStats) -> LaneSummary:
         mean_latency_s=lane.latency_total_s / calls if calls else None,
         state=lane.state,
         reason=lane.reason,
+        ttft_s=lane.ttft.quantiles(*TTFT_SHARES),
     )
 
 

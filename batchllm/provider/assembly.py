@@ -20,6 +20,7 @@ _ENVELOPE = {"chat.completion.chunk": "chat.completion"}
 _WHOLE = frozenset({"role", "name", "id", "type"})
 #: Fields of an error that comes without the word itself.
 _ERROR_MARKS = frozenset({"message", "detail", "msg", "code"})
+_TEXT_PARTS = ("output_text", "text")
 _TEXTS = ("content", "text", "refusal", "tool_calls", "function_call")
 
 
@@ -32,7 +33,12 @@ class Assembly(Protocol):
     @property
     def is_whole(self) -> bool: ...
 
-    def take(self, event: Mapping[str, object]) -> None: ...
+    @property
+    def is_empty(self) -> bool:
+        """Nothing of an answer has come, not even its frame."""
+
+    def take(self, event: Mapping[str, object]) -> str:
+        """The piece of text that an event adds to the answer, of several choices to the first; mostly there is one."""
 
     def reply(self) -> dict[str, object]: ...
 
@@ -101,16 +107,22 @@ class ChatAssembly:
     def is_whole(self) -> bool:
         return bool(self._choices) and all(choice.is_finished for choice in self._choices.values())
 
-    def take(self, event: Mapping[str, object]) -> None:
+    @property
+    def is_empty(self) -> bool:
+        return not self._choices
+
+    def take(self, event: Mapping[str, object]) -> str:
+        piece = ""
         for name, value in event.items():
             if name == "choices":
-                self._take_choices(value)
+                piece = self._take_choices(value)
             elif name == "usage":
                 self._usage = value or self._usage
             elif name == "x_groq":
                 self._take_groq(value)
             elif value is not None:
                 self._top[name] = value
+        return piece
 
     def reply(self) -> dict[str, object]:
         said = self._top.get("object")
@@ -124,7 +136,8 @@ class ChatAssembly:
         if isinstance(value, dict):
             self._usage = self._usage or value.get("usage")
 
-    def _take_choices(self, choices: object) -> None:
+    def _take_choices(self, choices: object) -> str:
+        piece = ""
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
                 continue
@@ -133,9 +146,12 @@ class ChatAssembly:
             made = self._choices.get(index)
             if made is None:
                 made = self._choices[index] = _Choice()
-            made.take(choice)
+            added = made.take(choice)
+            if index == 0:
+                piece = added
             self.has_token = self.has_token or made.has_token
             self.has_begun = self.has_begun or made.has_begun
+        return piece
 
 
 class _Choice:
@@ -149,18 +165,20 @@ class _Choice:
         self._logprobs: dict[str, list[object]] = {}
         self._is_chat = False
 
-    def take(self, choice: Mapping[str, object]) -> None:
+    def take(self, choice: Mapping[str, object]) -> str:
+        piece = ""
         for name, value in choice.items():
             if name == "delta":
                 self._is_chat = True
-                self._take_delta(value)
+                piece = self._take_delta(value)
             elif name == "text":
-                self._take_text(value)
+                piece = self._take_text(value)
             elif name == "logprobs":
                 self._take_logprobs(value)
             elif name != "index" and value not in (None, ""):
                 self._told[name] = value
         self.is_finished = self.is_finished or bool(self._told.get("finish_reason"))
+        return piece
 
     def whole(self, index: int) -> dict[str, object]:
         made: dict[str, object] = {"index": index, "finish_reason": None, **self._told}
@@ -180,13 +198,16 @@ class _Choice:
             message["tool_calls"] = calls
         return message
 
-    def _take_text(self, value: object) -> None:
-        if isinstance(value, str):
-            self._texts.append(value)
-            if value:
-                self.has_token = self.has_begun = True
+    def _take_text(self, value: object) -> str:
+        if not isinstance(value, str):
+            return ""
+        self._texts.append(value)
+        if value:
+            self.has_token = self.has_begun = True
+        return value
 
-    def _take_delta(self, delta: object) -> None:
+    def _take_delta(self, delta: object) -> str:
+        piece = ""
         for name, value in delta.items() if isinstance(delta, dict) else ():
             if value is None:
                 continue
@@ -196,12 +217,15 @@ class _Choice:
                 self._take_function(value)
             elif name not in _WHOLE and isinstance(value, str | list):
                 self._pieces.setdefault(name, []).append(value)
+                if name == "content":
+                    piece = value if isinstance(value, str) else _text_in(value)
             else:
                 self._message[name] = value
                 continue
             if value:
                 self.has_token = True
                 self.has_begun = self.has_begun or name in _TEXTS
+        return piece
 
     def _take_function(self, value: object) -> None:
         """The older form of a call, of which there is one."""
@@ -255,6 +279,12 @@ def _extend_function(function: dict[str, object], piece: Mapping[str, object]) -
             function[key] = before + value
         elif value is not None and not (key == "name" and before):
             function[key] = value
+
+
+def _text_in(parts: list[object]) -> str:
+    """Of content that comes in parts (Mistral's), what is no thought."""
+    told = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") in _TEXT_PARTS]
+    return "".join(text for text in told if isinstance(text, str))
 
 
 def _joined(pieces: list[object]) -> object:

@@ -161,6 +161,12 @@ def translate(
         rules = _rules(draft, asked, entry, model)
         for name, value in asked.params.model_dump(exclude_none=True).items():
             _put_param(draft, name, value, rules.get(name, Rule()))
+        if (asked.params.n or 1) > 1 and "n" in draft.omit:
+            draft.refuse(
+                "n", "this lane leaves it out, and would give one answer", "take it out of the lane's omit"
+            )
+        if asked.task_kind == "completion" or entry.dialect == "together":
+            _count_logprobs(draft, asked.params)
     if asked.task_kind == "chat":
         _put_chat(draft, asked, entry, model)
     if entry.dialect == "openrouter" and not REQUIRED_UPSTREAM.isdisjoint(draft.fields):
@@ -251,20 +257,19 @@ def _put_param(draft: _Draft, name: str, value: object, rule: Rule) -> None:
 
 
 def _put_chat(draft: _Draft, asked: Asked, entry: ProviderEntry, model: str) -> None:
-    rules, params = _rules(draft, asked, entry, model), asked.params
+    rules = _rules(draft, asked, entry, model)
     for name, value in asked.tools.items():
         _put_param(draft, name, value, rules.get(name, Rule()))
     if asked.schema is not None:
         _put_schema(draft, asked, entry, model)
-    if (params.n or 1) > 1 and "n" in draft.omit:
-        draft.refuse(
-            "n", "this lane leaves it out, and would give one answer", "take it out of the lane's omit"
-        )
-    if entry.dialect == "together" and "logprobs" in draft.fields:
-        # A number here, of how many tokens; 0 would be none at all, and false is no number.
+
+
+def _count_logprobs(draft: _Draft, params: Params) -> None:
+    """A number here, of how many tokens; 0 would be none at all to Together, and false is no number."""
+    if "logprobs" in draft.fields:
         del draft.fields["logprobs"]
         if params.logprobs:
-            draft.fields["logprobs"] = max(1, params.top_logprobs or 0)
+            draft.put("logprobs", max(1, params.top_logprobs or 0))
 
 
 def _fault(value: object, rule: Rule) -> str:

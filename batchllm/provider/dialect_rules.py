@@ -180,6 +180,14 @@ COMPLETION: Rules = {
         Rule(refused="the completions endpoint does not take it"),
     ),
 }
+_AT_MOST_5: Rules = {"top_logprobs": Rule("logprobs", highest=5)}
+#: Where the completions endpoint differs from that, which is OpenAI's.
+COMPLETION_OF: Mapping[Dialect, Rules] = {
+    "openai": _AT_MOST_5,
+    "azure": _AT_MOST_5,
+    "fireworks": _AT_MOST_5,
+    "ollama": dict.fromkeys(_LOGPROBS, Rule(refused="Ollama has none")),
+}
 #: Without these the answers would be of another kind than the job's columns: they are never left out.
 NEVER_DROPPED = frozenset({"n", "tools", "tool_choice"})
 #: What an upstream must know for the answer to be what was asked; OpenRouter drops unknown fields without a word.
@@ -199,9 +207,9 @@ def rules_for(entry: ProviderEntry, kind: TaskKind, model: str) -> Rules:
     """The rules that hold for a model of this provider."""
     dialect = entry.dialect
     if dialect == "custom":
-        return {}
+        return _COUNTED_LOGPROBS if kind == "completion" else {}
     if kind == "completion":
-        return {**CHAT[dialect], **COMPLETION}
+        return {**CHAT[dialect], **COMPLETION, **COMPLETION_OF.get(dialect, {})}
     by_model = REASONING if entry.is_reasoning(model) else PLAIN
     rules = {**CHAT[dialect], **by_model.get(dialect, {})}
     for pattern, own in MODELS.get(dialect, {}).items():

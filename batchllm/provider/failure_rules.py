@@ -111,6 +111,16 @@ _BROKEN = Ruling(Action.AGAIN, FailureCode.SERVER, Billed.UNKNOWN)
 _LIMIT = re.compile(r"\blimit:? ([0-9][0-9,]*)", re.IGNORECASE | re.ASCII)
 _REQUESTED = re.compile(r"\brequested:? ~?([0-9][0-9,]*)", re.IGNORECASE | re.ASCII)
 
+#: How providers state the longest answer that a model gives, when they refuse a longer one: OpenAI, Groq; DeepSeek,
+#: Anthropic (from memory).
+_HIGHEST_CAPS = (
+    r"max_(?:completion_|output_)?tokens\b.{0,80}\bat most ([0-9][0-9,]*) (?:completion |output )?tokens",
+    r"max_(?:completion_|output_)?tokens\b.{0,40}\bless than or equal to `?([0-9][0-9,]*)",
+    r"\brange of `?max_tokens`? is \[1, ?([0-9]+)\]",
+    r"max_tokens: [0-9]+ > ([0-9]+), which is the maximum allowed",
+)
+_HIGHEST_CAP = _phrase(*_HIGHEST_CAPS)
+
 _ZERO_LIMIT = re.compile(r"\blimit:? 0(?:[,\n]|$)", re.IGNORECASE)
 
 
@@ -266,6 +276,7 @@ _RULES: tuple[Rule, ...] = (
         _phrase(
             r"max_(?:completion_)?tokens`? is too large",
             r"^`?max_(?:completion_)?tokens`? must be less than or equal",
+            *_HIGHEST_CAPS,
             r"unknown parameter",
             r"^invalid json payload received\. unknown name",  # Gemini
             r"^unsupported (?:parameter|value)",
@@ -338,6 +349,15 @@ _BY_STATUS: Mapping[int, Ruling] = {
     499: _BROKEN,
     501: Ruling(Action.ELSEWHERE, FailureCode.CAPABILITY, is_dead=True),
 }
+
+
+def highest_cap(ruling: Ruling, message: str) -> int | None:
+    """What a model takes at most for the length of an answer, where that is why it refused."""
+    found = _HIGHEST_CAP.search(message) if ruling.code is FailureCode.CAPABILITY else None
+    if found is None:
+        return None
+    told = next(group for group in found.groups() if group is not None)
+    return int(told.replace(",", "")[:18]) or None
 
 
 def ruling_for(case: Case) -> Ruling:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from batchllm.provider.error_body import read_error
-from batchllm.provider.failure_rules import REDIRECTED, Case, Ruling, ruling_for
+from batchllm.provider.failure_rules import REDIRECTED, Case, Ruling, highest_cap, ruling_for
 from batchllm.provider.hints import retry_after_s
 from batchllm.provider.redact import hide, one_line
 from batchllm.records import Action, Failure, FailureCode
@@ -41,6 +41,7 @@ def rule(case: Case, secrets: Sequence[str] = (), *, http_status: int | None = N
     return failure._replace(
         retry_after_s=wait_s if ruling.action is Action.AGAIN else None,
         content=None if text is None else hide(text, secrets),
+        highest_cap=highest_cap(ruling, case.error.message),
     )
 
 

@@ -29,22 +29,27 @@ class ResponsesAssembly:
     def is_whole(self) -> bool:
         return self._is_over
 
-    def take(self, event: Mapping[str, object]) -> None:
+    @property
+    def is_empty(self) -> bool:
+        return not (self._response or self._items or self._pieces)
+
+    def take(self, event: Mapping[str, object]) -> str:
         kind = event.get("type")
         response = event.get("response")
         if isinstance(response, dict):
             self._response.update(response)
         if not isinstance(kind, str):
-            return
+            return ""
         if kind in _FINAL:
             self._end(kind, event)
         elif kind == _SEARCHED:
             results = event.get("results")
             self._found += results if isinstance(results, list) else []
         elif kind.endswith(".delta"):
-            self._take_piece(kind, event)
+            return self._take_piece(kind, event)
         elif kind.startswith("response.output_item."):
             self._take_item(kind, event)
+        return ""
 
     def reply(self) -> dict[str, object]:
         output = self._response.get("output")
@@ -66,17 +71,16 @@ class ResponsesAssembly:
             if kind.endswith(".done"):
                 self._finished.add(at)
 
-    def _take_piece(self, kind: str, event: Mapping[str, object]) -> None:
+    def _take_piece(self, kind: str, event: Mapping[str, object]) -> str:
         piece = event.get("delta")
         if not isinstance(piece, str) or not piece:
-            return
+            return ""
         self.has_token = True
-        if kind in _THOUGHTS:
-            return
-        name = "arguments" if kind == _ARGUMENTS else _WORDS.get(kind)
+        name = None if kind in _THOUGHTS else "arguments" if kind == _ARGUMENTS else _WORDS.get(kind)
         if name is not None:
             self.has_begun = True
             self._pieces.setdefault((_place(event), name), []).append(piece)
+        return piece if name == "text" else ""
 
     def _put_together(self) -> list[object]:
         places = sorted(self._items.keys() | {at for at, _ in self._pieces})

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from unicodedata import category
 
+#: Of calls by stream, the shares whose time to the first token is told.
+TTFT_SHARES = (0.5, 0.95, 0.99)
 #: A lane's name or model in a table; the whole of it stands in the output.
 _NAME_CHARS = 32
 
@@ -27,6 +29,8 @@ class LaneSummary:
     mean_latency_s: float | None
     state: str
     reason: str
+    #: Of streams: share of the calls → seconds until the first piece of an answer.
+    ttft_s: Mapping[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,9 @@ def as_mapping(summary: RunSummary) -> dict[str, object]:
                 "tokens": {"prompt": lane.prompt_tokens, "completion": lane.completion_tokens},
                 "cost_usd": lane.cost_usd,
                 "mean_latency_s": lane.mean_latency_s,
+                "ttft_s": None
+                if lane.ttft_s is None
+                else {f"p{share * 100:g}": round(seconds, 4) for share, seconds in lane.ttft_s.items()},
                 "state": lane.state,
                 "reason": lane.reason,
             }
@@ -290,13 +297,23 @@ def _lane_table(summary: RunSummary) -> list[str]:
     models = [clipped(printable(lane.model)) for lane in summary.lanes]
     width, model = max(4, *map(len, names)), max(5, *map(len, models))
     head = f"  {'lane':<{width}}  {'model':<{model}}  {'answered':>8}  {'refused':>7}  {'failed':>6}"
-    rows = [f"{head}  {'s a call':>8}  cost"]
+    streams = any(lane.ttft_s is not None for lane in summary.lanes)
+    first = "  first token: half  99 of 100" if streams else ""
+    rows = [f"{head}  {'s a call':>8}{first}  cost"]
     for lane, name, model_name in zip(summary.lanes, names, models, strict=True):
         latency = "-" if lane.mean_latency_s is None else f"{lane.mean_latency_s:.2f}"
         cells = f"  {name:<{width}}  {model_name:<{model}}  {lane.answered:>8,}  {lane.refused:>7,}"
         state = f"  {lane.state}: {lane.reason}" if lane.state == "dead" else ""
-        rows.append(f"{cells}  {lane.failed:>6,}  {latency:>8}  {money(lane.cost_usd)}{state}")
+        first = _first_token(lane) if streams else ""
+        rows.append(f"{cells}  {lane.failed:>6,}  {latency:>8}{first}  {money(lane.cost_usd)}{state}")
     return rows
+
+
+def _first_token(lane: LaneSummary) -> str:
+    """Two cells."""
+    half, most = ((lane.ttft_s or {}).get(share) for share in (0.5, 0.99))
+    told = ["-" if seconds is None else f"{seconds:.2f}" for seconds in (half, most)]
+    return f"  {told[0]:>17}  {told[1]:>9}"
 
 
 def _failures(summary: RunSummary) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from batchllm.errors import Fault
-from batchllm.simulate.calls import BYTES_PER_TOKEN, Call, Offer, count_tokens
+from batchllm.simulate.call import BYTES_PER_TOKEN, Call, Offer, count_tokens
 from batchllm.simulate.fields import CallError
 from batchllm.simulate.noise import Noise, strayed
 from batchllm.simulate.schemas import SchemaError, make_instance

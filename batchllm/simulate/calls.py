@@ -1,20 +1,17 @@
 """The body of an API call → what is asked, or the 400 that OpenAI would send.
 
 Only what the simulator answers by is checked: sampling parameters of other dialects pass, as they do at most
-providers. Tokens are counted as UTF-8 bytes / 4, rounded up: near enough to rehearse with, and free.
+providers.
 """
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 import orjson
 
+from batchllm.simulate.call import Call, Kind, LogprobsAsked, Offer, count_tokens
 from batchllm.simulate.fields import CallError, boolean, describe, integer, missing, wrong_type, wrong_value
 
-BYTES_PER_TOKEN: Final = 4
-#: Reserved for an answer whose size the request does not cap: the default of `max_tokens` in OpenAI's completions.
-DEFAULT_ANSWER_TOKENS: Final = 16
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS: Final = ("text", "input_text")
 _OTHER_PARTS: Final = ("image_url", "input_audio", "file", "refusal")
@@ -22,76 +19,9 @@ _NO_THOUGHT: Final = (None, "none", "minimal")
 _FORMATS: Final = ("text", "json_object", "json_schema")
 
 
-class Kind(StrEnum):
-    CHAT = "chat"
-    COMPLETION = "completion"
-    EMBEDDING = "embedding"
-    MODERATION = "moderation"
-
-
-class Offer(NamedTuple):
-    """A function that may be called, with the schema of its arguments."""
-
-    name: str
-    parameters: Mapping[str, object]
-
-
-class LogprobsAsked(NamedTuple):
-    """So many tokens at each place; asked for with a number, they come in the older form, as at Together."""
-
-    top: int
-    is_older: bool
-
-
-class Call(NamedTuple):
-    """What is asked.
-
-    `text` is what answer rules search and what draws are made from. `subjects` are the texts asked about: each prompt
-    or input; for chat the last text of the user. `extras` are the parts that are no text (images, tool calls), as
-    JSON. `schema` and `tool` are what the answer must fit; of the tools in `offered` it may choose one. `reasons`: with
-    thoughts; `searches`: with sources. `is_response`: chat that came by the Responses API.
-    """
-
-    kind: Kind
-    model: str
-    text: str
-    subjects: tuple[str, ...]
-    prompt_tokens: int
-    extras: bytes = b""
-    max_tokens: int | None = None
-    choices: int = 1
-    stop: tuple[str, ...] = ()
-    streams: bool = False
-    includes_usage: bool = False
-    schema: Mapping[str, object] | bool | None = None
-    wants_json: bool = False
-    tool: str | None = None
-    dimensions: int | None = None
-    as_base64: bool = False
-    offered: tuple["Offer", ...] = ()
-    logprobs: "LogprobsAsked | None" = None
-    reasons: bool = False
-    is_response: bool = False
-    searches: bool = False
-    temperature: float | None = None
-
-    @property
-    def reserved_tokens(self) -> int:
-        """What the call may use at most, as far as can be told before it is answered."""
-        if self.kind in (Kind.EMBEDDING, Kind.MODERATION):
-            return self.prompt_tokens
-        answers = self.choices * (len(self.subjects) if self.kind is Kind.COMPLETION else 1)
-        return self.prompt_tokens + answers * (self.max_tokens or DEFAULT_ANSWER_TOKENS)
-
-
 class _Texts(NamedTuple):
     subjects: tuple[str, ...]
     tokens: int
-
-
-def count_tokens(text: str) -> int:
-    size = len(text) if text.isascii() else len(text.encode())
-    return max(1, -(-size // BYTES_PER_TOKEN))
 
 
 def parse_call(kind: Kind, data: bytes) -> Call:
@@ -177,6 +107,7 @@ def _completion(body: Mapping[str, object]) -> Call:
         streams=boolean(body, "stream"),
         includes_usage=_includes_usage(body),
         temperature=_temperature(body),
+        logprobs=_counted_logprobs(body),
     )
 
 
@@ -371,6 +302,12 @@ def _logprobs(body: Mapping[str, object]) -> LogprobsAsked | None:
         message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
         raise CallError(message, param="top_logprobs", code="invalid_value")
     return None
+
+
+def _counted_logprobs(body: Mapping[str, object]) -> LogprobsAsked | None:
+    """Of a completion: 0 are those of the tokens themselves."""
+    top = integer(body, "logprobs", 0, 20)
+    return None if top is None else LogprobsAsked(top, True)
 
 
 def _includes_usage(body: Mapping[str, object]) -> bool:

@@ -13,10 +13,12 @@ from typing import Any
 
 import orjson
 
-from batchllm.simulate.calls import Call, Kind, count_tokens
+from batchllm.simulate.call import Call, Kind, count_tokens
 from batchllm.simulate.fields import CallError
-from batchllm.simulate.profiles import PROFILES, Fields, Profile
+from batchllm.simulate.profile import Fields, Profile
+from batchllm.simulate.profiles import PROFILES
 from batchllm.simulate.replies import Headers
+from batchllm.simulate.responses_replies import SOURCES
 from batchllm.simulate.wire import HttpRequest
 from batchllm.simulate.wording import Said, reworded
 from batchllm.spec.lanes import Simulation
@@ -54,24 +56,45 @@ class Costume:
     def offers(self, kind: Kind) -> bool:
         return kind in self._profile.kinds
 
+    @property
+    def has_responses(self) -> bool:
+        return self._profile.responses is not None
+
     def take(self, kind: Kind, request: HttpRequest) -> HttpRequest:
         """The request in OpenAI's terms. Raises CallError for what this provider refuses."""
+        body = self._taken(self._profile.fields.get(kind, Fields()), request)
+        if body is None:
+            return request
+        if kind is Kind.EMBEDDING:
+            self._take_embedding(body)
+        if kind is Kind.CHAT and self._profile.counts_logprobs and type(body.get("logprobs")) is int:
+            body["top_logprobs"], body["logprobs"] = body["logprobs"], True
+        return request._replace(body=orjson.dumps(body))
+
+    def take_response(self, request: HttpRequest) -> HttpRequest:
+        """The same for one by the Responses API."""
+        body = self._taken(self._profile.responses or Fields(), request)
+        if body is None:
+            return request
+        form = body.pop("response_format", None)
+        if isinstance(form, dict):
+            schema = form.get("json_schema")
+            told = schema if isinstance(schema, dict) else {}
+            body["text"] = {"format": {"type": form.get("type"), "name": "answer", **told}}
+        return request._replace(body=orjson.dumps(body))
+
+    def _taken(self, fields: Fields, request: HttpRequest) -> dict[str, Any] | None:
+        """The body by OpenAI's names; None for one that is refused where all bodies are read."""
         try:
             body = orjson.loads(request.body)
         except orjson.JSONDecodeError:
-            return request  # refused where all bodies are read
+            return None
         if not isinstance(body, dict):
-            return request
-        fields = self._profile.fields.get(kind, Fields())
+            return None
         _check_names(fields, body)
         self._check_thinking(body)
         _check_values(fields, body)
-        body = {fields.renamed.get(name, name): value for name, value in body.items()}
-        if kind is Kind.EMBEDDING:
-            self._take_embedding(body)
-        if self._profile.counts_logprobs and type(body.get("logprobs")) is int:
-            body["top_logprobs"], body["logprobs"] = body["logprobs"], True
-        return request._replace(body=orjson.dumps(body))
+        return {fields.renamed.get(name, name): value for name, value in body.items()}
 
     def thought_tokens(self, call: Call, request: HttpRequest) -> int:
         """What the model thinks before its answers, in tokens that are billed."""
@@ -85,7 +108,9 @@ class Costume:
     def dress(self, call: Call, body: bytes, thought: int) -> bytes:
         """A whole reply in this provider's words."""
         reply = orjson.loads(body)
-        if isinstance(reply.get("usage"), dict):
+        if call.is_response:
+            self._dress_response(call, reply, thought)
+        elif isinstance(reply.get("usage"), dict):
             reply["usage"] = self._usage(call, reply["usage"], thought)
         if call.kind is Kind.EMBEDDING and self._profile.has_int8_vectors:
             for item in reply["data"]:
@@ -95,7 +120,9 @@ class Costume:
         return b"\n" * self._profile.blank_lines + orjson.dumps(reply)
 
     def dress_event(self, call: Call, event: bytes, thought: int) -> bytes:
-        """A piece of a stream: only its usage has other words."""
+        """A piece of a stream: only its usage has other words, and the whole reply at the end of a response."""
+        if call.is_response:
+            return self._dress_response_event(call, event, thought)
         if not event.startswith(_EVENT):
             return event
         chunk = orjson.loads(event[len(_EVENT) - 1 :])
@@ -103,6 +130,30 @@ class Costume:
             return event
         chunk["usage"] = self._usage(call, chunk["usage"], thought)
         return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+    def _dress_response_event(self, call: Call, event: bytes, thought: int) -> bytes:
+        name, _, data = event.partition(b"\n" + _EVENT[:-1])
+        chunk = orjson.loads(data)
+        reply = chunk.get("response")
+        if not isinstance(reply, dict) or not isinstance(reply.get("usage"), dict):
+            return event
+        self._dress_response(call, reply, thought)
+        return name + b"\n" + _EVENT[:-1] + orjson.dumps(chunk) + b"\n\n"
+
+    def _dress_response(self, call: Call, reply: dict[str, Any], thought: int) -> None:
+        told = reply["usage"]
+        prompt, text = told["input_tokens"], told["output_tokens"]
+        cached = prompt // _CACHED_SHARE
+        told |= {"output_tokens": text + thought, "total_tokens": prompt + text + thought}
+        told["input_tokens_details"] = {"cached_tokens": cached}
+        told["output_tokens_details"] = {"reasoning_tokens": thought}
+        if self._profile.usage == "perplexity":
+            usd = prompt * _INPUT_USD + (text + thought) * _OUTPUT_USD
+            told["cost"] = {"total_cost": usd, "currency": "USD"}
+            reply["output"] = _with_results(reply["output"], call)
+        if self._profile.usage == "xai":
+            usd = prompt * _INPUT_USD + (text + thought) * _OUTPUT_USD
+            told["cost_in_usd_ticks"] = round(usd / _USD_PER_TICK)
 
     def word(self, status: int, body: bytes) -> tuple[int, bytes]:
         """A refusal in this provider's words."""
@@ -210,6 +261,17 @@ def _check_values(fields: Fields, body: Mapping[str, Any]) -> None:
 def _refused(said: Said, param: str, message: str = "") -> CallError:
     told = (said.message or message).format(param=param)
     return CallError(told, status=said.status, param=param, code=said.code or None)
+
+
+def _with_results(output: list[dict[str, Any]], call: Call) -> list[dict[str, Any]]:
+    """What was searched as Perplexity tells it: an item of its own before the answer."""
+    if not call.searches:
+        return output
+    results = [{"title": title, "url": url, "snippet": title} for url, title in SOURCES]
+    return [
+        {"type": "search_results", "results": results},
+        *(item for item in output if item["type"] != "web_search_call"),
+    ]
 
 
 def _signed_bytes(vector: list[float]) -> str:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import orjson
 
-from batchllm.simulate.calls import Call
+from batchllm.simulate.call import Call
 from batchllm.simulate.schemas import Draws
 
 _WHOLE = 2**32

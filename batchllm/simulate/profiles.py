@@ -5,70 +5,16 @@ replies, C other libraries and reported issues, D a guess. What is not known is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from batchllm.simulate import wording
-from batchllm.simulate.calls import Kind
-from batchllm.simulate.wording import Layout, Reason, Said
-from batchllm.spec.lanes import HeaderStyle, ProfileName
+from batchllm.simulate.call import Kind
+from batchllm.simulate.own_servers import OWN_SERVERS
+from batchllm.simulate.profile import Fields, Profile
+from batchllm.simulate.wording import Reason, Said
+from batchllm.spec.lanes import ProfileName
 
-UsageWords = Literal[
-    "openai", "plain", "groq", "together", "mistral", "deepseek", "xai", "openrouter", "perplexity"
-]
-_UNKNOWN: Final = Said(400, code="unknown_parameter", message="Unknown parameter: '{param}'.")
-_TOO_MANY: Final = Said(400, code="array_above_max_length")
 _CHAT, _COMPLETION, _EMBEDDING, _MODERATION = Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING, Kind.MODERATION
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """What a body may hold. `known` None: anything.
-
-    `unknown` is what is said of any other field, `refused` of these; `highest` and `choices` bound values. `renamed`
-    are OpenAI's names of fields that are called otherwise here.
-    """
-
-    known: frozenset[str] | None = None
-    unknown: Said = _UNKNOWN
-    refused: Mapping[str, Said] = field(default_factory=dict)
-    highest: Mapping[str, float] = field(default_factory=dict)
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    renamed: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One provider. `reasons` are patterns of models that think, `thought_tokens` how much for each answer.
-
-    `thinking_models` refuse the fields of `thinking_refuses`. `widths` are those of its embedding models; one request
-    holds at most `most_inputs` texts and `most_tokens` tokens. `blank_lines` come before a reply.
-    """
-
-    grade: Literal["A", "B", "C", "D"]
-    source: str
-    kinds: frozenset[Kind]
-    headers: HeaderStyle = "none"
-    retry_after: Literal["exact", "seconds", "none"] = "none"
-    counts_refused: bool = False
-    layout: Layout = wording.nested
-    words: Mapping[Reason, Said] = field(default_factory=dict)
-    fields: Mapping[Kind, Fields] = field(default_factory=dict)
-    usage: UsageWords = "plain"
-    reasons: tuple[str, ...] = ()
-    reasons_not: tuple[str, ...] = ()
-    thought_tokens: int = 0
-    thought_field: str = ""
-    thinking_refuses: Mapping[str, Said] = field(default_factory=dict)
-    widths: Mapping[str, int] = field(default_factory=dict)
-    most_inputs: int | None = None
-    most_tokens: int | None = None
-    too_many: Said = _TOO_MANY
-    has_int8_vectors: bool = False
-    counts_logprobs: bool = False
-    models: Literal["object", "list", "none"] = "object"
-    blank_lines: int = 0
-    finish: str = "stop"
 
 
 def _names(text: str) -> frozenset[str]:
@@ -118,7 +64,6 @@ _OPENAI_WIDTHS: Final = {
 }
 _EVERY_KIND: Final = frozenset(Kind)
 _TEXT_KINDS: Final = frozenset({_CHAT, _COMPLETION})
-_LOCAL_KINDS: Final = frozenset({_CHAT, _COMPLETION, _EMBEDDING})
 _GROQ_400: Final = Said(
     400, "invalid_request_error", "unsupported_parameter", "property '{param}' is unsupported"
 )
@@ -130,16 +75,6 @@ _GOOGLE_UNKNOWN: Final = Said(
     "INVALID_ARGUMENT",
     message='Invalid JSON payload received. Unknown name "{param}": Cannot find field.',
 )
-_VLLM_WORDS: Final = {
-    Reason.MODEL: Said(404, "NotFoundError"),
-    Reason.FIELD: Said(type="BadRequestError"),
-    Reason.KEY: Said(401, "Unauthorized", message="Unauthorized"),
-    Reason.BROKEN: Said(500, "InternalServerError"),
-}
-_VLLM: Final = Profile(
-    "C", "server docs and issues 2026", _LOCAL_KINDS, layout=wording.numbered, words=_VLLM_WORDS
-)
-
 PROFILES: Final[Mapping[ProfileName, Profile]] = {
     "openai": Profile(
         "A",
@@ -149,6 +84,7 @@ PROFILES: Final[Mapping[ProfileName, Profile]] = {
         "exact",
         counts_refused=True,
         fields=_OPENAI_FIELDS,
+        responses=Fields(),
         usage="openai",
         reasons=("o[1-9]*", "gpt-[5-9]*"),
         reasons_not=("gpt-5-chat*",),
@@ -180,6 +116,7 @@ PROFILES: Final[Mapping[ProfileName, Profile]] = {
             ),
         },
         fields=_OPENAI_FIELDS,
+        responses=Fields(),
         usage="openai",
         reasons=("o[1-9]*", "gpt-[5-9]*"),
         thought_tokens=8,
@@ -223,6 +160,13 @@ PROFILES: Final[Mapping[ProfileName, Profile]] = {
                 choices={"encoding_format": ("base64_int8", "base64_binary")},
             )
         },
+        responses=Fields(
+            _names(
+                "model models preset input instructions tools tool_choice max_output_tokens max_steps reasoning"
+                " response_format stream language_preference"
+            ),
+            renamed={"preset": "model"},
+        ),
         usage="perplexity",
         widths={"pplx-embed-v1-0.6b": 1024, "pplx-embed-v1-4b": 2560},
         most_inputs=512,
@@ -327,6 +271,7 @@ PROFILES: Final[Mapping[ProfileName, Profile]] = {
             Reason.RATE: Said(429, code="Some resource has been exhausted"),
         },
         fields={_CHAT: Fields(highest={"top_logprobs": 8})},
+        responses=Fields(),
         usage="xai",
         reasons=("grok-*",),
         reasons_not=("*non-reasoning*",),
@@ -413,38 +358,5 @@ PROFILES: Final[Mapping[ProfileName, Profile]] = {
         },
         fields={_CHAT: Fields(highest={"n": 1})},
     ),
-    "vllm": _VLLM,
-    "sglang": _VLLM,
-    "llamacpp": Profile(
-        "D",
-        "from memory",
-        _LOCAL_KINDS,
-        layout=wording.numbered,
-        words={
-            Reason.OVERLOAD: Said(503, "unavailable_error", message="Loading model"),
-            Reason.FIELD: Said(type="invalid_request_error"),
-        },
-    ),
-    "lmstudio": Profile("A", "server docs 2026-04", _LOCAL_KINDS, layout=wording.bare),
-    "ollama": Profile(
-        "A",
-        "server docs 2026-08; wording of refusals from issues",
-        _LOCAL_KINDS,
-        words={
-            Reason.MODEL: Said(404, "api_error", message="model not found, try pulling it first"),
-            Reason.OVERLOAD: Said(
-                503, "api_error", message="server busy, please try again. maximum pending requests exceeded"
-            ),
-        },
-    ),
-    "tgi": Profile(
-        "A",
-        "server docs 2026-01",
-        _TEXT_KINDS,
-        layout=wording.typed,
-        words={
-            Reason.RATE: Said(429, "overloaded", message="Model is overloaded"),
-            Reason.FIELD: Said(422, "validation", message="Input validation error: {message}"),
-        },
-    ),
+    **OWN_SERVERS,
 }

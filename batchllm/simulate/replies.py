@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from batchllm.simulate.answers import FLAGGED_FROM, ModelAnswer, first_words
-from batchllm.simulate.calls import Call, Kind, LogprobsAsked, count_tokens
+from batchllm.simulate.call import Call, Kind, LogprobsAsked, count_tokens
 from batchllm.simulate.wire import render_event
 
 Headers = list[tuple[str, str]]
@@ -198,8 +198,9 @@ def _tool_call(name: str, arguments: str, index: int, stamp: Stamp) -> dict[str,
     }
 
 
-def _completion_choice(_call: Call, answer: ModelAnswer, index: int, _stamp: Stamp) -> dict[str, object]:
-    return {"index": index, "text": answer.text, "logprobs": None, "finish_reason": answer.finish_reason}
+def _completion_choice(call: Call, answer: ModelAnswer, index: int, _stamp: Stamp) -> dict[str, object]:
+    told = None if call.logprobs is None else _logprobs(answer.text, call.logprobs)
+    return {"index": index, "text": answer.text, "logprobs": told, "finish_reason": answer.finish_reason}
 
 
 def _chat_deltas(_call: Call, answer: ModelAnswer, index: int, stamp: Stamp) -> Iterator[dict[str, object]]:

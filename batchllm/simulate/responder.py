@@ -6,18 +6,30 @@ carries it out. So there is no task a request, and a test can ask without a sock
 
 import hmac
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from functools import partial
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote
 
 from batchllm.clock import Clock
 from batchllm.errors import StorageError
 from batchllm.simulate import replies
-from batchllm.simulate.answers import Model, ModelAnswer
-from batchllm.simulate.calls import Call, Kind, parse_call
+from batchllm.simulate.answers import Model
+from batchllm.simulate.call import Call, Kind
+from batchllm.simulate.calls import parse_call
 from batchllm.simulate.costume import clothed, costume_of
+from batchllm.simulate.delivery import (
+    JSON,
+    Delivery,
+    Draft,
+    Reply,
+    Ticket,
+    emptied,
+    plain,
+    text_body,
+    text_events,
+    typed,
+)
 from batchllm.simulate.faults import Attempts, Fate, Fates, FaultKind
 from batchllm.simulate.fields import CallError
 from batchllm.simulate.hints import Hints
@@ -25,60 +37,20 @@ from batchllm.simulate.ledger import Ledger, LedgerEntry
 from batchllm.simulate.limits import Gate
 from batchllm.simulate.replies import Headers, Stamp
 from batchllm.simulate.responses_calls import parse_responses
-from batchllm.simulate.responses_replies import response_body, response_events
 from batchllm.simulate.schedule import Timetable
 from batchllm.simulate.wire import HttpRequest, WireError, http_date
 from batchllm.spec.lanes import Simulation
 
 #: What an overloaded server asks for; the only wait in a reply that no limit knows.
 OVERLOAD_WAIT_S: Final = 1.0
-_JSON: Final = "application/json"
 _ENDPOINTS: Final = (
     ("/chat/completions", Kind.CHAT),
     ("/completions", Kind.COMPLETION),
     ("/embeddings", Kind.EMBEDDING),
     ("/moderations", Kind.MODERATION),
 )
-#: Chat by another body; no profile has it.
+#: Chat by another body.
 _RESPONSES: Final = "/responses"
-
-
-class Delivery(StrEnum):
-    """How much of a reply arrives."""
-
-    WHOLE = "whole"
-    CUT = "cut"
-    STALLED = "stalled"
-    NEVER = "never"
-
-
-class Ticket(NamedTuple):
-    """What an accepted request holds until it is over."""
-
-    reserved_tokens: int
-    used_tokens: int
-    digest: bytes
-    is_answer: bool
-
-
-class Reply(NamedTuple):
-    """`make_body` is called when the body is due: thousands of waiting vectors would fill the memory."""
-
-    status: int
-    headers: Headers
-    make_body: Callable[[], bytes]
-    events: tuple[bytes, ...] = ()
-    delay_s: float = 0.0
-    delivery: Delivery = Delivery.WHOLE
-    ticket: Ticket | None = None
-
-
-class _Draft(NamedTuple):
-    """An answer before its fate is applied."""
-
-    completion_tokens: int
-    make_body: Callable[[], bytes]
-    events: tuple[bytes, ...] = ()
 
 
 class Responder:
@@ -160,7 +132,7 @@ class Responder:
             reply = decide()
         except StorageError as error:
             self.failure = error
-            reply = _plain(500, replies.error_body(error.message, "server_error"))
+            reply = plain(500, replies.error_body(error.message, "server_error"))
         reply.headers.extend(self._common_headers(stamp, reply.delay_s))
         return reply
 
@@ -174,17 +146,17 @@ class Responder:
         path = request.path.rstrip("/")
         if path.endswith("/healthz"):
             _allow(request, "GET")
-            return _plain(200, b'{"status":"ok"}')
+            return plain(200, b'{"status":"ok"}')
         self._authorize(request)
-        if path.endswith(_RESPONSES) and self._costume is None:
-            return self._called(request, parse_responses, stamp, now_s)
+        if path.endswith(_RESPONSES) and (self._costume is None or self._costume.has_responses):
+            return self._called(request, partial(self._parsed_response, request), stamp, now_s)
         for suffix, kind in _ENDPOINTS:
             if path.endswith(suffix) and (self._costume is None or self._costume.offers(kind)):
                 return self._called(request, partial(self._parsed, kind, request), stamp, now_s)
         if path.endswith("/models") and (self._costume is None or self._costume.has_models):
             _allow(request, "GET")
             body = replies.models_body(self._models or ("simulated",))
-            return _plain(
+            return plain(
                 200, body if self._costume is None else self._costume.models(body), self._limit_headers(now_s)
             )
         _, found, name = path.rpartition("/models/")
@@ -193,7 +165,7 @@ class Responder:
             _allow(request, "GET")
             if self._models and model not in self._models:
                 raise _unknown_model(model)
-            return _plain(200, replies.model_body(model), self._limit_headers(now_s))
+            return plain(200, replies.model_body(model), self._limit_headers(now_s))
         raise CallError(
             f"Unknown request URL: {request.method} {request.path}. Please check the URL for typos.",
             status=404,
@@ -210,6 +182,9 @@ class Responder:
             raise _unknown_model(call.model)
         return self._admit(request, call, stamp, now_s)
 
+    def _parsed_response(self, request: HttpRequest, body: bytes) -> Call:
+        return parse_responses(body if self._costume is None else self._costume.take_response(request).body)
+
     def _parsed(self, kind: Kind, request: HttpRequest, body: bytes) -> Call:
         return parse_call(kind, body if self._costume is None else self._costume.take(kind, request).body)
 
@@ -222,7 +197,7 @@ class Responder:
             self._ledger.note(LedgerEntry(now_s, request.path, "refused", status, texts=call.subjects))
             headers = self._limit_headers(now_s) + self._hints.retry(refusal.wait_s, self._count)
             headers += self._hints.refused(refusal, stamp.created)
-            return _plain(status, body, headers)
+            return plain(status, body, headers)
         try:
             return self._answer(request, call, stamp, now_s)
         except (CallError, StorageError):
@@ -259,48 +234,48 @@ class Responder:
         attempt = self._attempts.next_number(digest) if self._fates.depends_on_attempt else 0
         return attempt, self._fates.fate(digest, attempt)
 
-    def _draft(self, call: Call, stamp: Stamp) -> _Draft:
+    def _draft(self, call: Call, stamp: Stamp) -> Draft:
         match call.kind:
             case Kind.EMBEDDING:
-                return _Draft(0, lambda: replies.embedding_body(call, self._model.vectors(call)))
+                return Draft(0, lambda: replies.embedding_body(call, self._model.vectors(call)))
             case Kind.MODERATION:
                 body = replies.moderation_body(call, self._model.scores(call), stamp)
-                return _Draft(0, lambda: body)
+                return Draft(0, lambda: body)
             case Kind.CHAT | Kind.COMPLETION:
                 answers = self._model.text_answers(call)
                 tokens = sum(answer.tokens for answer in answers)
                 if call.streams:
-                    return _Draft(tokens, bytes, _events(call, answers, stamp))
-                return _Draft(tokens, partial(_body, call, answers, stamp))
+                    return Draft(tokens, bytes, text_events(call, answers, stamp))
+                return Draft(tokens, partial(text_body, call, answers, stamp))
 
     def _worded(self, status: int, body: bytes) -> tuple[int, bytes]:
         return (status, body) if self._costume is None else self._costume.word(status, body)
 
-    def _dressed(self, call: Call, request: HttpRequest, draft: _Draft) -> _Draft:
+    def _dressed(self, call: Call, request: HttpRequest, draft: Draft) -> Draft:
         costume = self._costume
         if costume is None:
             return draft
         thought = costume.thought_tokens(call, request)
-        return _Draft(
+        return Draft(
             draft.completion_tokens + thought,
             lambda: costume.dress(call, draft.make_body(), thought),
             tuple(costume.dress_event(call, event, thought) for event in draft.events),
         )
 
-    def _apply(self, fate: Fate, call: Call, draft: _Draft, stamp: Stamp, now_s: float) -> Reply:
+    def _apply(self, fate: Fate, call: Call, draft: Draft, stamp: Stamp, now_s: float) -> Reply:
         headers = self._limit_headers(now_s)
         if self._costume is not None:
             headers += self._costume.usage_headers(call)
         whole = Reply(200, headers, draft.make_body, draft.events, fate.latency_s)
         match fate.fault:
             case None:
-                return _typed(whole)
+                return typed(whole)
             case FaultKind.STALL:
-                return _typed(whole._replace(delivery=Delivery.STALLED if draft.events else Delivery.NEVER))
+                return typed(whole._replace(delivery=Delivery.STALLED if draft.events else Delivery.NEVER))
             case FaultKind.CUT:
-                return _typed(whole._replace(delivery=Delivery.CUT))
+                return typed(whole._replace(delivery=Delivery.CUT))
             case FaultKind.EMPTY:
-                return _typed(_emptied(whole, call, stamp))
+                return typed(emptied(whole, call, stamp))
             case FaultKind.OVERLOAD | FaultKind.ERROR | FaultKind.DEAD | FaultKind.HTML:
                 return self._broken(fate.fault, headers, fate.latency_s)
 
@@ -316,10 +291,10 @@ class Responder:
                 code="server_is_overloaded",
             )
             status, body = self._worded(503, body)
-            return _plain(status, body, headers + self._hints.retry(OVERLOAD_WAIT_S, self._count))
+            return plain(status, body, headers + self._hints.retry(OVERLOAD_WAIT_S, self._count))
         body = replies.error_body("The server had an error while processing your request.", "server_error")
         status, body = self._worded(500, body)
-        return _plain(status, body, headers)._replace(delay_s=latency_s)
+        return plain(status, body, headers)._replace(delay_s=latency_s)
 
     def _limit_headers(self, now_s: float) -> Headers:
         return self._hints.limits(self._gate, now_s, self._count)
@@ -331,7 +306,7 @@ class Responder:
         headers = self._limit_headers(now_s)
         if error.allow is not None:
             headers.append(("allow", error.allow))
-        return _plain(status, body, headers)
+        return plain(status, body, headers)
 
     def _authorize(self, request: HttpRequest) -> None:
         if self._authorization is None:
@@ -358,43 +333,7 @@ class Responder:
         ]
 
 
-def _plain(status: int, body: bytes, headers: Headers | None = None) -> Reply:
-    """A JSON reply that is sent at once."""
-    return Reply(status, [*(headers or []), ("content-type", _JSON)], lambda: body)
-
-
-def _typed(reply: Reply) -> Reply:
-    if reply.events:
-        reply.headers.extend(
-            (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
-        )
-    else:
-        reply.headers.append(("content-type", _JSON))
-    return reply
-
-
-def _emptied(reply: Reply, call: Call, stamp: Stamp) -> Reply:
-    """Status 200 and the right shape, with nothing in it."""
-    match call.kind:
-        case Kind.EMBEDDING:
-            body = replies.embedding_body(call, [])
-        case Kind.MODERATION:
-            body = replies.moderation_body(call, [], stamp)
-        case Kind.CHAT | Kind.COMPLETION:
-            body = _body(call, [], stamp)
-    events = _events(call, [], stamp) if reply.events else ()
-    return reply._replace(make_body=lambda: body, events=events)
-
-
-def _body(call: Call, answers: Sequence[ModelAnswer], stamp: Stamp) -> bytes:
-    return (response_body if call.is_response else replies.text_body)(call, answers, stamp)
-
-
-def _events(call: Call, answers: Sequence[ModelAnswer], stamp: Stamp) -> tuple[bytes, ...]:
-    return (response_events if call.is_response else replies.text_events)(call, answers, stamp)
-
-
-def _billed(fault: FaultKind | None, call: Call, draft: _Draft) -> tuple[int, int]:
+def _billed(fault: FaultKind | None, call: Call, draft: Draft) -> tuple[int, int]:
     """Prompt and completion tokens. Work that was done is billed, whether or not the answer arrives."""
     match fault:
         case None | FaultKind.STALL | FaultKind.CUT:
@@ -425,10 +364,10 @@ def _allow(request: HttpRequest, method: str) -> None:
 
 def _check_media(request: HttpRequest) -> None:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != _JSON and not media.endswith("+json"):
+    if media != JSON and not media.endswith("+json"):
         raise CallError(
             f"Unsupported content type: '{media[:80]}'. The body must be JSON, with the header "
-            f"Content-Type: {_JSON}.",
+            f"Content-Type: {JSON}.",
             status=415,
         )
     if request.headers.get("content-encoding", "identity").lower() != "identity":

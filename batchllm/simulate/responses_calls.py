@@ -8,7 +8,8 @@ from typing import Final
 
 import orjson
 
-from batchllm.simulate.calls import Call, Kind, parse_call
+from batchllm.simulate.call import Call, Kind
+from batchllm.simulate.calls import parse_call
 from batchllm.simulate.fields import CallError, boolean, integer, missing, wrong_type, wrong_value
 
 #: Of `CreateResponse` in OpenAI's OpenAPI document, version 2.3.0.

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from batchllm.simulate.answers import ModelAnswer
-from batchllm.simulate.calls import Call
+from batchllm.simulate.call import Call
 from batchllm.simulate.replies import Stamp, pieces
 from batchllm.simulate.wire import render_event
 
@@ -57,7 +57,6 @@ def _envelope(call: Call, stamp: Stamp) -> Event:
         "output": [],
         "parallel_tool_calls": True,
         "previous_response_id": None,
-        "store": False,
         "temperature": 1.0,
         "tool_choice": "auto",
         "tools": [],

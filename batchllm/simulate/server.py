@@ -13,9 +13,10 @@ from typing import Final, cast
 from batchllm.clock import Clock, SystemClock
 from batchllm.errors import InvariantError, JobError, NoProviderError, StorageError
 from batchllm.simulate.answers import rule_faults
+from batchllm.simulate.delivery import Delivery, Reply
 from batchllm.simulate.faults import latency_faults
 from batchllm.simulate.ledger import Ledger
-from batchllm.simulate.responder import Delivery, Reply, Responder
+from batchllm.simulate.responder import Responder
 from batchllm.simulate.schedule import schedule_faults
 from batchllm.simulate.wire import (
     CONTINUE,

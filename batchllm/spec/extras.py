@@ -53,8 +53,8 @@ class Image(Strict):
     )
     tokens: Annotated[int, Field(gt=0, le=1_000_000)] | None = Field(
         None,
-        description="What it counts as in limits and budgets before the provider has counted it (default, a guess:"
-        " 4,000; with detail: low 300).",
+        description="What it counts as in limits and budgets before the provider has counted it (default: by its size"
+        " and the model's rule).",
     )
 
     @model_validator(mode="after")

@@ -49,12 +49,10 @@ class Params(Strict):
     user: Text | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = Field(
         None,
-        description="Answers to each row (chat). With more than one all of them stand in a column contents;"
+        description="Answers to each row. With more than one all of them stand in a column contents;"
         " content and the schema's columns are of the first.",
     )
-    logprobs: bool | None = Field(
-        None, description="Log probabilities of the answer's tokens (chat), as a column."
-    )
+    logprobs: bool | None = Field(None, description="Log probabilities of the answer's tokens, as a column.")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="With logprobs: so many of the likeliest tokens at each place."
     )
@@ -107,8 +105,8 @@ class ChatTask(Strict):
     )
     repair: bool | None = Field(
         None,
-        description="With a schema: an answer that breaks it is sent back once, with what is wrong (default: true);"
-        " false: the row is asked again as it was.",
+        description="With a schema or tools: an answer that breaks it, or a call that cannot be carried out, is sent"
+        " back once, with what is wrong (default: true); false: the row is asked again as it was.",
     )
     tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = Field(
         None,
@@ -134,8 +132,8 @@ class ChatTask(Strict):
             raise ValueError(
                 f"tool_choice names {self.tool_choice.function.name}, which is not among the tools"
             )
-        if self.repair is not None and self.answer_schema is None:
-            raise ValueError("repair goes with schema: without one there is nothing to mend")
+        if self.repair is not None and self.answer_schema is None and self.tools is None:
+            raise ValueError("repair goes with schema or tools: without them there is nothing to mend")
         if self.images is not None and self.messages_column is not None:
             raise ValueError(
                 "images go with prompt or messages; put them into the messages of messages_column"
@@ -161,13 +159,6 @@ class CompletionTask(Strict):
     params: Params = Params()
     truncated: OnTruncated = None
     filtered: OnFiltered = None
-
-    @model_validator(mode="after")
-    def _one_text(self) -> "CompletionTask":
-        asked = self.params.model_dump(include={"n", "logprobs", "top_logprobs"}, exclude_none=True)
-        if asked:
-            raise ValueError(f"params.{next(iter(asked))} goes with type: chat")
-        return self
 
 
 class EmbeddingTask(Strict):

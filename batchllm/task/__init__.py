@@ -2,7 +2,8 @@
 
     chat, completion, embedding, moderation   one task each, behind `ports.Task`
     reply           what came beside an answer, and the judgement on generated text
-    answer_schema   the JSON Schema of an answer, and the columns that it fills
+    json_schema     what a model's words are held to
+    answer_schema   the schema of an answer, and the columns that it fills
     extras, tools   what else of a reply is kept; functions that a model may ask for
     images          images of a row, as parts of a message
     reasking        how a row is asked again after an answer that is no use
@@ -13,20 +14,20 @@ Nothing here knows a provider or a lane; parameters and dialects are spoken wher
 
 from batchllm.ports import ImageFiles
 from batchllm.spec import models
-from batchllm.task.answer_schema import AnswerSchemaError
 from batchllm.task.chat import ChatTask
 from batchllm.task.completion import CompletionTask
 from batchllm.task.embedding import EmbeddingTask
+from batchllm.task.json_schema import JsonSchemaError
 from batchllm.task.moderation import ModerationTask
 from batchllm.task.reasking import reasking
 from batchllm.task.tools import ToolsError
 
 __all__ = [
-    "AnswerSchemaError",
     "AnyTask",
     "ChatTask",
     "CompletionTask",
     "EmbeddingTask",
+    "JsonSchemaError",
     "ModerationTask",
     "ToolsError",
     "build_task",
@@ -39,7 +40,7 @@ AnyTask = ChatTask | CompletionTask | EmbeddingTask | ModerationTask
 def build_task(spec: models.TaskSpec, *, dimensions: int | None, files: ImageFiles | None = None) -> AnyTask:
     """`dimensions`: the width of the vectors, known by now; only an embedding has one. `files`: for rows with images.
 
-    Raises TemplateError, AnswerSchemaError and ToolsError, with the place in the job.
+    Raises TemplateError, JsonSchemaError and ToolsError, with the place in the job.
     """
     match spec:
         case models.ChatTask():

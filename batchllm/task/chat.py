@@ -11,13 +11,13 @@ import orjson
 import pyarrow as pa
 
 from batchllm.errors import RowError
-from batchllm.ports import ImageFiles
+from batchllm.ports import ImageFiles, Ruler
 from batchllm.prompt import Template, missing_column, well_formed
 from batchllm.records import Action, Answer, AnswerValue, Failure, FailureCode, Reading, Request, Row
 from batchllm.spec import models
 from batchllm.task.answer_schema import AnswerSchema
 from batchllm.task.extras import Told, extras_of, parts_of
-from batchllm.task.images import RowImages
+from batchllm.task.images import RowImages, picture_tokens, pictures
 from batchllm.task.reasking import Reasking
 from batchllm.task.reply import (
     CUT_CALL,
@@ -35,11 +35,10 @@ from batchllm.task.reply import (
 )
 from batchllm.task.tools import (
     CALLS_FIELD,
+    Functions,
     are_kept_calls,
-    calls_fault,
     calls_of,
-    check_tools,
-    definition_tokens,
+    definitions,
     kept_calls,
 )
 
@@ -51,7 +50,7 @@ _TEXT_PARTS = ("output_text", "text")
 
 
 class ChatTask:
-    """`files` are for images that rows name by path. Raises TemplateError, AnswerSchemaError, ToolsError."""
+    """`files` are for images that rows name by path. Raises TemplateError, JsonSchemaError, ToolsError."""
 
     kind = "chat"
     path = "/chat/completions"
@@ -63,20 +62,22 @@ class ChatTask:
         self._templates = _templates(spec)
         self._schema = None if spec.answer_schema is None else AnswerSchema(spec.answer_schema)
         self._takes_calls = spec.tools is not None
+        self._definitions = definitions(spec.tools or ())
+        self._functions = Functions(spec.tools or (), spec.tool_choice)
         self._acceptance = Acceptance.by(
-            self._schema, spec.truncated, spec.filtered, takes_calls=self._takes_calls
+            None if self._functions.must_call else self._schema,
+            spec.truncated,
+            spec.filtered,
+            takes_calls=self._takes_calls,
         )
         self._reasking = Reasking.of(spec)
         self._images = None if spec.images is None else RowImages(spec.images, files)
         self._wanted = spec.params.n or 1
         self._extras = extras_of(spec, _text_of)
-        check_tools(spec.tools or ())
         columns = frozenset[str]().union(*(template.columns for _, template in self._templates))
         if self._column is not None:
             columns |= {self._column}
         self.template_columns = columns if self._images is None else columns | self._images.columns
-        image_tokens = 0 if self._images is None else self._images.tokens
-        self.fixed_tokens = image_tokens + definition_tokens(spec.tools or ())
         self.typed_fields: tuple[pa.Field, ...] = () if self._schema is None else self._schema.fields
         self.answer_fields: tuple[pa.Field, ...] = (
             pa.field("content", pa.string()),
@@ -101,6 +102,18 @@ class ChatTask:
             texts += [text] if isinstance(text, str) else _texts_in(text)
         return texts
 
+    def fixed_tokens(self, ruler: Ruler, /) -> int:
+        return ruler.tools(self._definitions)
+
+    def other_tokens(self, content: object, ruler: Ruler, /) -> int:
+        if self._images is not None:
+            return self._images.tokens(content, ruler)
+        if self._column is None:
+            return 0
+        called = [message["tool_calls"] for message in _dicts(content) if message.get("tool_calls")]
+        words = sum(ruler.words(orjson.dumps(calls).decode()) for calls in called)
+        return words + sum(picture_tokens(part, ruler) for part in pictures(content))
+
     def read(self, reply: object, request: Request) -> Reading | Failure:
         envelope = open_envelope(reply)
         if isinstance(envelope, Failure):
@@ -121,6 +134,9 @@ class ChatTask:
     def reread(self, text: str, finish_reason: str | None) -> tuple[FailureCode, str] | None:
         if self._takes_calls and are_kept_calls(text):
             return FailureCode.TRUNCATED, CUT_CALL
+        absence = self._functions.absence()
+        if absence is not None:
+            return FailureCode.TOOL_CALL, absence
         return judge_kept(text, finish_reason, self._acceptance)
 
     def columns(self, values: Sequence[AnswerValue]) -> list[pa.Array]:
@@ -160,11 +176,11 @@ class ChatTask:
         (answer,) = reading.answers
         text = answer.value if isinstance(answer.value, str) else ""
         content: str | None = text
-        if generated.calls_tools and self._takes_calls:
-            fault = self._call_fault(text, told, envelope, answer.finish_reason)
+        if self._takes_calls:
+            fault = self._call_fault(text, told, envelope, generated)
             if fault is not None:
                 return self._reasking.judged(fault, request)
-            content = text or None
+            content = (text or None) if generated.calls_tools else text
         return reading._replace(answers=(Answer(self._extras.kept(content, told), answer.finish_reason),))
 
     def _turned_down(self, failure: Failure, choice: Mapping[str, object], request: Request) -> Failure:
@@ -172,15 +188,13 @@ class ChatTask:
             failure = failure._replace(content=kept_calls(calls_of(_message(choice))))
         return self._reasking.judged(failure, request)
 
-    def _call_fault(
-        self, text: str, told: Told, envelope: Envelope, finish_reason: str | None
-    ) -> Failure | None:
+    def _call_fault(self, text: str, told: Told, envelope: Envelope, generated: Generated) -> Failure | None:
         calls = calls_of(told.message)
-        fault = calls_fault(calls)
+        fault = self._functions.fault(calls) if generated.calls_tools else self._functions.absence()
         if fault is None:
             return None
-        kept = text or kept_calls(calls)
-        if was_cut(finish_reason):
+        kept = text if not calls else kept_calls(calls)
+        if was_cut(generated.finish_reason):
             return envelope.turn_down(Action.GIVE_UP, FailureCode.TRUNCATED, CUT_CALL, kept)
         return envelope.turn_down(Action.AGAIN, FailureCode.TOOL_CALL, fault, kept)
 

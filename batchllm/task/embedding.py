@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchllm.errors import InvariantError
+from batchllm.ports import Ruler
 from batchllm.prompt import Template
 from batchllm.records import Action, Answer, AnswerValue, Failure, FailureCode, Reading, Request, Row
 from batchllm.spec import models
@@ -41,7 +42,6 @@ class EmbeddingTask:
     path = "/embeddings"
     content_field = "input"
     is_packed = True
-    fixed_tokens = 0
 
     def __init__(self, spec: models.EmbeddingTask, dimensions: int) -> None:
         self._text = Template(spec.text, where="task.text")
@@ -64,6 +64,12 @@ class EmbeddingTask:
 
     def texts(self, content: object) -> Sequence[str]:
         return texts_of(content)
+
+    def fixed_tokens(self, _ruler: Ruler, /) -> int:
+        return 0
+
+    def other_tokens(self, _content: object, _ruler: Ruler, /) -> int:
+        return 0
 
     def read(self, reply: object, request: Request) -> Reading | Failure:
         envelope = open_envelope(reply)

@@ -70,17 +70,20 @@ class Extras:
         return [pa.array([answer.get(field.name) for answer in answers], field.type) for field in self.fields]
 
 
-def extras_of(spec: models.ChatTask, text_of: Callable[[Mapping[str, object]], str | None]) -> Extras:
+def extras_of(
+    spec: models.ChatTask | models.CompletionTask, text_of: Callable[[Mapping[str, object]], str | None]
+) -> Extras:
     """`text_of`: the text of a choice, None where it has none that could be read."""
     extras: list[Extra] = []
-    if spec.tools is not None:
+    if isinstance(spec, models.ChatTask) and spec.tools is not None:
         extras.append(Extra(CALLS_FIELD, lambda told: calls_of(told.message)))
     if (spec.params.n or 1) > 1:
         contents = pa.field("contents", pa.list_(pa.string()))
         extras.append(Extra(contents, lambda told: [text_of(choice) for choice in told.choices]))
     if spec.params.logprobs:
         extras.append(Extra(pa.field("logprobs", _LOGPROBS), _logprobs))
-    extras += [_INCLUDED[name] for name in dict.fromkeys(spec.include or ())]
+    if isinstance(spec, models.ChatTask):
+        extras += [_INCLUDED[name] for name in dict.fromkeys(spec.include or ())]
     return Extras(extras)
 
 
@@ -93,7 +96,7 @@ def parts_of(value: AnswerValue) -> Mapping[str, Any]:
 
 
 def _logprobs(told: Told) -> object:
-    """OpenAI's list, or the three lists of the older form that Together has kept."""
+    """OpenAI's list, or the three lists of the older form: of completions, and kept by Together."""
     given = told.choices[0].get("logprobs")
     if not isinstance(given, dict):
         return None

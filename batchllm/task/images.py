@@ -7,15 +7,12 @@ import binascii
 from collections.abc import Mapping, Sequence
 
 from batchllm.errors import InvariantError, RowInputError
-from batchllm.ports import ImageFiles
+from batchllm.ports import ImageFiles, Ruler
 from batchllm.prompt import Template, missing_column
 from batchllm.spec.extras import Image
 
 #: Our choice: what providers document for one image lies around it (a guess).
 MAX_MB = 20.0
-#: What an image counts as until the provider has counted it. A guess: models count 85 to 25,000 tokens for the same
-#: picture, most of them below this.
-IMAGE_TOKENS, LOW_DETAIL_TOKENS = 4_000, 300
 _ADDRESSES = ("http://", "https://", "data:image/")
 #: The first bytes of each format that vision models take.
 _MAGIC = (
@@ -25,6 +22,7 @@ _MAGIC = (
     (b"GIF89a", "image/gif"),
 )
 _RIFF, _WEBP = b"RIFF", b"WEBP"
+_PICTURES = ("image_url", "input_image")
 
 
 class RowImages:
@@ -33,11 +31,19 @@ class RowImages:
     def __init__(self, specs: Sequence[Image], files: ImageFiles | None) -> None:
         self._images = [_Image(spec, f"task.images.{at}", files) for at, spec in enumerate(specs)]
         self.columns = frozenset[str]().union(*(image.columns for image in self._images))
-        self.tokens = sum(image.tokens for image in self._images)
 
     def parts(self, values: Mapping[str, object]) -> list[dict[str, object]]:
         """One part of a message for each. Raises RowError."""
         return [image.part(values) for image in self._images]
+
+    def tokens(self, content: object, ruler: Ruler) -> int:
+        """What those in a content count: what the job says of each, else what their sizes tell."""
+        shown = pictures(content)
+        told = [image.tokens for image in self._images]
+        return sum(
+            picture_tokens(part, ruler) if tokens is None else tokens
+            for part, tokens in zip(shown, told, strict=True)
+        )
 
 
 class _Image:
@@ -51,7 +57,7 @@ class _Image:
         self._template = None if text is None else Template(text, where=place)
         self._detail = {} if spec.detail is None else {"detail": spec.detail}
         self._most_bytes = int((spec.max_mb or MAX_MB) * 1e6)
-        self.tokens = spec.tokens or (LOW_DETAIL_TOKENS if spec.detail == "low" else IMAGE_TOKENS)
+        self.tokens = spec.tokens
         self.columns = frozenset(
             {spec.column} if spec.column is not None else self._template.columns if self._template else ()
         )
@@ -101,6 +107,24 @@ class _Image:
         if kind is None:
             raise RowInputError(f"{what} is no PNG, JPEG, GIF or WebP image")
         return f"data:{kind};base64,{binascii.b2a_base64(data, newline=False).decode()}"
+
+
+def pictures(content: object) -> list[Mapping[str, object]]:
+    """The pictures among the parts of a message, or of a list of messages, in their order."""
+    found: list[Mapping[str, object]] = []
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict):
+            found += [part] if part.get("type") in _PICTURES else pictures(part.get("content"))
+    return found
+
+
+def picture_tokens(part: Mapping[str, object], ruler: Ruler) -> int:
+    shown = part.get("image_url")
+    told = shown if isinstance(shown, Mapping) else {**part, "url": shown}
+    url = told.get("url")
+    return ruler.picture(
+        url if isinstance(url, str) else "", "low" if told.get("detail") == "low" else "auto"
+    )
 
 
 def media_type(data: bytes) -> str | None:

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 
 from batchllm.errors import InvariantError
-from batchllm.ports import ImageFiles
+from batchllm.ports import ImageFiles, Ruler
 from batchllm.prompt import Template
 from batchllm.records import Answer, AnswerValue, Failure, Reading, Request, Row
 from batchllm.spec import models
@@ -38,7 +38,6 @@ class ModerationTask:
     path = "/moderations"
     content_field = "input"
     is_packed = True
-    fixed_tokens = 0
     #: A map, since providers differ in their categories: polars has `.map.get("hate")`, DuckDB `scores['hate']`.
     answer_fields: tuple[pa.Field, ...] = (
         pa.field("flagged", pa.bool_()),
@@ -52,7 +51,6 @@ class ModerationTask:
         self.template_columns = self._text.columns
         if self._images is not None:
             self.is_packed = False  # a list of parts is one input
-            self.fixed_tokens = self._images.tokens
             self.template_columns |= self._images.columns
 
     def content(self, row: Row) -> object:
@@ -66,6 +64,12 @@ class ModerationTask:
         if self._images is not None and isinstance(content, list):
             return [part["text"] for part in content if isinstance(part, dict) and "text" in part]
         return texts_of(content)
+
+    def fixed_tokens(self, _ruler: Ruler, /) -> int:
+        return 0
+
+    def other_tokens(self, content: object, ruler: Ruler, /) -> int:
+        return 0 if self._images is None else self._images.tokens(content, ruler)
 
     def read(self, reply: object, request: Request) -> Reading | Failure:
         envelope = open_envelope(reply)

@@ -1,7 +1,9 @@
 """Tokens before anything is sent, without a network.
 
-counting   texts, as OpenAI counts them, or estimated      images    what a picture costs
-families   how far an estimate may be off, as measured     messages  chats with frame, tools and images
+counting   texts, as OpenAI counts them, or estimated      images        what a picture costs
+families   how far an estimate may be off, as measured     picture_size  how large it is, from its first bytes
+messages   chats with frame, tools and images              ruler         what a run reserves beside texts
+input_cap  texts that are longer than a model reads
 """
 
 from batchllm.tokens.counting import (
@@ -22,7 +24,10 @@ from batchllm.tokens.counting import (
     load_encoding,
 )
 from batchllm.tokens.images import image_tokens
+from batchllm.tokens.input_cap import InputCap
 from batchllm.tokens.messages import TokenCount, count_tokens, tool_tokens
+from batchllm.tokens.picture_size import picture_size
+from batchllm.tokens.ruler import Ruler
 
 __all__ = [
     "BYTES_PER_TOKEN",
@@ -31,6 +36,8 @@ __all__ = [
     "TOKENS_PER_REPLY",
     "VOCABULARIES",
     "HeadStart",
+    "InputCap",
+    "Ruler",
     "TokenCount",
     "TokenCounter",
     "Vocabulary",
@@ -43,5 +50,6 @@ __all__ = [
     "estimate",
     "image_tokens",
     "load_encoding",
+    "picture_size",
     "tool_tokens",
 ]

@@ -121,7 +121,7 @@ class HeadStart:
 
     def count_many(self, texts: Sequence[str]) -> list[int]:
         """One count for each text."""
-        size = sum([_byte_count(text) for text in texts]) if self._left_bytes else 0
+        size = sum([byte_count(text) for text in texts]) if self._left_bytes else 0
         if not size < self._left_bytes:
             self._left_bytes = 0
             return self._counter.count_many(texts)
@@ -131,7 +131,7 @@ class HeadStart:
 
 def estimate(text: str) -> int:
     """Tokens by bytes, rounded up; the empty text has none."""
-    return math.ceil(_byte_count(text) / BYTES_PER_TOKEN)
+    return math.ceil(byte_count(text) / BYTES_PER_TOKEN)
 
 
 def counter_for(model: str) -> TokenCounter:
@@ -229,14 +229,14 @@ def data_folder() -> Path | None:
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
-def _byte_count(text: str) -> int:
+def byte_count(text: str) -> int:
     """Of the UTF-8 form; a lone surrogate counts as the three bytes that would replace it."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def is_long(text: str) -> bool:
     """A character has at most four bytes, so most texts need no encoding to be found short."""
-    return len(text) * 4 > MOST_BYTES and _byte_count(text) > MOST_BYTES
+    return len(text) * 4 > MOST_BYTES and byte_count(text) > MOST_BYTES
 
 
 def _is_panic(error: BaseException) -> bool:

@@ -49,8 +49,7 @@ def image_tokens(width: int, height: int, detail: Detail = "auto", model: str = 
     """Prompt tokens of one picture of `width` × `height` pixels; `auto` counts as `high`, which it may become."""
     if min(width, height) < 1:
         raise ValueError(f"a picture has at least one pixel; here: {width} x {height}")
-    name = model.lower().rsplit("/", 1)[-1].removeprefix("ft:")
-    rule = next((rule for rule in _RULES if rule.names.match(name)), None)
+    rule = _rule_of(model)
     if rule is None:
         return min(_MOST_BY_PIXELS, math.ceil(width * height / _PIXELS_PER_TOKEN))
     if rule.factor:
@@ -63,6 +62,20 @@ def _tiles(width: int, height: int) -> int:
     shrunk = min(shrunk, _SHORT_SIDE / min(width, height))
     across, down = (math.ceil(round(side * shrunk, 6) / _TILE) for side in (width, height))
     return across * down
+
+
+def has_rule(model: str) -> bool:
+    """Whether what a picture costs is published for this model, or measured."""
+    return _rule_of(model) is not None or _own_name(model).startswith("claude")
+
+
+def _rule_of(model: str) -> _Rule | None:
+    name = _own_name(model)
+    return next((rule for rule in _RULES if rule.names.match(name)), None)
+
+
+def _own_name(model: str) -> str:
+    return model.lower().rsplit("/", 1)[-1].removeprefix("ft:")
 
 
 def _patches(width: int, height: int) -> int:

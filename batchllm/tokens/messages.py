@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from batchllm.tokens.counting import TOKENS_PER_MESSAGE, TOKENS_PER_REPLY, TokenCounter, counter_for, is_long
 from batchllm.tokens.families import Family, family_of
 from batchllm.tokens.images import image_tokens
+from batchllm.tokens.picture_size import size_in_url
 
 Chat: TypeAlias = str | Sequence[Mapping[str, Any]]
 TOKENS_PER_NAME = 1
@@ -25,7 +26,7 @@ _KNOWN_FRAME = re.compile(r"(ft:)?(gpt-3\.5-turbo|gpt-4o|gpt-4|chatgpt-4o)(?!\.)
 #: What tools and a frame that is not published may be off: a guess.
 _UNSURE = 0.15
 #: The size that is assumed of a picture whose size is not known: what costs most of all that is made smaller.
-_LARGEST = 2048
+LARGEST = 2048
 _TEXT_PARTS = ("input_text", "output_text", "text")
 
 
@@ -137,12 +138,14 @@ def _of_messages(chat: Sequence[Mapping[str, Any]], model: str, counter: TokenCo
 
 
 def _of_part(part: Mapping[str, Any], model: str, counter: TokenCounter) -> int:
-    """A picture whose size nobody told, or something else, by its JSON."""
+    """A picture by its size, which a data URL tells; something else by its JSON."""
     if part.get("type") not in ("image_url", "input_image"):
         return counter.count(_json(part))
     image = part.get("image_url")
-    told = image.get("detail") if isinstance(image, Mapping) else part.get("detail")
-    return image_tokens(_LARGEST, _LARGEST, "low" if told == "low" else "high", model)
+    told = image if isinstance(image, Mapping) else {**part, "url": image}
+    url = told.get("url")
+    width, height = (size_in_url(url) if isinstance(url, str) else None) or (LARGEST, LARGEST)
+    return image_tokens(width, height, "low" if told.get("detail") == "low" else "high", model)
 
 
 def _own(parts: _Parts, model: str, counter: TokenCounter, *, is_chat: bool, has_long: bool) -> TokenCount:

@@ -4,7 +4,8 @@
 `build_lanes` makes the parts that send.
 """
 
+from batchllm.wiring.building import Frame, build_lanes
 from batchllm.wiring.check import CheckedJob, check
-from batchllm.wiring.lanes import Frame, LanePlan, build_lanes, mark_simulated
+from batchllm.wiring.lanes import LanePlan, mark_simulated
 
 __all__ = ["CheckedJob", "Frame", "LanePlan", "build_lanes", "check", "mark_simulated"]

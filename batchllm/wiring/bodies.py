@@ -25,11 +25,14 @@ def translated(
     if api == "responses":
         form = form_of(entry.dialect)
         made = as_responses(made, form, omit=spec.omit, extra_body=extra_body, drops=drops)
-    return _streamed(made, spec, entry, api) if streams else made
+    return streamed(made, spec, entry, api) if streams else made
 
 
-def _streamed(made: Translation, spec: LaneSpec, entry: ProviderEntry, api: Api) -> Translation:
-    """`omit` takes away what the server does not know, but not the stream itself, which is read as one."""
+def streamed(made: Translation, spec: LaneSpec, entry: ProviderEntry, api: Api) -> Translation:
+    """The same, answered by events.
+
+    `omit` takes away what the server does not know, but not the stream itself, which is read as one.
+    """
     asked = stream_fields(entry.dialect, api)
     kept = {name: value for name, value in asked.items() if name == "stream" or name not in spec.omit}
     return replace(made, fields={**kept, **made.fields})

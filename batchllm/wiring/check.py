@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from batchllm.clock import Clock
 from batchllm.consensus.motion import Motion
@@ -17,8 +18,8 @@ from batchllm.source.images import ImageFolder
 from batchllm.spec.extras import Image
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import ChatTask, EmbeddingTask, Job, Params, TaskSpec
-from batchllm.task import AnswerSchemaError, ToolsError, build_task
-from batchllm.tokens import HeadStart, TokenCounter, counter_for
+from batchllm.task import JsonSchemaError, ToolsError, build_task
+from batchllm.tokens import HeadStart, InputCap, Ruler, TokenCounter, counter_for
 from batchllm.wiring.entries import SIMULATOR, pinned
 from batchllm.wiring.lanes import LanePlan, LanePlanner
 from batchllm.wiring.nested import Nested, judge_columns, nested_jobs
@@ -81,6 +82,25 @@ class CheckedJob:
         if self.most_tokens is not None:
             most_bytes = min(most_bytes, int(self.most_tokens) // 2)
         return HeadStart(self.counter, most_bytes=most_bytes, margin=ESTIMATE_MARGIN / self.prompt_margin)
+
+    @property
+    def ruler(self) -> Ruler:
+        """What counts in a row beside its texts. Of tools the vocabulary is built at once, where there is one."""
+        return Ruler(
+            tuple(dict.fromkeys(lane.info.model for lane in self.lanes)), self.counter, self._input_cap()
+        )
+
+    def _input_cap(self) -> InputCap | None:
+        """Of the lane that reads the longest texts; None where that is not known of one of them."""
+        if self.job.task.type != "embedding":
+            return None
+        known = [lane.entry.embedding_model(lane.info.model) for lane in self.lanes]
+        caps = [(model.max_tokens_per_input, model.name) for model in known if model is not None]
+        told = [(cap, name) for cap, name in caps if cap is not None]
+        if not told or len(told) < len(self.lanes):
+            return None
+        most, name = max(told)
+        return InputCap(name, most, partial(counter_for, name))
 
     @property
     def most_tokens(self) -> float | None:
@@ -243,7 +263,7 @@ def _task(loaded: LoadedJob, dimensions: int | None, faults: list[Fault]) -> Tas
     except TemplateError as error:
         where = getattr(error, "where", "") or "task"
         faults.append(loaded.fault(where, f"the template is wrong in its line {error.line}: {error}"))
-    except AnswerSchemaError as error:
+    except JsonSchemaError as error:
         path = ".".join(["task.schema", *map(str, error.path)])
         faults.append(loaded.fault(path, error.message))
     except ToolsError as error:

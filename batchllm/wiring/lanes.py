@@ -1,48 +1,26 @@
-"""Lanes: from the job's words, the catalogue and the environment to the parts that send."""
+"""Lanes: from the job's words, the catalogue and the environment to plans of them, checked."""
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-import orjson
-
-from batchllm.clock import Clock
-from batchllm.dispatch import Lane, asked_as_before
 from batchllm.errors import Fault
-from batchllm.events import LaneStats
-from batchllm.fallback import Health
-from batchllm.limit.lane_limits import LaneLimits
-from batchllm.limit.latency import Latency
-from batchllm.limit.output_size import OutputSize
 from batchllm.limit.pool import Pool
-from batchllm.limit.sharing import Membership
-from batchllm.limit.window import FIRST_CALLS, Window
-from batchllm.ports import Task
 from batchllm.pricing import Price, find_price
 from batchllm.provider.catalogue import Api, Catalogue, NotFound, ProviderEntry, TaskKind
-from batchllm.provider.connection import HttpConnection, Streaming
-from batchllm.provider.dialect import CAPS, Asked, Translation, takers
-from batchllm.provider.echo import Echo
-from batchllm.provider.hints import limits, nonsense
-from batchllm.provider.redact import one_line
-from batchllm.provider.responses_body import InputWriter, form_of, model_field
-from batchllm.provider.responses_reply import as_chat
+from batchllm.provider.dialect import Asked, Translation, takers
+from batchllm.provider.responses_body import form_of, model_field
 from batchllm.provider.simulated import is_simulator
-from batchllm.provider.verdict import judge
-from batchllm.records import Failure, LaneInfo, LimitHint, Reading, Request, Response
+from batchllm.records import LaneInfo
 from batchllm.spec.env import ExpansionError, expand
 from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob
-from batchllm.spec.models import Retry
-from batchllm.task import EmbeddingTask
 from batchllm.wiring.addresses import Addresses
 from batchllm.wiring.bodies import translated
 from batchllm.wiring.entries import SIMULATOR, entry_of
 
-#: Of a lane that does not say: 8 s of latency at 7,500 requests a minute. What really is in flight follows the rate.
-MOST_IN_FLIGHT = 1_000
 #: What of a body stands beside `params` in the job.
 _TASK_KEYS = frozenset({"dimensions", "parallel_tool_calls", "tool_choice", "tools"})
 _PARTS = re.compile(r"[/?&=]")
@@ -216,7 +194,7 @@ class LanePlanner:
         if wanted and kind not in ("chat", "completion"):
             place = "stream" if spec.stream is None else f"providers.{index}.stream"
             self.faults.append(
-                self._loaded.fault(place, f"replies to a {kind} task come whole", "take stream out")
+                self._loaded.fault(place, f"replies to {kind} tasks come whole", "take stream out")
             )
         return wanted
 
@@ -265,178 +243,6 @@ def mark_simulated(plans: Sequence[LanePlan]) -> tuple[LanePlan, ...]:
         replace(plan, info=plan.info._replace(is_simulated=True)) if plan.base_url in simulated else plan
         for plan in plans
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """What all lanes of a run have in common. `most_in_flight`: of a lane whose job does not say."""
-
-    task: Task
-    retry: Retry
-    clock: Clock
-    prompt_margin: float
-    say: Callable[[str], None]
-    most_in_flight: int = MOST_IN_FLIGHT
-    keeps_bodies: bool = False
-    reask: Callable[[Request, Failure], Request] | None = None
-
-
-def build_lanes(
-    plans: Sequence[LanePlan],
-    frame: Frame,
-    *,
-    base_urls: Mapping[int, str],
-    members: Sequence[Membership],
-) -> list[Lane]:
-    """The running parts. `base_urls` holds the addresses of simulated providers by lane."""
-    return [
-        _build(plan, base_urls.get(plan.index, plan.base_url), frame, member)
-        for plan, member in zip(plans, members, strict=True)
-    ]
-
-
-def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> Lane:
-    task, clock = _reader(plan, frame.task), frame.clock
-    spec, choices = plan.spec, plan.translation.choices
-    cap = plan.translation.max_output_tokens
-    most_tokens = None if cap is None else cap * choices
-    most = plan.window if task.kind == "embedding" else min(frame.most_in_flight, MOST_IN_FLIGHT)
-    window = Window(spec.limits.concurrency or most, usual=plan.entry.concurrency, first=FIRST_CALLS)
-
-    lane_limits = LaneLimits(
-        clock=clock,
-        window=window,
-        rpm=spec.limits.rpm,
-        tpm=spec.limits.tpm,
-        member=member,
-        say=lambda text: frame.say(f"{plan.info.name}: {text}"),
-    )
-    lane_limits.recall(member.learned)
-
-    def read_hints(headers: Mapping[str, str]) -> Sequence[LimitHint]:
-        hints = limits(headers, dialect=plan.entry.dialect)
-        if not hints:
-            lane_limits.note_nonsense(nonsense(headers))
-        return hints
-
-    echo = _echo(plan, task, frame)
-
-    def judged(response: Response, request: Request) -> Reading | Failure:
-        verdict = judge(
-            response,
-            request,
-            task,
-            dialect=plan.entry.dialect,
-            secrets=plan.secrets,
-            keeps_body=frame.keeps_bodies,
-            adapt=as_chat if plan.api == "responses" else None,
-        )
-        if verdict.model is not None and verdict.model not in echo.seen:
-            echo.note(verdict.model)
-        return verdict
-
-    return Lane(
-        index=plan.index,
-        info=plan.info,
-        provider=HttpConnection(
-            base_url=base_url,
-            headers=plan.headers,
-            connect_timeout_s=spec.connect_timeout_s,
-            max_connections=0,
-            secrets=plan.secrets,
-            clock=clock,
-            streaming=Streaming(plan.api, spec.stall_timeout_s) if plan.streams else None,
-        ),
-        path=plan.path,
-        encode=Encoder(plan, task.content_field),
-        judge=judged,
-        limits=lane_limits,
-        window=window,
-        health=Health(frame.retry.patience_s),
-        output_size=OutputSize(most_tokens if task.content_field != "input" else 0, choices),
-        stats=LaneStats(
-            plan.info.name,
-            plan.info.provider,
-            plan.info.model,
-            plan.is_simulated,
-            rpm=spec.limits.rpm,
-            tpm=spec.limits.tpm,
-        ),
-        latency=Latency(spec.timeout_s),
-        read_hints=read_hints,
-        price=plan.price,
-        max_output_tokens=(most_tokens or 0) if task.content_field != "input" else 0,
-        prompt_margin=frame.prompt_margin,
-        reask=frame.reask or asked_as_before,
-        redact=lambda text: one_line(text, plan.secrets),
-    )
-
-
-def _reader(plan: LanePlan, task: Task) -> Task:
-    """The task as this lane's replies are read."""
-    if isinstance(task, EmbeddingTask) and plan.translation.fields.get("encoding_format") == "base64_int8":
-        return task.of_signed_bytes()
-    return task
-
-
-def _echo(plan: LanePlan, task: Task, frame: Frame) -> Echo:
-    return Echo(
-        plan.info.model,
-        is_free=plan.entry.base_url is None or not plan.entry.env or plan.model_field != "model",
-        mixes_badly=task.kind == "embedding",
-        say=lambda text: frame.say(f"{plan.info.name}: {one_line(text, plan.secrets)}"),
-    )
-
-
-class Encoder:
-    """A request → the body that one lane sends.
-
-    What stands before and after the content is the same in each body, a schema of some KB included: written once.
-    """
-
-    __slots__ = ("_fields", "_head", "_instruction", "_tail", "_write")
-
-    def __init__(self, plan: LanePlan, content_field: str) -> None:
-        self._fields = plan.translation.fields
-        self._write: Callable[[object], bytes] = orjson.dumps
-        if plan.api == "responses":
-            content_field = "input"
-            instructs = "instructions" not in self._fields
-            self._write = InputWriter(form_of(plan.entry.dialect), may_instruct=instructs)
-        before = orjson.dumps({plan.model_field: plan.info.model})
-        self._head = before[:-1] + b"," + orjson.dumps(content_field) + b":"
-        self._tail = _tail(self._fields)
-        self._instruction = plan.translation.instruction
-
-    def __call__(self, request: Request) -> bytes:
-        content = request.content
-        if self._instruction and isinstance(content, list):
-            content = with_instruction(content, self._instruction)
-        tail = self._tail if request.growth == 1 else self._grown(request.growth)
-        return b"".join((self._head, self._write(content), tail))
-
-    def _grown(self, growth: int) -> bytes:
-        """With a larger output cap than the job has it, whichever name that goes by."""
-        return _tail(
-            {
-                name: value * growth if name in CAPS and isinstance(value, int) else value
-                for name, value in self._fields.items()
-            }
-        )
-
-
-def _tail(fields: Mapping[str, object]) -> bytes:
-    return b"," + orjson.dumps(dict(fields))[1:] if fields else b"}"
-
-
-def with_instruction(messages: Sequence[object], instruction: str) -> list[object]:
-    """The messages with an instruction in the system message; one is put first where there is none."""
-    first = messages[0] if messages else None
-    if isinstance(first, dict) and first.get("role") in ("system", "developer"):
-        text = first.get("content")
-        if isinstance(text, str):
-            return [{**first, "content": f"{text}\n\n{instruction}"}, *messages[1:]]
-    return [{"role": "system", "content": instruction}, *messages]
 
 
 def _secrets(key: str | None, headers: Mapping[str, str], template: str, base_url: str) -> tuple[str, ...]:

@@ -121,7 +121,7 @@ def test_a_wrong_command_names_the_remedy(
 
 def test_the_first_provider_whose_key_is_set_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     environ: Mapping[str, str] = {"MISTRAL_API_KEY": "k", "GROQ_API_KEY": "k", "PERPLEXITY_API_KEY": "k"}
-    assert first_with_key(CATALOGUE, environ) == "groq"
+    assert first_with_key(CATALOGUE, environ) == "perplexity"
     assert first_with_key(CATALOGUE, {"PERPLEXITY_API_KEY": "k", "OPENAI_API_KEY": ""}) == "perplexity"
     with pytest.raises(CredentialsError):
         first_with_key(CATALOGUE, {"OPENAI_API_KEY": ""})

@@ -83,6 +83,35 @@ def test_a_cap_is_never_raised_and_always_there(
     assert server.bodies()[0]["max_tokens"] == cap
 
 
+def test_by_the_responses_api_the_short_answer_has_its_own_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = {"type": "output_text", "text": "hi"}
+    reply = {"status": "completed", "output": [{"type": "message", "content": [part]}], "model": "sim"}
+    with scripted(otherwise=listing(Say(body=reply))) as server:
+        spec = [lane(server.base_url, "one", api="responses")]
+        code, (line,), _ = checked(tmp_path, spec, capsys, "--spend")
+    assert (code, state(line, "call")) == (0, "ok")
+    (body,) = server.bodies()
+    assert body["max_output_tokens"] == 16
+    assert "max_tokens" not in body
+
+
+def test_words_in_place_of_a_call_are_an_answer_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = {
+        "type": "chat",
+        "prompt": "{{ text }}",
+        "tools": [{"function": {"name": "f"}}],
+        "tool_choice": "required",
+    }
+    with scripted(otherwise=listing()) as server:
+        code, (line,), _ = checked(tmp_path, [lane(server.base_url, "one")], capsys, "--spend", task=task)
+    assert (code, state(line, "call")) == (0, "ok")
+    assert "no tool was called" in line["findings"]["call"]["text"]
+
+
 def test_an_embedding_job_embeds_one_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vector = Say(body={"data": [{"index": 0, "embedding": [1.0, 2.0]}], "usage": {"prompt_tokens": 3}})
     task = {"type": "embedding", "text": "{{ text }}", "dimensions": 2}
@@ -147,7 +176,13 @@ def test_nobody_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "get", [Say(404, {}), Say(body={"hello": 1}), Say(429, refusal("slow"), {"retry-after": "99"})]
+    "get",
+    [
+        Say(404, {}),
+        Say(body={"hello": 1}),
+        Say(body=b"<html>hi</html>"),
+        Say(429, refusal("slow"), {"retry-after": "99"}),
+    ],
 )
 def test_what_cannot_be_found_out_is_no_failure(
     get: Say, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -155,7 +190,7 @@ def test_what_cannot_be_found_out_is_no_failure(
     with scripted(otherwise=listing(get=get)) as server:
         code, (line,), _ = checked(tmp_path, [lane(server.base_url, "one")], capsys)
     assert code == 0
-    assert state(line, "model") == "unknown"
+    assert (state(line, "key"), state(line, "model")) == ("unknown", "unknown")
 
 
 CUT = {**chat_reply(), "choices": [{"message": {"content": ""}, "finish_reason": "length"}]}

@@ -221,6 +221,8 @@ def test_a_wait_beyond_the_limit_is_told_and_not_begun() -> None:
         (Say(200, b"<html><title>login</title></html>"), NoProviderError, "web page"),
         (Say(200, {"error": {"message": "upstream down", "code": 502}}), NoProviderError, "upstream down"),
         (Say(200, {"choices": []}), NoProviderError, "no choices"),
+        (Say(200, {"choices": [{"message": "fine"}]}), NoProviderError, "has no message"),
+        (Say(200, {"choices": [{"message": {"content": {}}}]}), NoProviderError, "neither text nor a list"),
         (Say(200, chat_reply(), cut=True), NoProviderError, "127.0.0.1"),
         (Say(silent=True), NoProviderError, "no whole answer"),
     ],
@@ -236,6 +238,22 @@ def test_each_failure_has_its_error_with_a_remedy(say: Say, kind: type[BatchllmE
     assert said in str(caught.value)
     assert caught.value.remedy
     assert len(server.seen) == 1
+
+
+def test_half_a_character_in_a_reply_costs_that_character_alone() -> None:
+    body = b'{"choices": [{"message": {"content": "a\\ud83d b"}}], "usage": {"prompt_tokens": 1}}'
+    with scripted(Say(body=body)) as server, connected(server) as client:
+        assert client.chat("x").content == "a\N{REPLACEMENT CHARACTER} b"
+
+
+def test_nothing_is_not_sent() -> None:
+    with scripted(Say(body=chat_reply())) as server, connected(server) as client:
+        for ask in (client.chat, client.complete, client.embed, client.moderate):
+            with pytest.raises(SettingsError, match="empty"):
+                ask(" \n")
+        with pytest.raises(SettingsError, match="empty"):
+            client.embed(["a", ""])
+    assert server.seen == []
 
 
 def test_a_reply_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +369,14 @@ def test_what_is_no_list_of_models_is_said() -> None:
         pytest.raises(NoProviderError, match="no list of models"),
     ):
         client.models()
+
+
+@pytest.mark.parametrize("body", [b"<html>hi</html>", {"error": "Unexpected endpoint"}])
+def test_what_is_no_api_accepts_no_key(body: object) -> None:
+    with scripted(Say(body=body)) as server:
+        for provider in ("openai", "openrouter"):
+            with connected(server, provider) as client, pytest.raises(NoProviderError, match="/v1 missing"):
+                client.validate_credentials()
 
 
 def test_a_provider_that_cannot_be_reached_says_nothing_about_its_key() -> None:

@@ -170,3 +170,9 @@ def test_no_representation_shows_a_key() -> None:
         for thing in (found, client, client._client, planned("groq"), planned("groq").plan):
             assert KEY not in repr(thing)
         assert repr(client) == "Client('groq', default_model='openai/gpt-oss-20b')"
+
+
+@pytest.mark.parametrize("name", ["stream", "stall_timeout_s", "limits"])
+def test_what_only_a_lane_says_is_no_setting(name: str) -> None:
+    with pytest.raises(SettingsError, match="is no setting"):
+        batchllm.connect("simulator", **{name: 1})

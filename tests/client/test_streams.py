@@ -7,8 +7,13 @@ import pytest
 from server_rig import USAGE, Say, Seen, chat_reply, chunk, refusal, scripted
 
 import batchllm
-from batchllm.client.streams import Assembly
-from batchllm.errors import BatchllmError, CredentialsError, NoProviderError, RequestRefusedError
+from batchllm.errors import (
+    BatchllmError,
+    CredentialsError,
+    NoProviderError,
+    RateLimitedError,
+    RequestRefusedError,
+)
 
 WHOLE = [chunk("", role="assistant"), chunk("a "), chunk("pear"), chunk(finish="stop"), USAGE, "[DONE]"]
 
@@ -76,18 +81,6 @@ def test_tool_calls_come_in_pieces() -> None:
         ("c2", "g", ""),
     ]
     assert stream.answer.reasoning == "hm"
-
-
-def test_groq_s_usage_stands_elsewhere() -> None:
-    assembly = Assembly()
-    assembly.take({**chunk(finish="stop"), "x_groq": {"usage": {"prompt_tokens": 3}}})
-    assert assembly.reply()["usage"] == {"prompt_tokens": 3}
-
-
-def test_a_second_choice_is_left_out() -> None:
-    assembly = Assembly()
-    assert assembly.take({"choices": [{"index": 1, "delta": {"content": "other"}}]}) == ""
-    assert assembly.take("nonsense" and {"choices": "nonsense"}) == ""
 
 
 def test_an_end_without_a_farewell_is_an_end() -> None:
@@ -190,3 +183,86 @@ async def test_a_cancelled_stream_closes_its_connection() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await reading
             assert await asyncio.to_thread(server.gone.wait, 5)
+
+
+def event(kind: str, **told: object) -> dict[str, object]:
+    return {"type": f"response.{kind}", **told}
+
+
+def response(**told: object) -> dict[str, object]:
+    usage = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
+    text = {"type": "output_text", "text": "a pear", "annotations": []}
+    output = [{"type": "message", "role": "assistant", "content": [text]}]
+    return {
+        "id": "resp_1",
+        "model": "m-2026",
+        "status": "completed",
+        "output": output,
+        "usage": usage,
+        **told,
+    }
+
+
+PIECES = [
+    event("created", response=response(status="in_progress", output=[], usage=None)),
+    event("output_text.delta", output_index=0, delta="a "),
+    event("output_text.delta", output_index=0, delta="pear"),
+]
+
+
+def test_the_responses_api_streams_too_and_its_last_event_is_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("batchllm.client.calls._FAREWELL_S", None)
+    monkeypatch.setattr("batchllm.client.calls._FAREWELLS", ())
+    events = [*PIECES, event("completed", response=response()), "wait"]
+    with scripted(Say(events=events)) as server, connected(server, api="responses", timeout_s=3.0) as client:
+        stream = client.stream("Name a fruit.", max_tokens=50)
+        assert list(stream) == ["a ", "pear"]
+    assert (stream.answer.content, stream.answer.finish_reason, stream.answer.usage.completion_tokens) == (
+        "a pear",
+        "stop",
+        2,
+    )
+    assert server.seen[0].path == "/v1/responses"
+    assert server.bodies()[0]["stream"] is True
+    assert "stream_options" not in server.bodies()[0]
+
+
+@pytest.mark.parametrize(
+    ("events", "kind", "said"),
+    [
+        (PIECES, NoProviderError, "before the answer did, after 6 characters"),
+        (
+            [*PIECES[:2], {"type": "error", "code": "server_error", "message": "broke"}],
+            NoProviderError,
+            "broke",
+        ),
+        ([{"type": "error", "code": "rate_limit_exceeded", "message": "slow"}], RateLimitedError, "slow"),
+        (
+            [
+                *PIECES,
+                event(
+                    "failed",
+                    response=response(status="failed", error={"code": "server_error", "message": "no"}),
+                ),
+            ],
+            NoProviderError,
+            "no",
+        ),
+    ],
+)
+def test_a_response_that_fails_says_so(events: list[Any], kind: type[BatchllmError], said: str) -> None:
+    with scripted(Say(events=events)) as server, connected(server, api="responses") as client:
+        stream = client.stream("x")
+        with pytest.raises(kind, match=said):
+            list(stream)
+    assert len(server.bodies()) == 1
+
+
+def test_what_comes_after_the_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchllm.client.calls._FAREWELL_S", 0.05)
+    monkeypatch.setattr("batchllm.client.calls._FAREWELLS", ())  # the deadline would end it, too
+    with scripted(Say(events=[*WHOLE[:4], "wait"])) as server, connected(server, timeout_s=3.0) as client:
+        assert "".join(client.stream("x")) == "a pear"
+    assert server.gone.is_set()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import openai
 import polars as pl
 import pytest
-from conformance_cases import CASES, IMAGE, TEXT, WIDTH, Case, chat, messages, user
+from conformance_cases import CASES, CLOSED, IMAGE, TEXT, WIDTH, Case, chat, json_schema, messages, user
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from job_rig import run, served, table
@@ -49,13 +49,17 @@ class Oracle:
         stack.callback(lambda: self._runner.run(self._client.close()))
 
     def ask(self, case: Case) -> Any:
-        """Its reading of the reply; None for a refusal of a case that is not read."""
+        """Its reading of the reply, of a stream its events; None for a refusal of a case that is not read."""
         try:
-            return self._runner.run(self._method(case)(model=case.model, **case.ask))
+            return self._runner.run(self._asked(case))
         except openai.APIStatusError:
             if case.is_read:
                 raise
             return None
+
+    async def _asked(self, case: Case) -> Any:
+        reply = await self._method(case)(model=case.model, **case.ask)
+        return [event async for event in reply] if case.streams else reply
 
     def _method(self, case: Case) -> Callable[..., Awaitable[Any]]:
         client = self._client
@@ -66,7 +70,8 @@ class Oracle:
             "completion": client.completions.create,
             "embedding": client.embeddings.create,
             "moderation": client.moderations.create,
-        }[case.kind]
+            "responses": client.responses.create,
+        }[case.api]
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +92,20 @@ def document() -> Document:
 
 
 def ask_by_job(
-    case: Case, tap: Tap, folder: Path, path: str = "/v1", *, input_name: str = "rows.jsonl"
+    case: Case,
+    tap: Tap,
+    folder: Path,
+    path: str = "/v1",
+    *,
+    input_name: str = "rows.jsonl",
+    attempts: int = 1,
 ) -> pl.DataFrame:
     """Run the case as a job, and return its output. Its rows are written, unless their file is there already."""
     if not (folder / input_name).exists():
         lines = [json.dumps({"id": str(at), **row}) for at, row in enumerate(case.rows)]
         (folder / input_name).write_text("\n".join(lines))
+    for name, data in case.files.items():
+        (folder / name).write_bytes(data)
     lane = {
         "provider": "custom",
         "model": case.model,
@@ -105,7 +118,7 @@ def ask_by_job(
         "input": {"path": input_name, "key": "id"},
         "task": dict(case.task),
         "providers": [lane],
-        "retry": {"max_attempts": 1},
+        "retry": {"max_attempts": attempts, "backoff_s": 0.01},
         "output": {"path": str(folder / "out")},
     }
     run(folder, job, say=lambda _: None)
@@ -186,7 +199,8 @@ def test_a_job_s_call_is_the_sdk_s_call(case: Case, bench: Bench) -> None:
 def test_what_a_job_reads_of_a_reply_is_what_the_sdk_reads(case: Case, bench: Bench) -> None:
     call = bench.call(case)
     assert call.output.height == len(case.rows)
-    assert READINGS[case.kind](call) == THEIR_READINGS[case.kind](call)
+    theirs = THEIR_STREAMS if case.streams else THEIR_READINGS
+    assert READINGS[case.kind](call) == theirs[case.api](call)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -200,11 +214,40 @@ def test_openai_s_document_finds_no_fault_with_a_call(case: Case, bench: Bench, 
     if call.ours.status != 200:
         assert not case.is_read
         return
+    if case.streams and case.kind == "completion":  # the document describes whole ones only
+        return
+    if case.streams:
+        media = "text/event-stream"
+        assert [
+            fault for one in events(call) for fault in document.reply_faults(path, one, media=media)
+        ] == []
+        return
     faults = document.reply_faults(path, call.ours.got)
     if sent.get("encoding_format") == "base64":  # the document describes vectors as lists of numbers only
         assert len(faults) == len(case.rows)
     else:
         assert faults == []
+
+
+def test_an_answer_that_is_sent_back_is_the_conversation_that_it_says(oracle: Oracle, tmp_path: Path) -> None:
+    """The second call of a repair, as the SDK sends the same conversation."""
+    rules = [
+        {"pattern": "Answer the same question again", "reply": '{"label": "yes"}'},
+        {"pattern": ".", "reply": '{"label": "maybe"}'},
+    ]
+    case = chat("repair", {}, task={"schema": CLOSED})
+    with served({"answers": rules}) as (urls, _), tapped(urls[0]) as tap:
+        output = ask_by_job(case, tap, tmp_path, attempts=2)
+        first, second = tap.take()
+    assert output["label"].to_list() == ["yes"]
+    assert "label: 'maybe' is not one of ['yes', 'no']" in second.sent["messages"][2]["content"]
+    turns = [{"role": "assistant", "content": '{"label": "maybe"}'}, second.sent["messages"][2]]
+    assert second.sent == {**first.sent, "messages": [user(), *turns]}
+    with served({"dimensions": WIDTH}) as (urls, _), tapped(urls[0]) as tap, ExitStack() as stack:
+        told = {"messages": [user(), *turns], **json_schema(CLOSED, strict=True)}
+        Oracle(stack, f"{tap.url}/v1").ask(chat("repair", {}, told))
+        (theirs,) = tap.take()
+    assert differences(second.sent, without_defaults(theirs.sent)) == []
 
 
 @pytest.mark.parametrize("path", ["/v1/", "/openai/v1", "/a%20b/v1"])
@@ -314,14 +357,72 @@ def _sdk_generated(call: Call, text: str | None) -> dict[str, object]:
     }
 
 
+def _sdk_response(call: Call) -> dict[str, object]:
+    """As a chat completion would have said it."""
+    return _of_response(call.read, call)
+
+
+def _of_response(reply: Any, call: Call) -> dict[str, object]:
+    called = [item for item in reply.output if item.type == "function_call"]
+    functions = [{"name": item.name, "arguments": item.arguments} for item in called]
+    return {
+        "content": None if called else reply.output_text,
+        "finish_reason": "tool_calls" if called else "stop",
+        "model": reply.model,
+        "prompt_tokens": reply.usage.input_tokens,
+        "completion_tokens": reply.usage.output_tokens,
+        **({"tool_calls": functions} if "tool_calls" in call.output.columns else {}),
+    }
+
+
+def events(call: Call) -> list[Any]:
+    """Of a stream that came."""
+    lines = call.ours.reply.decode().splitlines()
+    told = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    return [json.loads(data) for data in told if data != "[DONE]"]
+
+
+def _sdk_chunks(call: Call) -> dict[str, object]:
+    """What the pieces of a chat or a completion add up to."""
+    chunks = call.read
+    texts: dict[int, str] = {}
+    called: dict[int, dict[str, str]] = {}
+    reason = None
+    for choice in [choice for chunk in chunks for choice in chunk.choices]:
+        delta = getattr(choice, "delta", None)
+        piece = choice.text if delta is None else delta.content
+        texts[choice.index] = texts.get(choice.index, "") + (piece or "")
+        for part in getattr(delta, "tool_calls", None) or ():
+            kept = called.setdefault(part.index, {"name": "", "arguments": ""})
+            kept["name"] += part.function.name or ""
+            kept["arguments"] += part.function.arguments or ""
+        reason = choice.finish_reason or reason
+    beside = {
+        "contents": [texts[index] for index in sorted(texts)],
+        "tool_calls": [called[index] for index in sorted(called)],
+    }
+    return {
+        "content": None if called else texts[0],
+        "finish_reason": reason,
+        "model": chunks[0].model,
+        "prompt_tokens": chunks[-1].usage.prompt_tokens,
+        "completion_tokens": chunks[-1].usage.completion_tokens,
+        **{name: value for name, value in beside.items() if name in call.output.columns},
+    }
+
+
 def _calls(reply: Any) -> list[dict[str, str]]:
     functions = [call.function for call in reply.choices[0].message.tool_calls or ()]
     return [{"name": function.name, "arguments": function.arguments} for function in functions]
 
 
+def _text_of(choice: Any) -> object:
+    return choice.message.content if hasattr(choice, "message") else choice.text
+
+
 #: Columns that only some jobs have.
 BESIDE: Mapping[str, Callable[[Any], object]] = {
-    "contents": lambda reply: [choice.message.content for choice in reply.choices],
+    "contents": lambda reply: [_text_of(choice) for choice in reply.choices],
     "tool_calls": _calls,
 }
 
@@ -357,4 +458,10 @@ THEIR_READINGS: Mapping[str, Callable[[Call], object]] = {
     "completion": lambda call: _sdk_generated(call, call.read.choices[0].text),
     "embedding": lambda call: [_float32(item.embedding) for item in call.read.data],
     "moderation": _sdk_flags,
+    "responses": _sdk_response,
+}
+THEIR_STREAMS: Mapping[str, Callable[[Call], object]] = {
+    "chat": _sdk_chunks,
+    "completion": _sdk_chunks,
+    "responses": lambda call: _of_response(call.read[-1].response, call),
 }

@@ -132,14 +132,14 @@ def test_a_model_may_call_or_answer_and_only_answers_are_judged(folder: Path) ->
     assert audit(folder / "out").is_whole
 
 
-def test_arguments_that_are_no_json_are_asked_for_once_more(folder: Path) -> None:
+def test_arguments_that_are_no_json_are_sent_back_and_asked_for_anew(folder: Path) -> None:
     bad = [{"pattern": r"number [0-4]\b", "reply": "{days: soon"}]
     task = chat(tools=TOOLS, tool_choice="required")
     with rig.served({**FAST, "answers": bad}) as (urls, books):
         done = rig.run(folder, job(folder, urls[0], task))
-        assert books[0].ledger.accepted == ROWS + 5
+        assert books[0].ledger.accepted == ROWS + 10
         rig.run(folder, job(folder, urls[0], task), retries_failed=True)
-        assert books[0].ledger.accepted == ROWS + 15
+        assert books[0].ledger.accepted == ROWS + 25
     assert (done.ok, done.failed) == (ROWS - 5, 5)
     failures = rig.table(folder, "failures")
     assert set(failures["class"]) == {"malformed_tool_call"}
@@ -149,6 +149,24 @@ def test_arguments_that_are_no_json_are_asked_for_once_more(folder: Path) -> Non
     usage = rig.table(folder, "usage").filter(pl.col("row") == 0)
     assert set(usage["class"]) == {"malformed_tool_call"}
     assert set(usage["billed"]) == {"yes"}
+
+
+def test_arguments_that_break_the_parameters_are_mended(folder: Path) -> None:
+    rules = [
+        {
+            "pattern": "What you called cannot be used: .*days: 9 is greater",
+            "reply": '{"city": "Rome", "days": 2}',
+        },
+        {"pattern": r"number [0-4]\b", "reply": '{"city": "Rome", "days": 9}'},
+    ]
+    task = chat(tools=TOOLS, tool_choice={"function": {"name": "get_weather"}})
+    with rig.served({**FAST, "answers": rules}) as (urls, books):
+        done = rig.run(folder, job(folder, urls[0], task))
+        assert books[0].ledger.accepted == ROWS + 5
+    assert (done.ok, done.failed) == (ROWS, 0)
+    assert [json.loads(calls[0]["arguments"])["days"] for calls in output(folder)["tool_calls"].head(5)] == [
+        2
+    ] * 5
 
 
 def test_several_answers_to_a_row_are_paid_once_and_stand_together(folder: Path) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from batchllm.errors import ExitCode, JobError
-from batchllm.simulate.calls import Kind
+from batchllm.simulate.call import Kind
 from batchllm.simulate.profiles import PROFILES
 
 ROWS = 6

@@ -43,6 +43,8 @@ def test_a_stream_answers_what_a_whole_reply_answers(name: str, tmp_path: Path) 
             summary = run(folder, job(folder, [lane(urls[0], "one", **more)], task=task, stream=streams))
             assert summary.exit_code == 0
             found.append(answers(folder))
+            (told_of_lane,) = summary.lanes
+            assert (told_of_lane.ttft_s is not None) == streams
             told = table(folder, "usage")["ttft_ms"].drop_nulls()
             assert len(told) == (6 if streams else 0)
             assert all(first > 0 for first in told)

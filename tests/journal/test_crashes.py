@@ -46,7 +46,9 @@ def assert_finished(kit, out: Path) -> None:
     assert kit.names(out / ".batchllm") == ["journal.db"]
     manifest = read_manifest(out)
     assert (manifest.complete, manifest.ok, manifest.failed) == (True, kit.ROWS - 2, 2)
-    for kind, parts in manifest.parts.items():
+    assert manifest.parts["skipped"] == ()
+    for kind in kit.KINDS:
+        parts = manifest.parts[kind]
         assert [f"{kind}/{name}" for name in kit.names(out / kind)] == [part.path for part in parts]
 
 

@@ -1,6 +1,8 @@
 """Each provider is asked in its own words, and what it cannot do is refused before anything is sent."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import jsonschema
 import pytest
@@ -79,6 +81,32 @@ def test_the_completions_endpoint_knows_the_old_name_of_the_cap() -> None:
     asked = Asked("completion", Params(max_tokens=9))
     entry = CATALOGUE.get("openai")
     assert translate(asked, entry=entry, model="gpt-3.5-turbo-instruct").fields == {"max_tokens": 9}
+
+
+@pytest.mark.parametrize("provider", ["openai", "together", "custom", "vllm"])
+def test_the_completions_endpoint_counts_log_probabilities(provider: str) -> None:
+    def fields(**params: Any) -> Mapping[str, object]:
+        asked = Asked("completion", Params(**params))
+        return translate(asked, entry=CATALOGUE.get(provider), model="m").fields
+
+    assert fields(logprobs=True) == {"logprobs": 1}
+    assert fields(logprobs=True, top_logprobs=5) == {"logprobs": 5}
+    assert fields(logprobs=False) == {}
+    assert fields(n=2) == {"n": 2}
+
+
+@pytest.mark.parametrize(
+    ("provider", "params", "wrong"),
+    [
+        ("openai", {"logprobs": True, "top_logprobs": 6}, ["top_logprobs"]),
+        ("ollama", {"logprobs": True}, ["logprobs"]),
+        ("ollama", {"n": 2}, ["n"]),
+        ("deepseek", {"n": 2}, ["n"]),
+    ],
+)
+def test_some_completions_endpoints_take_less(provider: str, params: Any, wrong: list[str]) -> None:
+    asked = Asked("completion", Params(**params))
+    assert refused(translate(asked, entry=CATALOGUE.get(provider), model="m")) == wrong
 
 
 @pytest.mark.parametrize("param", ["reasoning_effort", "verbosity", "service_tier"])

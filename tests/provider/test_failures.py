@@ -496,3 +496,20 @@ def test_huge_body_is_looked_at_briefly() -> None:
     failure = run(500, "x", b'{"error":{"message":"' + b"x" * 3_000_000 + b'"}}')
     assert failure.code is Code.SERVER
     assert '{"error"' in failure.message  # its beginning, as it came
+
+
+@pytest.mark.parametrize(
+    ("dialect", "message", "highest"),
+    [
+        ("openai", "max_tokens is too large: 99999. This model supports at most 16384 completion tokens", 16384),
+        ("groq", "`max_completion_tokens` must be less than or equal to `8192`, the maximum value for it", 8192),
+        ("deepseek", "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", 8192),
+        ("anthropic", "max_tokens: 99999 > 64000, which is the maximum allowed number of output tokens for m", 64000),
+        ("openai", "max_tokens is too large", None),
+        ("openai", "Unknown parameter: 'at most 5 tokens'", None),
+        ("openai", "max_tokens is too large: 1. This model supports at most 0 completion tokens", None),
+    ],
+)  # fmt: skip
+def test_the_longest_answer_that_a_refusal_names(dialect: str, message: str, highest: int | None) -> None:
+    failure = run(400, dialect, openai(message))
+    assert (failure.code, failure.highest_cap) == (Code.CAPABILITY, highest)

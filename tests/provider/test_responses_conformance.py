@@ -27,7 +27,8 @@ from batchllm.simulate.responses_replies import response_body, response_events
 from batchllm.spec.lanes import Simulation
 from batchllm.spec.loading import load_mapping
 from batchllm.spec.models import Params
-from batchllm.wiring.lanes import Encoder, LanePlan, LanePlanner
+from batchllm.wiring.encoding import Encoder
+from batchllm.wiring.lanes import LanePlan, LanePlanner
 
 CATALOGUE = load_catalogue()
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}

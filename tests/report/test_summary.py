@@ -126,3 +126,16 @@ def test_no_rows_at_all_is_a_summary_too() -> None:
 def test_what_is_not_complete_can_be_resumed() -> None:
     assert as_mapping(replace(DONE, is_complete=False))["resumable"] is True
     assert as_mapping(DONE)["resumable"] is False
+
+
+def test_the_time_to_the_first_token_is_told_where_answers_came_as_streams() -> None:
+    streamed = replace(LANE, ttft_s={0.5: 0.312, 0.95: 0.9, 0.99: 1.234})
+    summary = replace(DONE, lanes=(streamed, replace(LANE, name="whole")))
+    told = as_mapping(summary)["lanes"]
+    assert [lane["ttft_s"] for lane in told] == [{"p50": 0.312, "p95": 0.9, "p99": 1.234}, None]  # type: ignore[attr-defined]
+    rows = page(summary).splitlines()
+    (head, first, second) = next(rows[at : at + 3] for at, row in enumerate(rows) if "first token" in row)
+    assert first.split()[-3:] == ["0.31", "1.23", "$0.005200"]
+    assert second.split()[-3:] == ["-", "-", "$0.005200"]
+    assert len(head.rpartition("cost")[0]) == len(first.rpartition("$")[0])
+    assert "first token" not in page(DONE)

@@ -17,7 +17,7 @@ from batchllm.simulate.answers import (
     vector_base64,
     vector_json,
 )
-from batchllm.simulate.calls import Call, Kind, Offer, count_tokens
+from batchllm.simulate.call import Call, Kind, Offer, count_tokens
 from batchllm.simulate.fields import CallError
 from batchllm.spec.lanes import AnswerRule, Simulation
 

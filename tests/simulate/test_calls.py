@@ -5,14 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.simulate.calls import (
-    DEFAULT_ANSWER_TOKENS,
-    Call,
-    Kind,
-    LogprobsAsked,
-    count_tokens,
-    parse_call,
-)
+from batchllm.simulate.call import DEFAULT_ANSWER_TOKENS, Call, Kind, LogprobsAsked, count_tokens
+from batchllm.simulate.calls import parse_call
 from batchllm.simulate.fields import CallError
 
 USER = {"role": "user", "content": "How are you?"}

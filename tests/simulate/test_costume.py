@@ -8,12 +8,14 @@ import pytest
 
 from batchllm.provider.catalogue import RESPONSES_PATH, TASK_KINDS, load_catalogue
 from batchllm.provider.hints import limits as read_limits
+from batchllm.provider.responses_reply import as_chat
 from batchllm.provider.verdict import judge
 from batchllm.records import Action, Failure, FailureCode, LimitScope, Response
-from batchllm.simulate.calls import Kind
+from batchllm.simulate.call import Kind
+from batchllm.simulate.delivery import Reply
 from batchllm.simulate.ledger import Ledger
 from batchllm.simulate.profiles import PROFILES
-from batchllm.simulate.responder import Reply, Responder
+from batchllm.simulate.responder import Responder
 from batchllm.simulate.wire import HttpRequest
 from batchllm.spec.lanes import ProfileName, Simulation
 from batchllm.spec.models import ChatTask
@@ -380,3 +382,48 @@ def test_a_body_that_cannot_be_read_is_refused_as_without_a_profile() -> None:
     desk = Desk("mistral")
     for body in (b"{", b"[]"):
         assert desk.send("POST", CHAT, body).status == 400
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_those_that_have_the_responses_api_serve_it(name: str) -> None:
+    reply = Desk(name).send("POST", "/v1/responses", orjson.dumps({"model": "a/m", "input": "hi " * 40}))
+    assert reply.status == (200 if "responses" in CATALOGUE.get(name).apis else 404)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "thought"),
+    [
+        ("openai", "gpt-5-nano", 8),
+        ("xai", "grok-4.7", 24),
+        ("perplexity", "a/b", 0),
+        ("openai", "gpt-4.1", 0),
+    ],
+)
+def test_the_usage_of_a_response_is_told_in_the_provider_s_words(name: str, model: str, thought: int) -> None:
+    body = orjson.dumps({"model": model, "input": "hi " * 40})
+    usage = read_usage(as_chat(told(Desk(name).send("POST", "/v1/responses", body))))
+    assert (usage.reasoning_tokens, usage.cached_tokens) == (thought, (usage.prompt_tokens or 0) // 4)
+    assert (usage.completion_tokens or 0) > thought
+    assert (usage.cost_usd is not None) == (name in ("xai", "perplexity"))
+
+
+def test_perplexity_s_presets_formats_and_refusals() -> None:
+    desk = Desk("perplexity")
+    schema = {"type": "object", "properties": {"label": {"enum": ["a"]}}, "required": ["label"]}
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    given = {"preset": "medium", "input": "x", "response_format": form, "tools": [{"type": "web_search"}]}
+    reply = told(desk.send("POST", "/v1/responses", orjson.dumps(given)))
+    results, message = reply["output"]
+    assert (results["type"], reply["model"]) == ("search_results", "medium")
+    assert orjson.loads(message["content"][0]["text"]) == {"label": "a"}
+    bad = desk.send("POST", "/v1/responses", orjson.dumps({**given, "temperature": 0}))
+    assert judged("perplexity", bad) == (FailureCode.CAPABILITY, Action.ELSEWHERE)
+
+
+def test_a_response_by_events_ends_with_the_same_words() -> None:
+    given = {"preset": "medium", "input": "x", "tools": [{"type": "web_search"}], "stream": True}
+    reply = Desk("perplexity").send("POST", "/v1/responses", orjson.dumps(given))
+    last = orjson.loads(reply.events[-1].partition(b"data: ")[2])
+    assert last["type"] == "response.completed"
+    assert last["response"]["output"][0]["type"] == "search_results"
+    assert last["response"]["usage"]["cost"]["total_cost"] > 0

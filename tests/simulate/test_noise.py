@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.simulate.answers import Model
-from batchllm.simulate.calls import Call, Kind, parse_call
+from batchllm.simulate.call import Call, Kind
+from batchllm.simulate.calls import parse_call
 from batchllm.simulate.noise import strayed
 from batchllm.simulate.responses_calls import parse_responses
 from batchllm.simulate.schemas import Draws

@@ -3,7 +3,7 @@ import pytest
 
 from batchllm.simulate import replies
 from batchllm.simulate.answers import ModelAnswer
-from batchllm.simulate.calls import Call, Kind
+from batchllm.simulate.call import Call, Kind
 from batchllm.simulate.replies import Stamp
 
 STAMP = Stamp("7", 1_700_000_000)

@@ -6,8 +6,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from batchllm.simulate.delivery import Delivery, Reply
 from batchllm.simulate.ledger import Ledger
-from batchllm.simulate.responder import Delivery, Reply, Responder
+from batchllm.simulate.responder import Responder
 from batchllm.simulate.wire import HttpRequest, WireError
 from batchllm.spec.lanes import Simulation
 from batchllm.testing import SteppedClock

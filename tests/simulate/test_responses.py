@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from batchllm.simulate import SimulatedProvider
-from batchllm.simulate.calls import Kind, parse_call
+from batchllm.simulate.call import Kind
+from batchllm.simulate.calls import parse_call
 from batchllm.simulate.fields import CallError
 from batchllm.simulate.responses_calls import parse_responses
 from batchllm.simulate.responses_replies import SOURCES

@@ -56,12 +56,6 @@ def faults(**task: Any) -> list[Fault]:
             "task",
             "a request of its own",
         ),
-        ({"type": "completion", "params": {"n": 2}}, "task", "params.n goes with type: chat"),
-        (
-            {"type": "completion", "params": {"logprobs": True}},
-            "task",
-            "params.logprobs goes with type: chat",
-        ),
     ],
 )
 def test_what_makes_no_sense_has_its_place(task: dict[str, Any], path: str, words: str) -> None:

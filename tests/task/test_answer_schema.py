@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import InvariantError
-from batchllm.task.answer_schema import AnswerSchema, AnswerSchemaError
+from batchllm.task.answer_schema import AnswerSchema
+from batchllm.task.json_schema import JsonSchemaError
 
 
 def schema(**properties: Any) -> AnswerSchema:
@@ -214,7 +215,7 @@ def test_a_number_that_fits_no_column_is_no_answer(part: Any, value: object) -> 
     ],
 )
 def test_a_schema_that_cannot_be_used_is_refused_with_its_place(broken: dict[str, Any], said: str) -> None:
-    with pytest.raises(AnswerSchemaError) as caught:
+    with pytest.raises(JsonSchemaError) as caught:
         AnswerSchema(broken)
     assert said in str(caught.value)
     assert isinstance(caught.value, ValueError)

@@ -10,7 +10,7 @@ from batchllm.ports import Task
 from batchllm.prompt import TemplateError
 from batchllm.records import Action, Failure, FailureCode, Reading, Request, Row, RowRef, Usage
 from batchllm.spec import models
-from batchllm.task import AnswerSchemaError, ChatTask, build_task
+from batchllm.task import ChatTask, JsonSchemaError, build_task
 
 SCHEMA = {
     "type": "object",
@@ -139,7 +139,7 @@ def test_a_faulty_template_says_its_place_in_the_job(spec: dict[str, Any], where
 
 
 def test_a_faulty_schema_is_refused_when_the_task_is_built() -> None:
-    with pytest.raises(AnswerSchemaError):
+    with pytest.raises(JsonSchemaError):
         task(prompt="a", schema={"type": "string"})
 
 

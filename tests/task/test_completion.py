@@ -81,6 +81,27 @@ def test_a_reply_without_choices_is_malformed(reply: object) -> None:
     assert verdict.code is FailureCode.MALFORMED
 
 
+def test_choices_and_probabilities_are_columns_as_of_a_chat() -> None:
+    spec = {"type": "completion", "prompt": "x", "params": {"n": 2, "logprobs": True}}
+    asked = CompletionTask(models.CompletionTask.model_validate(spec))
+    older = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "b": -1.0}]}
+    choices = [
+        {"index": 1, "text": ""},
+        {"index": 0, "text": "a", "logprobs": older, "finish_reason": "stop"},
+    ]
+    verdict = asked.read({"choices": choices}, REQUEST)
+    assert isinstance(verdict, Reading)
+    content, contents, logprobs = asked.columns([verdict.answers[0].value])
+    assert content.to_pylist() == ["a"]
+    assert contents.to_pylist() == [["a", None]]
+    tops = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.0}]
+    assert logprobs.to_pylist() == [[{"token": "a", "logprob": -0.5, "top": tops}]]
+    assert [field.name for field in asked.answer_fields] == ["content", "contents", "logprobs"]
+    too_few = asked.read({"choices": choices[1:]}, REQUEST)
+    assert isinstance(too_few, Failure)
+    assert too_few.code is FailureCode.CAPABILITY
+
+
 def test_answers_are_one_column() -> None:
     asked = task()
     assert asked.answer_fields == (pa.field("content", pa.string()),)

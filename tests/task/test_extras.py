@@ -207,16 +207,26 @@ def test_a_reply_without_words_or_calls_is_malformed() -> None:
     assert failure.code is FailureCode.MALFORMED
 
 
-def test_a_call_that_cannot_be_read_is_asked_for_once_more() -> None:
+def test_a_call_that_cannot_be_read_is_asked_for_again() -> None:
     bad = {"content": None, "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "{a"}}]}
     first = verdict(task(tools=TOOLS), bad, finish="tool_calls")
     assert isinstance(first, Failure)
     assert (first.code, first.action) == (FailureCode.TOOL_CALL, Action.AGAIN)
     assert orjson.loads(first.content or "")[0]["arguments"] == "{a"
-    again = REQUEST._replace(first=REQUEST)
-    second = verdict(task(tools=TOOLS), bad, finish="tool_calls", request=again)
-    assert isinstance(second, Failure)
-    assert second.action is Action.GIVE_UP
+
+
+def test_words_in_place_of_a_call_that_must_come_are_none() -> None:
+    schema = {"type": "object", "properties": {"label": {"enum": ["a"]}}, "required": ["label"]}
+    asked = task(tools=TOOLS, tool_choice="required", schema=schema)
+    failure = verdict(asked, {"content": "I would rather not"})
+    assert isinstance(failure, Failure)
+    assert (failure.code, failure.action) == (FailureCode.TOOL_CALL, Action.AGAIN)
+    assert failure.content == "I would rather not"
+    assert asked.reread("I would rather not", "stop") is not None
+    assert isinstance(verdict(asked, {"content": None, "tool_calls": [CALL]}, finish="tool_calls"), Reading)
+    cut = verdict(asked, {"content": "I would"}, finish="length")
+    assert isinstance(cut, Failure)
+    assert cut.code is FailureCode.TRUNCATED
 
 
 @pytest.mark.parametrize("truncated", ["keep", "fail", "grow"])

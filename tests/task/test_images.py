@@ -7,10 +7,13 @@ from batchllm.errors import InvariantError, RowError, RowInputError
 from batchllm.records import Row
 from batchllm.spec import models
 from batchllm.task import ChatTask, build_task
-from batchllm.task.images import IMAGE_TOKENS, LOW_DETAIL_TOKENS, media_type
+from batchllm.task.images import media_type
 from batchllm.testing import MemoryImages
+from batchllm.tokens import Ruler
 
 PNG = b"\x89PNG\r\n\x1a\n..."
+#: 128 × 64 pixels, as far as its head says.
+SIZED = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x80\x00\x00\x00\x40"
 WEBP = b"RIFF\x10\x00\x00\x00WEBPVP8 "
 FILES = MemoryImages({"a.png": PNG, "text.png": b"hello"})
 
@@ -130,11 +133,17 @@ def test_a_template_that_fails_is_the_template_s_fault() -> None:
     assert not isinstance(caught.value, RowInputError)
 
 
-def test_images_count_a_guess_or_what_the_job_says() -> None:
-    assert task({"url": "https://x"}).fixed_tokens == IMAGE_TOKENS
-    assert task({"url": "https://x", "detail": "low"}, {"url": "https://y", "tokens": 85}).fixed_tokens == (
-        LOW_DETAIL_TOKENS + 85
-    )
+def test_images_count_by_their_size_or_what_the_job_says() -> None:
+    ruler = Ruler(("gpt-4o",))
+
+    def tokens(*images: dict[str, Any]) -> int:
+        asked = task(*images)
+        return asked.other_tokens(asked.content(row(file="a.png", picture=SIZED)), ruler)
+
+    assert tokens({"url": "https://x"}) == 765
+    assert tokens({"column": "picture"}) == 255
+    assert tokens({"url": "https://x", "detail": "low"}, {"url": "https://y", "tokens": 900}) == 85 + 900
+    assert ChatTask(models.ChatTask(type="chat", prompt="x")).other_tokens([], ruler) == 0
 
 
 def test_a_task_without_files_reads_none() -> None:

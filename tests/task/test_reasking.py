@@ -52,6 +52,18 @@ def test_without_repair_the_question_stays(spec: models.ChatTask) -> None:
     assert Reasking.of(spec).next_request(FIRST, mismatch()).content == QUESTION
 
 
+def test_a_call_that_cannot_be_carried_out_is_sent_back_as_words() -> None:
+    tools = [{"function": {"name": "f"}}]
+    failure = Failure(Action.AGAIN, FailureCode.TOOL_CALL, "no tool 'g'", content='[{"id":null}]')
+    second = Reasking.of(chat(tools=tools)).next_request(FIRST, failure)
+    assert isinstance(second.content, list)
+    assert second.content[2] == {"role": "assistant", "content": '[{"id":null}]'}
+    assert "cannot be used: no tool 'g'" in second.content[3]["content"]
+    third = Reasking.of(chat(tools=tools)).next_request(second, failure)
+    assert third.content == QUESTION
+    assert Reasking.of(chat(tools=tools, repair=False)).next_request(FIRST, failure).content == QUESTION
+
+
 def test_an_answer_without_a_text_cannot_be_sent_back() -> None:
     assert Reasking(repairs=True).next_request(FIRST, mismatch(None)).content == QUESTION
 

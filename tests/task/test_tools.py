@@ -3,20 +3,25 @@ from typing import Any
 import pytest
 
 from batchllm.spec import models
-from batchllm.spec.extras import Tool
+from batchllm.spec.extras import CalledTool, Tool
 from batchllm.task import ChatTask, ToolsError
-from batchllm.task.tools import (
-    are_kept_calls,
-    calls_fault,
-    calls_of,
-    check_tools,
-    definition_tokens,
-    kept_calls,
-)
+from batchllm.task.tools import Functions, are_kept_calls, calls_of, kept_calls
+from batchllm.tokens import Ruler
+
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 
 
 def tool(name: str = "f", **function: Any) -> Tool:
     return Tool.model_validate({"function": {"name": name, **function}})
+
+
+def faults_of(*tools: Tool, choice: Any = None, **message: object) -> str | None:
+    return Functions(tools or (tool(),), choice).fault(calls_of(message))
 
 
 def call(arguments: object = "{}", **more: object) -> dict[str, object]:
@@ -45,7 +50,7 @@ def test_the_older_form_and_arguments_that_are_no_text_are_understood() -> None:
 
 @pytest.mark.parametrize("arguments", ["{}", "[]", "", "  ", None])
 def test_arguments_may_be_any_json_or_none(arguments: str | None) -> None:
-    assert calls_fault(calls_of({"tool_calls": [call(arguments)]})) is None
+    assert faults_of(tool_calls=[call(arguments)]) is None
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,49 @@ def test_arguments_may_be_any_json_or_none(arguments: str | None) -> None:
     ],
 )
 def test_what_cannot_be_read_is_said(message: dict[str, object], fault: str) -> None:
-    assert fault in (calls_fault(calls_of(message)) or "")
+    assert fault in (faults_of(**message) or "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ('{"city": "Rome", "days": 2}', None),
+        ('{"city": 5}', "f are not by its parameters: city: 5 is not of type 'string'"),
+        ('{"city": "Rome", "days": "two"}', "days: 'two' is not of type 'integer'"),
+        ('{"city": "Rome", "days": 0}', "days: 0 is less than the minimum"),
+        ('{"city": "Rome", "unit": "C"}', "the arguments as a whole: Additional properties"),
+        ("[]", "the arguments as a whole: [] is not of type 'object'"),
+        ("", "'city' is a required property"),
+        ('{"city": "Rome", "city": "Oslo"}', "'city' stands in it twice"),
+        ("[" * 5000, "nested too deep"),
+    ],
+)
+def test_arguments_are_held_to_the_parameters(arguments: str, fault: str | None) -> None:
+    found = faults_of(tool(parameters=WEATHER), tool_calls=[call(arguments)])
+    assert found is None if fault is None else fault in (found or "")
+
+
+def test_a_tool_that_nobody_has_and_one_that_was_not_wanted_are_faults() -> None:
+    named = CalledTool.model_validate({"function": {"name": "g"}})
+    assert "there is no tool 'h' to call, only f" in (faults_of(tool_calls=[call(name="h")]) or "")
+    assert "the job wants g" in (faults_of(tool(), tool("g"), choice=named, tool_calls=[call()]) or "")
+    assert "tool_choice: none" in (faults_of(choice="none", tool_calls=[call()]) or "")
+    assert faults_of(tool(), tool("g"), choice=named, tool_calls=[call(name="g")]) is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "fault"),
+    [
+        (None, None),
+        ("auto", None),
+        ("none", None),
+        ("required", "no tool was called"),
+        (CalledTool.model_validate({"function": {"name": "f"}}), "wants a call (f: tool_choice)"),
+    ],
+)
+def test_words_are_a_fault_where_a_call_must_come(choice: Any, fault: str | None) -> None:
+    found = Functions([tool()], choice).absence()
+    assert found is None if fault is None else fault in (found or "")
 
 
 def test_calls_in_a_failure_are_known_again() -> None:
@@ -70,16 +117,19 @@ def test_calls_in_a_failure_are_known_again() -> None:
 
 
 def test_parameters_are_a_schema_of_an_object() -> None:
-    check_tools([tool(), tool(parameters={"type": "object", "properties": {"a": {"type": "integer"}}})])
+    Functions([tool(), tool("g", parameters={"type": "object", "properties": {"a": {"type": "integer"}}})])
     with pytest.raises(ToolsError, match="type: object") as caught:
-        check_tools([tool(), tool("g", parameters={"type": "string"})])
+        Functions([tool(), tool("g", parameters={"type": "string"})])
     assert caught.value.path == (1, "function", "parameters")
     with pytest.raises(ToolsError) as caught:
-        check_tools([tool(parameters={"type": "object", "properties": {"a": {"type": "text"}}})])
+        Functions([tool(parameters={"type": "object", "properties": {"a": {"type": "text"}}})])
     assert caught.value.path[:5] == (0, "function", "parameters", "properties", "a")
+    with pytest.raises(ToolsError, match="nothing is fetched"):
+        Functions([tool(parameters={"type": "object", "properties": {"a": {"$ref": "https://a.test/b"}}})])
 
 
 def test_definitions_count_with_every_row() -> None:
     spec = {"type": "chat", "prompt": "x", "tools": [{"function": {"name": "f", "description": "d" * 250}}]}
-    assert ChatTask(models.ChatTask.model_validate(spec)).fixed_tokens > 100
-    assert definition_tokens([]) == 0
+    ruler = Ruler(("gpt-4o",))
+    assert 60 < ChatTask(models.ChatTask.model_validate(spec)).fixed_tokens(ruler) < 200
+    assert ChatTask(models.ChatTask(type="chat", prompt="x")).fixed_tokens(ruler) == 0

@@ -9,7 +9,8 @@ from batchllm.provider.dialect import Asked
 from batchllm.spec.loading import load_mapping
 from batchllm.spec.models import Params
 from batchllm.testing import text_request
-from batchllm.wiring.lanes import Encoder, LanePlan, LanePlanner, with_instruction
+from batchllm.wiring.encoding import Encoder, with_instruction
+from batchllm.wiring.lanes import LanePlan, LanePlanner
 
 CATALOGUE = load_catalogue()
 GROQ_KEY = {"GROQ_API_KEY": "gsk-secret"}

@@ -73,7 +73,12 @@ class _Across:
 def accuracy_by_cost(figures: Figures) -> Chart | None:
     """Voters and the consensus: dollars for 1,000 votes (or decided rows) × score. None for fewer than two voters."""
     found = [
-        _point(voter.name, voter.score.main, 1_000 * voter.cost_usd / voter.votes, cost(1_000 * voter.cost_usd / voter.votes))
+        _point(
+            voter.name,
+            voter.score.main,
+            1_000 * voter.cost_usd / voter.votes,
+            cost(1_000 * voter.cost_usd / voter.votes),
+        )
         for voter in figures.voters
         if voter.cost_usd is not None and voter.votes and voter.score.main.value is not None
     ]
@@ -89,7 +94,13 @@ def accuracy_by_latency(figures: Figures) -> Chart | None:
     slowest = max((v.p95_ms or v.p50_ms or 0.0 for v in figures.voters), default=0.0)
     unit, factor = ("s", 1_000.0) if slowest >= 2_000 else ("ms", 1.0)
     found = [
-        _point(v.name, v.score.main, v.p50_ms / factor, latency(v.p50_ms), None if v.p95_ms is None else v.p95_ms / factor)
+        _point(
+            v.name,
+            v.score.main,
+            v.p50_ms / factor,
+            latency(v.p50_ms),
+            None if v.p95_ms is None else v.p95_ms / factor,
+        )
         for v in figures.voters
         if v.p50_ms is not None and v.score.main.value is not None
     ]
@@ -102,7 +113,12 @@ def margins(found: Margins, has_gold: bool) -> Chart | None:
     counts = found.counts.tolist()
     if not sum(map(sum, counts)):
         return None
-    kinds = [("right", "var(--blue)"), ("wrong", "var(--orange)"), ("decided", "var(--blue-soft)"), ("open", "var(--grey)")]
+    kinds = [
+        ("right", "var(--blue)"),
+        ("wrong", "var(--orange)"),
+        ("decided", "var(--blue-soft)"),
+        ("open", "var(--grey)"),
+    ]
     values = [
         {"bin": _bin(place), "place": place, "rows": line[at], "kind": name, "order": at}
         for place, line in enumerate(counts)
@@ -129,7 +145,9 @@ def margins(found: Margins, has_gold: bool) -> Chart | None:
         words += f" Of these {counts[-1][1]:,} are wrong."
     names = {"right": "decided, right", "wrong": "decided, wrong",
              "decided": "decided, gold not known" if has_gold else "decided", "open": "not decided"}  # fmt: skip
-    keys = tuple((f"key-{name}", names[name]) for (name, _), total in zip(kinds, totals, strict=True) if total)
+    keys = tuple(
+        (f"key-{name}", names[name]) for (name, _), total in zip(kinds, totals, strict=True) if total
+    )
     return Chart("margins", "How clear the votes are", words, spec, keys)
 
 
@@ -194,7 +212,10 @@ def _scatter(
         layer=[*_marks(x, y), *_names(points, x, y, domain, across)],
     )
     has_consensus = any(p.is_consensus for p in points)
-    keys = (("key-voter", "voter, with its 95 % interval"), *((("key-consensus", "consensus"),) if has_consensus else ()))
+    keys = (
+        ("key-voter", "voter, with its 95 % interval"),
+        *((("key-consensus", "consensus"),) if has_consensus else ()),
+    )
     title = f"{'Error' if is_error else 'Accuracy'} against {against}"
     words = "; ".join(_words(point, number if is_error else percent) for point in points)
     return Chart(name, title, f"{words}.", spec, keys)
@@ -228,7 +249,9 @@ def _marks(x: Spec, y: Spec) -> list[Spec]:
     ]
 
 
-def _names(points: Sequence[_Point], x: Spec, y: Spec, ends: tuple[float, float], across: _Across) -> list[Spec]:
+def _names(
+    points: Sequence[_Point], x: Spec, y: Spec, ends: tuple[float, float], across: _Across
+) -> list[Spec]:
     """Names beside the points, moved apart where they would lie on one another, and above a line to the right."""
     sides: Mapping[bool, list[Spec]] = {False: [], True: []}
     taken: list[tuple[float, float, float]] = []
@@ -238,7 +261,9 @@ def _names(points: Sequence[_Point], x: Spec, y: Spec, ends: tuple[float, float]
         is_left = left + wide > _WIDTH
         start = left - wide if is_left else left
         at = (ends[1] - point.value) / (ends[1] - ends[0]) * _HEIGHT - (0 if point.x_end is None else 9)
-        while any(abs(at - other) < _LINE and start < end and begin < start + wide for begin, end, other in taken):
+        while any(
+            abs(at - other) < _LINE and start < end and begin < start + wide for begin, end, other in taken
+        ):
             at += _LINE / 2
         taken.append((start, start + wide, at))
         sides[is_left].append({"x": point.x, "y": ends[1] - at / _HEIGHT * (ends[1] - ends[0]), "name": name})

@@ -139,7 +139,7 @@ class _Sieve:
 
 
 def _shared(shelves: Mapping[str, _Shelf], places: int) -> list[Entry]:
-    """Split rows first; wrong ones are sure of a quarter of the places and gaps of an eighth, when there are as many."""
+    """Split rows first; wrong ones are sure of a quarter of the places, gaps of an eighth, if there are so many."""
     sure = {"wrong": places // 4, "gaps": places // 8}
     held = {name: min(len(shelves[name].entries), share) for name, share in sure.items()}
     split = shelves["split"].entries[: places - sum(held.values())]

@@ -43,7 +43,7 @@ class Columns:
         self.carried = tuple(names[row + 1 : end])
 
 
-def shown(value: object, chars: int = VOTE_CHARS) -> str | None:
+def shown(value: object, chars: int = VOTE_CHARS) -> str | None:  # noqa: PLR0911 - a line a type
     """A value of any type as text: numbers as people read them, sets in alphabetical order."""
     match value:
         case None:
@@ -112,7 +112,9 @@ def _votes(
 def _facts(row: Mapping[str, Any]) -> str:
     """The small numbers of a row, as one line."""
     said = [f"row {row.get('row')}"]
-    said += [f"{name} {number(value)}" for field, name in _FACTS if (value := real(row.get(field))) is not None]
+    said += [
+        f"{name} {number(value)}" for field, name in _FACTS if (value := real(row.get(field))) is not None
+    ]
     usd = real(row.get("cost_usd"))
     said += [] if usd is None else [f"cost {cost(usd)}"]
     said += [f"by {shown(row['rule'])}"] if row.get("rule") else []

@@ -120,7 +120,9 @@ class Figures:
 
     @property
     def is_number(self) -> bool:
-        return any(score.error.value is not None for score in (self.score, *(voter.score for voter in self.voters)))
+        return any(
+            score.error.value is not None for score in (self.score, *(voter.score for voter in self.voters))
+        )
 
 
 def read(agreement: Mapping[str, Any]) -> Figures:

@@ -1,7 +1,8 @@
 """Tables with coloured cells: how often two voters agree, and what was taken for what. Values in, cells out.
 
 They are HTML tables and no drawings: each number can be read, copied, and reached by a screen reader, and a colour
-only repeats it. A cell's `step` (0 to 8) is its shade, for mistakes twice as steep; `tone` says which colour: `pair`, `right`, `wrong`, `plain`.
+only repeats it. A cell's `step` (0 to 8) is its shade, for mistakes twice as steep; `tone` says which colour: `pair`,
+`right`, `wrong`, `plain`.
 """
 
 import math
@@ -72,7 +73,7 @@ def agreement(figures: Figures) -> tuple[Grid, Grid | None] | None:
     if len(met) > len(names):
         note = f"The first {len(names)} of {len(met)} voters; agreement.json has every pair."
     alike = _pairs("Same vote, in percent", names, shares, _alike, note)
-    kappa = _pairs("Cohen’s kappa", names, kappas, _beyond_chance, "") if kappas else None
+    kappa = _pairs("Cohen's kappa", names, kappas, _beyond_chance, "") if kappas else None
     return alike, kappa
 
 
@@ -85,7 +86,8 @@ def _pairs(title: str, names: list[str], pairs: ByPair, said: Said, note: str) -
     floor = min(0.9, math.floor(min(values, default=0.0) * 10) / 10)
     said = _brief(said) if len(names) > DENSE else said
     lines = tuple(
-        Line(a, tuple(_pair_cell(a, b, pairs.get(frozenset((a, b))), said, floor) for b in names)) for a in names
+        Line(a, tuple(_pair_cell(a, b, pairs.get(frozenset((a, b))), said, floor) for b in names))
+        for a in names
     )
     low, high = (said(Measure(end))[0] for end in (floor, 1.0))
     return Grid(title, tuple(names), lines, _extremes(list(pairs.values()), said), note, low, high)
@@ -120,9 +122,15 @@ def error_rates(figures: Figures) -> list[Grid]:
     """What Dawid-Skene takes each voter's errors to be: true label × vote, each line adding up to 1."""
     rates = figures.dawid_skene.get("error_rates")
     prior = figures.dawid_skene.get("prior")
-    labels: Sequence[Any] = figures.dawid_skene.get("labels") or (list(prior) if isinstance(prior, Mapping) else [])
+    labels: Sequence[Any] = figures.dawid_skene.get("labels") or (
+        list(prior) if isinstance(prior, Mapping) else []
+    )
     labels = labels or next((list(v.confusion.labels) for v in figures.voters if v.confusion is not None), [])
-    named = rates.items() if isinstance(rates, Mapping) else zip([v.name for v in figures.voters], rates or [], strict=False)
+    named = (
+        rates.items()
+        if isinstance(rates, Mapping)
+        else zip([v.name for v in figures.voters], rates or [], strict=False)
+    )
     found = []
     for name, table in named:
         part = table if isinstance(table, Mapping) else {"labels": labels, "counts": table}
@@ -147,14 +155,21 @@ def _pair_cell(a: str, b: str, pair: Pair | None, said: Said, floor: float) -> C
     if pair is None:
         return Cell("–", says=f"{a} and {b}: not known")
     text, says = said(pair.measure)
-    return Cell(text, _step(((pair.measure.value or 0.0) - floor) / (1 - floor)), "pair", f"{a} and {b}: {says}")
+    return Cell(
+        text, _step(((pair.measure.value or 0.0) - floor) / (1 - floor)), "pair", f"{a} and {b}: {says}"
+    )
 
 
 def _extremes(pairs: list[Pair], said: Said) -> tuple[str, ...]:
     if len(pairs) < 2:
         return ()
     least, *_, most = sorted(pairs, key=lambda pair: pair.measure.value or 0.0)
-    return (f"Most: {most.a} and {most.b}, {said(most.measure)[1]}. Least: {least.a} and {least.b}, {said(least.measure)[1]}.",)
+    return (
+        (
+            f"Most: {most.a} and {most.b}, {said(most.measure)[1]}."
+            f" Least: {least.a} and {least.b}, {said(least.measure)[1]}."
+        ),
+    )
 
 
 def _confused(name: str, reference: str, found: Confusion, is_rate: bool = False) -> Grid:
@@ -162,18 +177,26 @@ def _confused(name: str, reference: str, found: Confusion, is_rate: bool = False
     labels, counts = folded.labels, folded.counts
     rest = len(labels) - 1 if left else -1
     lines = [
-        Line(label, tuple(_confused_cell(folded, at, to, rest, reference, is_rate) for to in range(len(labels))))
+        Line(
+            label,
+            tuple(_confused_cell(folded, at, to, rest, reference, is_rate) for to in range(len(labels))),
+        )
         for at, label in enumerate(labels)
     ]
     if not is_rate:
         lines = [Line(line.name, (*line.cells, _recall(counts, at, rest))) for at, line in enumerate(lines)]
-        lines.append(Line("right, %", (*(_precision(counts, to, rest) for to in range(len(labels))), Cell("", tone="total"))))
+        lines.append(
+            Line(
+                "right, %",
+                (*(_precision(counts, to, rest) for to in range(len(labels))), Cell("", tone="total")),
+            )
+        )
     note = f"{left} labels that are seldom met are folded into one; agreement.json has all." if left else ""
     return Grid(
         f"{name} against {reference}",
         labels if is_rate else (*labels, "found, %"),
         tuple(lines),
-        _mistakes(folded, rest, reference) if not is_rate else (),
+        _mistakes(folded, rest) if not is_rate else (),
         note,
         totals=not is_rate,
     )
@@ -203,7 +226,7 @@ def _share_cell(right: float, total: float, is_folded: bool) -> Cell:
     return Cell("–" if is_folded or not total else f"{right / total * 100:.0f}", tone="total")
 
 
-def _mistakes(found: Confusion, rest: int, reference: str) -> tuple[str, ...]:
+def _mistakes(found: Confusion, rest: int) -> tuple[str, ...]:
     wrong = sorted(
         (-value, at, to)
         for at, line in enumerate(found.counts)
@@ -212,7 +235,9 @@ def _mistakes(found: Confusion, rest: int, reference: str) -> tuple[str, ...]:
     )
     if not wrong:
         return ("No mistake among these rows." if sum(map(sum, found.counts)) else "No row to compare.",)
-    said = [f"{found.labels[at]} taken for {found.labels[to]} ({count(-value)})" for value, at, to in wrong[:3]]
+    said = [
+        f"{found.labels[at]} taken for {found.labels[to]} ({count(-value)})" for value, at, to in wrong[:3]
+    ]
     return (f"Most often: {listed(said)}.",)
 
 

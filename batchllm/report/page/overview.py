@@ -122,11 +122,11 @@ def _cards(figures: Figures) -> list[Card]:
         *_goodness(figures),
         _share("Percent agreement", figures.percent, "rows with two votes or more",
                "How often two voters give a row the same vote. Some of that is chance."),
-        _coefficient("Krippendorff’s alpha", alpha, "rows",
+        _coefficient("Krippendorff's alpha", alpha, "rows",
                      "Agreement beyond chance, missing votes allowed: 1 is perfect, 0 is what chance gives. From 0.80"
                      " on votes count as reliable; on less than 0.67 nothing should be built."
                      + (f" Votes are compared on the {alpha.scale} scale." if alpha.scale else "")),
-        _coefficient("Fleiss’ kappa", figures.fleiss, "rows",
+        _coefficient("Fleiss' kappa", figures.fleiss, "rows",
                      "The same question for rows on which all have voted: 1 is perfect, 0 is chance."),
         *_money(figures),
     ]  # fmt: skip
@@ -137,10 +137,19 @@ def _goodness(figures: Figures) -> list[Card]:
     of = "decided rows with gold"
     if figures.is_number:
         cards = [
-            _amount("Mean error of the consensus", score.error, of, "How far it is from gold on average, up or down."),
-            _amount("Bias of the consensus", score.bias, of, "How far it lies above gold on average (−: below)."),
+            _amount(
+                "Mean error of the consensus",
+                score.error,
+                of,
+                "How far it is from gold on average, up or down.",
+            ),
+            _amount(
+                "Bias of the consensus", score.bias, of, "How far it lies above gold on average (−: below)."
+            ),
         ]
-        return [card for card in cards if not card.why] or [replace(cards[0], why=score.error.why or _NO_GOLD)]
+        return [card for card in cards if not card.why] or [
+            replace(cards[0], why=score.error.why or _NO_GOLD)
+        ]
     accuracy = _share("Accuracy of the consensus", score.accuracy, of,
                       "How many of the decided rows have the value that gold has.")  # fmt: skip
     if score.accuracy.value is None:

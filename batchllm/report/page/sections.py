@@ -72,7 +72,11 @@ def consensus_sections(figures: Figures, found: Contention, most_bytes: int, dra
 
 def _agreement(figures: Figures) -> Mapping[str, Any]:
     pairs = matrices.agreement(figures)
-    return {"grid": pairs[0] if pairs else None, "kappa": pairs[1] if pairs else None, "why": figures.percent.why}
+    return {
+        "grid": pairs[0] if pairs else None,
+        "kappa": pairs[1] if pairs else None,
+        "why": figures.percent.why,
+    }
 
 
 def _mistakes(figures: Figures) -> dict[str, Any]:
@@ -92,7 +96,9 @@ def _estimates(figures: Figures) -> Mapping[str, Any]:
     """Accuracy of each voter as Dawid-Skene has it, and what is to be said of the estimate."""
     said = figures.dawid_skene.get("accuracy")
     shares = said.items() if isinstance(said, Mapping) else []
-    known = [(clean(str(name), 80), percent(share)) for name, raw in shares if (share := real(raw)) is not None]
+    known = [
+        (clean(str(name), 80), percent(share)) for name, raw in shares if (share := real(raw)) is not None
+    ]
     return {"each": known, "why": clean(str(figures.dawid_skene.get("why") or ""), 200)}
 
 
@@ -192,7 +198,9 @@ def _judge(figures: Figures) -> str:
 
 def _settings(figures: Figures) -> list[tuple[str, str]]:
     return [
-        (clean(str(name), 80), _said(value)) for name, value in figures.settings.items() if value not in (None, [], {})
+        (clean(str(name), 80), _said(value))
+        for name, value in figures.settings.items()
+        if value not in (None, [], {})
     ]
 
 

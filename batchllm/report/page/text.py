@@ -62,10 +62,7 @@ def number(value: float, digits: int = 4) -> str:
     if not math.isfinite(value):
         return "not a number"
     size = abs(value)
-    if size >= 10**digits and size < 1e15:
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:,.{digits}g}"
+    text = f"{value:,.0f}" if 10**digits <= size < 1e15 else f"{value:,.{digits}g}"
     return text.replace("-", "−")
 
 

@@ -4,7 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from batchllm.report.page.figures import Comparison, Figures, Measure, Voter
-from batchllm.report.page.text import cost, count, counted, decimal, latency, number, p_value, percent, points, signed, span
+from batchllm.report.page.text import (
+    cost,
+    count,
+    counted,
+    decimal,
+    latency,
+    number,
+    p_value,
+    percent,
+    points,
+    signed,
+    span,
+)
 
 #: More comparisons are left to agreement.json: those of the least p-value are shown.
 MOST_COMPARISONS = 24
@@ -64,7 +76,12 @@ def voter_table(figures: Figures) -> VoterTable:
     voters, is_number = figures.voters, figures.is_number
     known = [v.score.main.value for v in voters if v.score.main.value is not None]
     rivals = [v.score.main.value for v in voters if v.score.main.value is not None and _is_rival(v)]
-    ends = [end for v in voters for end in (v.score.main.low, v.score.main.value, v.score.main.high) if end is not None]
+    ends = [
+        end
+        for v in voters
+        for end in (v.score.main.low, v.score.main.value, v.score.main.high)
+        if end is not None
+    ]
     axis = (0.0, max(ends, default=0.0) or 1.0) if is_number else _share_axis(ends)
     best = (min if is_number else max)(rivals, default=None) if len(rivals) > 1 else None
     shown = [number(end) if is_number else percent(end) for end in axis]
@@ -88,7 +105,12 @@ def verdicts(figures: Figures) -> tuple[list[Verdict], int]:
         shown = sorted(shown, key=lambda found: 1.0 if found.p_value is None else found.p_value)
     shown = [_upright(found) for found in shown[:MOST_COMPARISONS]]
     reach = max(
-        [abs(end) for found in shown for end in (found.difference.low, found.difference.high) if end is not None],
+        [
+            abs(end)
+            for found in shown
+            for end in (found.difference.low, found.difference.high)
+            if end is not None
+        ],
         default=0.0,
     )
     return [_verdict(found, reach) for found in shown], len(figures.comparisons) - len(shown)
@@ -102,7 +124,9 @@ def _line(voter: Voter, axis: tuple[float, float], is_number: bool, best: float 
         interval = span(form(main.low), form(main.high))
         bar = (_place(main.low, axis), _place(main.value, axis), _place(main.high, axis))
     more = (
-        (_text(score.bias, number), _text(score.correlation, decimal)) if is_number else (_text(score.macro_f1, percent),)
+        (_text(score.bias, number), _text(score.correlation, decimal))
+        if is_number
+        else (_text(score.macro_f1, percent),)
     )
     lane = [voter.lane] if voter.lane not in ("", voter.name) else []
     per_vote = voter.cost_usd / voter.votes if voter.cost_usd is not None and voter.votes else None
@@ -143,7 +167,7 @@ def _place(value: float, axis: tuple[float, float]) -> float:
 
 
 def _upright(found: Comparison) -> Comparison:
-    """With the better one as `a`, which is the one with more accuracy or less error: sentences read better than signs."""
+    """With the better one as `a`, the one with more accuracy or less error: sentences read better than signs."""
     gap = found.difference
     if gap.value is None or (gap.value <= 0 if found.is_error else gap.value >= 0):
         return found
@@ -161,7 +185,9 @@ def _verdict(found: Comparison, reach: float) -> Verdict:
     interval, bar = "", None
     if gap.value is not None and gap.low is not None and gap.high is not None:
         interval = f"{form(gap.low)} to {form(gap.high)}"
-        ends = [round(50 + 48 * value / reach, 3) if reach else 50.0 for value in (gap.low, gap.value, gap.high)]
+        ends = [
+            round(50 + 48 * value / reach, 3) if reach else 50.0 for value in (gap.low, gap.value, gap.high)
+        ]
         bar = (ends[0], ends[1], ends[2], 50.0)
     return Verdict(
         found.a,

@@ -32,14 +32,16 @@ def write_report(
 ) -> Path:
     """Replace OUT/report.html at once or not at all, and return its path. Raises StorageError.
 
-    `table` is read once, a batch after the other; `more` sections stand before the last, `draw` makes the drawings. The same values give the
-    same bytes: there is no clock in it.
+    `table` is read once, a batch after the other; `more` sections stand before the last, `draw` makes the drawings.
+    The same values give the same bytes: there is no clock in it.
     """
     figures = read(agreement)
     batches = table.to_batches() if isinstance(table, pa.Table) else table
     found = sift(batches, MOST_ENTRIES, [voter.name for voter in figures.voters])
     *first, last = consensus_sections(figures, found, MOST_BYTES, draw)
-    page = rendered(clean(job, 120), [*first, *more, last], is_simulated=is_simulated, created=figures.created)
+    page = rendered(
+        clean(job, 120), [*first, *more, last], is_simulated=is_simulated, created=figures.created
+    )
     return _replaced(Layout(out), page)
 
 

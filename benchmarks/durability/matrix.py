@@ -29,7 +29,7 @@ from benchmarks.durability.rig import (
     expect_code,
     site,
 )
-from benchmarks.durability.tracing import Call, Door, Fault
+from benchmarks.durability.tracing import WRITES, Call, Door, Fault
 from benchmarks.harness import BenchmarkError
 
 SHAPE = Shape(rows=30, in_flight=8)
@@ -62,13 +62,22 @@ SCENES = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one break. `was_hit`: a call that has to do with the job met it; `code`: how that run ended."""
+    """What became of one break. `was_hit`: a call that has to do with the job met it; `code`: how that run ended.
+
+    `is_hung`: it did not end by itself. Where the break met something else than a file, that is nobody's fault.
+    """
 
     was_hit: bool
     code: int
     bill: Bill
     told: Told
     wrong: tuple[str, ...]
+    is_hung: bool = False
+
+
+def not_judged(code: int, *, is_hung: bool = False) -> Outcome:
+    """Of a break that met nothing that it is about."""
+    return Outcome(False, code, Bill(0, 0.0, 0), Told(), (), is_hung)
 
 
 @dataclass(slots=True)
@@ -77,20 +86,19 @@ class Bench:
 
     site: Site
     expected: Expected
-    _calls: dict[str, list[Call]] = field(default_factory=dict)
+    _made: dict[str, list[Call]] = field(default_factory=dict)
 
     def broken(self, scene: Scene, fault: Fault) -> Outcome:
         """One point: break, resume, check, run again."""
         first = self._run(scene, fault)
         if fault.error is None:
-            return self.resumed(
-                first, was_hit=first.code == -signal.SIGKILL, codes=(-signal.SIGKILL, *FINISHED)
-            )
+            was_hit = first.code == -signal.SIGKILL and not first.is_hung
+            return self.resumed(first, was_hit=was_hit, codes=(-signal.SIGKILL, *FINISHED))
         injected = [call for call in self._logged() if "(INJECTED)" in call.rest]
         hit = [call for call in injected if self._is_own(call)]
-        # By its number it was this time a call on a socket, where no disk is full.
+        # By its number it was this time a call on a socket, where no disk is full, or one that was to wake the loop up.
         if fault.name == "write" and len(hit) < len(injected):
-            return Outcome(False, first.code, Bill(0, 0.0, 0), Told(), ())
+            return not_judged(first.code, is_hung=first.is_hung)
         return self.resumed(first, was_hit=bool(hit), codes=(_STOPPED_CODE, *self._other_codes(scene, hit)))
 
     def _other_codes(self, scene: Scene, hit: Sequence[Call]) -> tuple[int, ...]:
@@ -104,14 +112,28 @@ class Bench:
 
     def calls(self, scene: Scene) -> list[Call]:
         """The calls that can be met, as an unbroken run makes them."""
-        if scene.name not in self._calls:
+        return tracing.points(self._all_calls(scene), scene.door)
+
+    def _all_calls(self, scene: Scene) -> list[Call]:
+        if scene.name not in self._made:
             expect_code(self._run(scene, None), FINISHED)
-            self._calls[scene.name] = tracing.points(self._logged(), scene.door)
-        return self._calls[scene.name]
+            self._made[scene.name] = self._logged()
+        return self._made[scene.name]
 
     def own_calls(self, scene: Scene, names: Sequence[str]) -> list[Call]:
         """Those that are about files of the output."""
         return [call for call in self.calls(scene) if call.name in names and self._is_own(call)]
+
+    def full_disk_calls(self, scene: Scene) -> list[Call]:
+        """Writes to files of the output. `write` is for sockets, too, and for waking the loop up, without which a run
+        waits for ever; and a fault meets number N of each thread, so that none of these may be such a call.
+        """
+        other = {
+            call.nth for call in self._all_calls(scene) if call.name == "write" and not self._is_own(call)
+        }
+        return [
+            call for call in self.own_calls(scene, WRITES) if call.name != "write" or call.nth not in other
+        ]
 
     def _is_own(self, call: Call) -> bool:
         return call.path.startswith(str(self.site.out))
@@ -130,18 +152,20 @@ class Bench:
     def resumed(self, first: Ended, *, was_hit: bool, codes: Sequence[int]) -> Outcome:
         """After a run that was broken or not: the same command to its end, the judgement, and the command again."""
         wrong = []
-        if first.code not in codes:
-            wrong.append(f"the broken run ended with {first.code}: {first.stderr.strip()}")
+        if first.is_hung or first.code not in codes:
+            wrong.append(f"the broken run {first.how}")
         second = self.site.run()
+        is_hung = first.is_hung or second.is_hung
         if second.code not in FINISHED:
-            wrong.append(f"the resumed run ended with {second.code}: {second.stderr.strip()}")
+            wrong.append(f"the resumed run {second.how}")
             lost = Bill(0, 0.0, self.expected.rows)
-            return Outcome(was_hit, first.code, lost, Told(), tuple(wrong))
+            return Outcome(was_hit, first.code, lost, Told(), tuple(wrong), is_hung)
         wrong += faults(self.site.out, self.site.purchases, self.expected)
         cost = bill(self.site.purchases, read_held(self.site.out), self.expected, (INPUT_USD, OUTPUT_USD))
         # A run that came to its end has told of those before it, and the next one has nothing to tell any more.
         said = told(second.stderr) if told(second.stderr).calls else told(first.stderr)
-        return Outcome(was_hit, first.code, cost, said, (*wrong, *self._wrong_after(cost, said, second)))
+        wrong += self._wrong_after(cost, said, second)
+        return Outcome(was_hit, first.code, cost, said, tuple(wrong), is_hung)
 
     def _wrong_after(self, cost: Bill, said: Told, last: Ended) -> Iterator[str]:
         if cost.again > said.calls:
@@ -151,7 +175,7 @@ class Bench:
         before = self.site.ledger_bytes
         third = self.site.run()
         if third.code != last.code:
-            yield f"the run after the last ended with {third.code} instead of {last.code}: {third.stderr.strip()}"
+            yield f"the run after the last, which was to end with {last.code}, {third.how}"
         if self.site.ledger_bytes != before:
             yield "the run after the last has sent something"
 
@@ -175,8 +199,7 @@ class Bench:
         before, until_s = self.site.ledger_bytes, time.monotonic() + _FIRST_REQUEST_S
         while self.site.ledger_bytes == before:
             if process.poll() is not None:
-                run = ended(process)
-                raise BenchmarkError(f"a run ended with {run.code} and sent nothing: {run.stderr.strip()}")
+                raise BenchmarkError(f"a run has sent nothing and {ended(process).how}")
             if time.monotonic() > until_s:
                 raise BenchmarkError(f"a run has sent nothing in {_FIRST_REQUEST_S:.0f} s")
             time.sleep(0.001)

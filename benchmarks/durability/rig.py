@@ -8,6 +8,7 @@ an unbroken run gives, shows. The lane is told a price and how many calls it may
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from benchmarks.servers import limited_server
 INPUT_USD, OUTPUT_USD = 1.0, 2.0
 FINISHED = (0, 3)
 _MAX_TOKENS = 30
-_LONGEST_S = 120.0
+LONGEST_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,17 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
+    """`is_hung`: it did not end by itself and was killed."""
+
     code: int
     stderr: str
+    is_hung: bool = False
+
+    @property
+    def how(self) -> str:
+        """For a sentence about a run that should have ended in another way."""
+        end = f"hung for {LONGEST_S:.0f} s" if self.is_hung else f"ended with {self.code}"
+        return f"{end}: {self.stderr.strip()}"
 
 
 class Site:
@@ -108,7 +118,7 @@ class Site:
             yield process
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, 9)
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
     def run(self, *, prefix: Sequence[str] = (), more: Sequence[str] = ()) -> Ended:
@@ -117,20 +127,21 @@ class Site:
             return ended(process)
 
 
-def ended(process: "subprocess.Popen[str]") -> Ended:
+def ended(process: "subprocess.Popen[str]", longest_s: float = LONGEST_S) -> Ended:
+    """A run that hangs is killed, with what traces it."""
     try:
-        _, stderr = process.communicate(timeout=_LONGEST_S)
-    except subprocess.TimeoutExpired as error:
-        raise BenchmarkError(f"a run hung for {_LONGEST_S:.0f} s: {process.args}") from error
+        _, stderr = process.communicate(timeout=longest_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        _, stderr = process.communicate()
+        return Ended(process.returncode, stderr, is_hung=True)
     return Ended(process.returncode, stderr)
 
 
 def expect_code(run: Ended, codes: Sequence[int]) -> Ended:
     """The run, if it ended like this. Raises BenchmarkError with what it said."""
     if run.code not in codes:
-        raise BenchmarkError(
-            f"a run ended with {run.code}, not {' or '.join(map(str, codes))}: {run.stderr.strip()}"
-        )
+        raise BenchmarkError(f"a run that was to end with {' or '.join(map(str, codes))} {run.how}")
     return run
 
 

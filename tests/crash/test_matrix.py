@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.durability.matrix import SCENES, Bench, Scene
-from benchmarks.durability.tracing import SYNCS, WRITE_CLASS, WRITES, Call, Fault
+from benchmarks.durability.tracing import SYNCS, WRITE_CLASS, Call, Fault
 
 #: A point is a whole job, started three times under strace and without it.
 pytestmark = pytest.mark.timeout(240)
@@ -63,8 +63,21 @@ def test_a_disk_that_is_full_from_some_write_on_ends_the_run_and_what_was_commit
     bench: Bench, scene: Scene, share: float
 ) -> None:
     """Writes at a place, which only files know: `write` number N may also be the one that wakes the loop up."""
-    at_places = [name for name in WRITES if name.startswith("p")]
-    assert_kept(bench, scene, point(bench.own_calls(scene, at_places), share), "ENOSPC")
+    at_places = [call for call in bench.full_disk_calls(scene) if call.name.startswith("p")]
+    assert_kept(bench, scene, point(at_places, share), "ENOSPC")
+
+
+def test_no_write_is_refused_that_may_be_one_to_wake_the_loop_up(finished: Bench) -> None:
+    part, loop = str(finished.site.out / "output" / "part"), "anon_inode:[eventfd]"
+    made = [
+        Call(1, "write", 1, part, ""),
+        Call(2, "write", 1, "", f"5<{loop}>"),
+        Call(1, "write", 2, part, ""),
+        Call(1, "pwrite64", 1, part, ""),
+        Call(2, "pwrite64", 1, "/elsewhere", ""),
+    ]
+    tried = Bench(finished.site, finished.expected, {RESUMED.name: made}).full_disk_calls(RESUMED)
+    assert [(call.name, call.nth) for call in tried] == [("write", 2), ("pwrite64", 1)]
 
 
 def test_the_calls_that_are_broken_are_those_of_the_protocol(bench: Bench) -> None:

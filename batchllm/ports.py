@@ -30,6 +30,12 @@ class Source(Protocol):
     def mark(self) -> "Marked":
         """Read everything once, without parsing where that can be: digest, and what each row is known by."""
 
+    def hold_to(self, marks: "RowMarks", /) -> None:
+        """From now on each row that `chosen` and `batches` give has to be of its mark in `marks`, by ordinal.
+
+        They raise InputDataError for another one, before it is given out.
+        """
+
     def chosen(self, wanted: bytearray, file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
         """Of what `batches` gives, the rows whose byte in `wanted` (by ordinal) is 1; `file_rows` is of `mark`."""
 
@@ -84,6 +90,16 @@ class Marked(Protocol):
     def basis(self) -> str: ...
     @property
     def file_rows(self) -> Sequence[int]: ...
+
+
+class RowMarks(Protocol):
+    """The marks of an input's rows, by ordinal; 0 is like no other."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def read(self) -> Callable[[int, int], pa.Array]:
+        """Those from the first ordinal up to the second one, as uint64."""
 
 
 class Task(Protocol):

@@ -8,6 +8,7 @@ The module is not called `run`, because that is the name of the package's functi
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +84,13 @@ async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
             ending, abandoned = await _dispatch(parts, stop, reader)
         stats.phase = "finishing"
         manifest = await _finish(parts, stop, ending)
+        if (
+            stop.ending is not None
+            and ending.code is ExitCode.OK
+            and parts.is_whole
+            and not manifest.complete
+        ):
+            ending = stop.ending  # all is answered, and the order of the parts is left to the next start
         code = _exit_code(ending, manifest)
         is_clean = not abandoned
         stats.phase = "done"
@@ -127,14 +135,19 @@ async def _drain(parts: RunParts, stop: Stop) -> int:
 async def _finish(parts: RunParts, stop: Stop, ending: Ending) -> Manifest:
     """Commit and seal. A disk without space is waited for, unless somebody wants the run to end."""
     journal = parts.journal
-    while True:
-        try:
-            await journal.flush()
-            return await asyncio.to_thread(_seal, parts, ending)
-        except FullDiskError:
-            if ending.code is not ExitCode.OK or stop.ending is not None:
-                raise
-            await _space_or_stop(journal, stop)
+    patience = _Patience(parts.clock, parts.drain_timeout_s)
+    waiting = asyncio.create_task(patience.begin(stop))
+    try:
+        while True:
+            try:
+                await journal.flush()
+                return await asyncio.to_thread(_seal, parts, ending, patience)
+            except FullDiskError:
+                if ending.code is not ExitCode.OK or stop.ending is not None:
+                    raise
+                await _space_or_stop(journal, stop)
+    finally:
+        waiting.cancel()
 
 
 async def _space_or_stop(journal: Journal, stop: Stop) -> None:
@@ -188,10 +201,30 @@ def in_pieces(
             yield batch[start : start + rows]
 
 
-def _seal(parts: RunParts, ending: Ending) -> Manifest:
+class _Patience:
+    """A run that is asked to stop while its parts are put in order may go on with that for as long as it would wait
+    for calls in flight.
+    """
+
+    def __init__(self, clock: Clock, timeout_s: float) -> None:
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._end_s = math.inf
+
+    async def begin(self, stop: Stop) -> None:
+        """Wait for the stop, and count from there."""
+        await stop.asked()
+        self._end_s = self._clock.monotonic_s() + self._timeout_s
+
+    def is_over(self) -> bool:
+        """Callable from any thread."""
+        return self._clock.monotonic_s() >= self._end_s
+
+
+def _seal(parts: RunParts, ending: Ending, patience: _Patience) -> Manifest:
     parts.finish()
     if ending.code is ExitCode.OK and parts.is_whole:
-        return parts.journal.complete(parts.units)
+        return parts.journal.complete(parts.units, patience.is_over)
     return parts.journal.seal()
 
 

@@ -1,15 +1,16 @@
 """A backfill over a large record: how long, and in how much memory, until the first new row is sent.
 
-`python -m benchmarks.backfill [--rows N] [--kind jsonl|parquet] [--task chat|embedding] [--quick] [--json FOLDER]`.
-The record of N answered
-rows is written as a run would leave it, without the calls. Then the input changes: 1,000 more rows at its end, 1,000
-more anywhere with all rows in another order, or 1,000 of them changed. `batchllm run` is timed from its start to its
-first request, where its memory is read, and to its end; what it sends is counted.
+`python -m benchmarks.backfill [--rows N] [--kind jsonl|parquet] [--task chat|embedding] [--quick] [--json FOLDER]
+[--keep FOLDER] [--change TEXT]`. The record of N answered rows is written as a run would leave it, without the calls;
+with --keep it stays in FOLDER for the next time. Then the input changes: 1,000 more rows at its end, 1,000 more
+anywhere with all rows in another order, or 1,000 of them changed. `batchllm run` is timed from its start to its first
+request, where its memory is read, and to its end; what it sends is counted.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ from benchmarks.startup import VECTOR_WIDTH, Arrivals, noting_server
 from benchmarks.tables import Column, Report
 
 NEW_ROWS = 1_000
+_URL = "BACKFILL_URL"
 #: What a plan for ten million rows may take.
 MOST_PLAN_S, MOST_PLAN_MB = 30.0, 400.0
 _WORDS = (
@@ -119,11 +121,12 @@ _TASKS: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def write_job(path: Path, url: str, kind: str, task: str) -> None:
+def write_job(path: Path, kind: str, task: str) -> None:
+    """The address is the environment's, so that a record that is kept stays that of the job."""
     lane = {
         "provider": "custom",
         "model": "m",
-        "base_url": url,
+        "base_url": f"${{{_URL}}}",
         "limits": {"rpm": 6_000_000, "concurrency": 64},
     }
     spec = {
@@ -138,8 +141,9 @@ def write_job(path: Path, url: str, kind: str, task: str) -> None:
 
 def make_record(folder: Path) -> None:
     """As a run that answered every row would leave it."""
-    loaded = load_job(folder / "job.yaml", overrides=(), environ={})
-    checked = check(loaded, catalogue=load_catalogue(), environ={}, clock=SystemClock())
+    environ = {_URL: "http://127.0.0.1:9/v1"}
+    loaded = load_job(folder / "job.yaml", overrides=(), environ=environ)
+    checked = check(loaded, catalogue=load_catalogue(), environ=environ, clock=SystemClock())
     with OutputLock.acquire(folder / "out", about={}):
         asyncio.run(_filled(checked, folder / "out"))
 
@@ -192,13 +196,14 @@ class Backfilled:
     sent: int
 
 
-def backfill(folder: Path, arrivals: Arrivals) -> Backfilled:
+def backfill(folder: Path, url: str, arrivals: Arrivals) -> Backfilled:
     """One run over the changed input."""
     arrivals.forget()
     start_s = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "batchllm", "run", "job.yaml", "--json", "--quiet"],
         cwd=folder,
+        env={**os.environ, _URL: url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -232,23 +237,29 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--rows", type=int, help="of the record (default 10,000,000; quick: 20,000)")
     parser.add_argument("--kind", choices=("jsonl", "parquet"), default="jsonl")
     parser.add_argument("--task", choices=tuple(_TASKS), default="chat")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the record is, or is to stay")
+    parser.add_argument("--change", default="", metavar="TEXT", help="only changes with TEXT in their name")
     harness.add_options(parser)
     parsed = parser.parse_args(argv)
     chosen = harness.options(parsed)
     rows = parsed.rows or (20_000 if chosen.is_quick else 10_000_000)
     found: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="backfill-") as name, noting_server() as (url, arrivals):
-        folder = Path(name)
+        folder = Path(name) if parsed.keep is None else parsed.keep / f"{parsed.kind}-{parsed.task}-{rows}"
         path = folder / f"rows.{parsed.kind}"
-        write_job(folder / "job.yaml", url, parsed.kind, parsed.task)
-        write_input(path, lines(rows))
-        make_record(folder)
-        (folder / "out").rename(folder / "before")
+        if not (folder / "before").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_job(folder / "job.yaml", parsed.kind, parsed.task)
+            write_input(path, lines(rows))
+            make_record(folder)
+            (folder / "out").rename(folder / "before")
         for change, make in CHANGES.items():
+            if parsed.change not in change:
+                continue
             shutil.rmtree(folder / "out", ignore_errors=True)
             shutil.copytree(folder / "before", folder / "out")
             write_input(path, make(list(lines(rows))))
-            found.append(_line(change, rows, backfill(folder, arrivals)))
+            found.append(_line(change, rows, backfill(folder, url, arrivals)))
             print(json.dumps(found[-1]), file=sys.stderr)  # the table comes after half an hour
     harness.publish(_report(parsed.kind, parsed.task, found), chosen)
 

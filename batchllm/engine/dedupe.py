@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchllm.engine.backfill import as_flags, numbers
 from batchllm.journal import Copied, CopyRequests, Journal
@@ -137,11 +136,8 @@ class _Asked:
         """What is answered; with `prefixes` only what may be the same as one of these."""
         # With an answer of each lane a row may lack some: it is asked itself.
         is_whole = as_flags(journal.finished.rows(rows), rows)
-        for known in journal.known_hashes():
+        for known in journal.known_hashes(prefixes):
             batch = known.filter(is_whole.take(known.column("row")))
-            if prefixes is not None:
-                told = pc.utf8_slice_codeunits(batch.column("request_hash"), 0, 2 * _MARK_BYTES)
-                batch = batch.filter(pc.is_in(told, value_set=prefixes))
             hashes = batch.column("request_hash").to_pylist()
             data = bytes.fromhex(
                 "".join([text.ljust(_HASH_CHARS, "0")[: 2 * _MARK_BYTES] for text in hashes])

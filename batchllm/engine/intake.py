@@ -1,5 +1,6 @@
 """Whose rows the record is of: the input as it is now against the one that the outcomes belong to."""
 
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -8,7 +9,8 @@ import pyarrow as pa
 from batchllm.engine.backfill import Backfill, Changes
 from batchllm.engine.dedupe import InputTable
 from batchllm.errors import InputDataError
-from batchllm.journal import InputState, Journal
+from batchllm.journal import InputState, Journal, Renewal
+from batchllm.matching import Places
 from batchllm.ports import Source, Task
 
 
@@ -35,8 +37,16 @@ class Intake:
             table = self._marked(journal)
         else:
             table = self._compared(journal)
+        self._hold(journal)
         _give_back_memory()
         return table
+
+    def _hold(self, journal: Journal) -> None:
+        """What is answered from now on is read from what the marks of the record are of, or it is not asked."""
+        basis = journal.input_basis
+        marks = None if basis is None else journal.input_marks(basis)
+        if marks is not None:
+            self._source.hold_to(marks)
 
     def _stamps(self) -> str:
         return orjson.dumps(self._source.stamps()).decode()
@@ -45,14 +55,18 @@ class Intake:
         """Without a key a row is its place, which must not change once something is answered."""
         stamps = self._stamps()
         scan = self._source.scan()
-        if journal.input_digest not in (None, scan.digest):
+        state = InputState(scan.digest, scan.rows, stamps)
+        if journal.input_digest in (None, scan.digest):
+            journal.set_input(state)
+        elif not journal.counts.ok + journal.counts.failed:
+            _let_go(journal, state)
+        else:
             raise InputDataError(
                 f"the input has changed since the answers in {self._out} were made, and without a key its rows"
                 " cannot be told apart",
                 remedy="for inputs that grow, name a column of unique values in input.key (and choose another"
                 " output.path once: the rows answered so far have no key); or put the old input back",
             )
-        journal.set_input(InputState(scan.digest, scan.rows, stamps))
         return InputTable(scan.rows, tuple(scan.file_rows))
 
     def _marked(self, journal: Journal) -> InputTable:
@@ -71,9 +85,9 @@ class Intake:
     def _compared(self, journal: Journal) -> InputTable:
         stamps = self._stamps()
         marked = self._source.mark()
-        # What was answered may have been read from other bytes than the marks are of, unless the file is untouched
-        # since, or a run has read it to its end.
-        is_certain = journal.is_input_read_whole or journal.input_stamps == stamps
+        # With a version that did not hold rows to their marks, what was answered may have been read from other bytes,
+        # unless the file is untouched since, or a run has read it to its end.
+        is_certain = journal.is_input_certain or journal.input_stamps == stamps
         has_marks = is_certain and journal.input_marks(marked.basis) is not None
         if marked.digest == journal.input_digest and has_marks and not self._has_stale(journal):
             if journal.input_stamps != stamps:
@@ -94,6 +108,13 @@ class Intake:
     def _has_stale(self, journal: Journal) -> bool:
         """Whether rows are to be asked again that kept the answers of earlier versions of theirs."""
         return bool(journal.input_stale) and not self._only_missing
+
+
+def _let_go(journal: Journal, state: InputState) -> None:
+    """The rows of another input were called for in vain: the calls stay, and are of no row of this one."""
+    with closing(journal.carries()) as carries:
+        nowhere = Places(0, pa.nulls(journal.input_rows, pa.int64()))
+        journal.renew(Renewal(nowhere, carries), state)
 
 
 def _give_back_memory() -> None:

@@ -488,11 +488,7 @@ class _Run:
         counts = journal.counts
         if self._options.limit is None:
             return counts.ok, counts.failed, counts.skipped
-        slots = self._slots
-        marked = sum(slots - len(journal.finished.open_slots(row)) for row in range(rows))
-        failed = min(counts.failed, marked)
-        skipped = min(counts.skipped, marked - failed)
-        return marked - failed - skipped, failed, skipped
+        return journal.finished_among(rows)
 
     @property
     def _slots(self) -> int:

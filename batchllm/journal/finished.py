@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 
 #: A multiple of eight, so that pieces end with whole bytes.
 _PIECE_ROWS = 1 << 17
+#: Units that are marked together lie no further apart.
+_WINDOW = 1 << 20
 #: With fewer than one in so many marked, one by one is quicker.
 _SPARSE = 4096
 
@@ -96,6 +98,15 @@ class Finished:
         if last - first > _SPARSE * len(units):
             self.mark(units.to_pylist())
             return
+        for start in range(first, last + 1, _WINDOW):
+            is_here = pc.and_(pc.greater_equal(units, start), pc.less(units, start + _WINDOW))
+            self._mark_near(units if last - first < _WINDOW else units.filter(is_here))
+
+    def _mark_near(self, units: pa.Array) -> None:
+        """Those of one window: a scatter takes eight bytes for each place between the first and the last."""
+        if not len(units):
+            return
+        first, last = (int(edge.as_py()) for edge in pc.min_max(units).values())
         first &= ~7
         places = pc.subtract(units, first)
         flags = pc.scatter(pa.repeat(True, len(units)), places, max_index=last - first)

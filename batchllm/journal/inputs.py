@@ -29,7 +29,8 @@ class InputState:
     """`stamps_json` tells cheaply whether the input is still the same; `marks` is None without a key, and
     `basis` says what they are of.
 
-    `stale`: so many rows have the answer of an earlier version of theirs; their marks are 0.
+    `stale`: so many rows have the answer of an earlier version of theirs; their marks are 0. Who stores marks has to
+    hold each row that is read from then on to them.
     """
 
     digest: str
@@ -64,13 +65,21 @@ class InputRecord:
         return int(self._database.meta("input_stale") or 0)
 
     @property
-    def is_read_whole(self) -> bool:
-        """Whether a run has read it to its end, and it was still the same."""
+    def is_certain(self) -> bool:
+        """Whether all that was answered was read from what the marks are of.
+
+        It is where rows are held to their marks as they are read. A record of a version that did not do that is so
+        once a run has read the input to its end and found it still the same.
+        """
         return self._database.meta("input_read_whole") == "1"
 
-    def store_read_whole(self, *, is_whole: bool) -> None:
+    def store_certain(self) -> None:
         with self._database.transaction() as connection:
-            store_meta(connection, "input_read_whole", str(int(is_whole)))
+            store_meta(connection, "input_read_whole", "1")
+
+    @property
+    def basis(self) -> str | None:
+        return self._database.meta("input_basis") or None
 
     def marks(self, basis: str) -> Marks | None:
         """None when they were never kept, are of something else, or are not whole."""
@@ -110,7 +119,7 @@ class InputRecord:
             store_meta(connection, "input_stamps", state.stamps_json)
             store_meta(connection, "input_marks", name)
             store_meta(connection, "input_basis", state.basis)
-            store_meta(connection, "input_read_whole", "0")
+            store_meta(connection, "input_read_whole", str(int(state.marks is not None)))
             store_meta(connection, "input_stale", str(state.stale))
 
         return write

@@ -31,16 +31,19 @@ from batchllm.journal.files import (
     mapped_faults,
     no_fault,
 )
+from batchllm.journal.finished import Finished
 from batchllm.journal.forgetting import Forgotten, forget_failures
 from batchllm.journal.identity import Identity, adopt, register_lanes, slot_lanes
 from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.interrupted import interrupted
+from batchllm.journal.known import known_hashes, known_rows
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
+from batchllm.journal.merge import MergeStopped, never
 from batchllm.journal.parts import Sizes, Store, read_part
-from batchllm.journal.recall import failed_rows, recall, rows_end
+from batchllm.journal.recall import failed_rows, lines_among, recall, rows_end
 from batchllm.journal.recovery import purge, recover
-from batchllm.journal.renewal import Renewal, known_rows, renew
+from batchllm.journal.renewal import Renewal, renew
 from batchllm.journal.sealing import (
     add_empty_parts,
     check_count,
@@ -171,11 +174,11 @@ class Journal:
 
     @property
     def input_digest(self) -> str | None:
-        """The input that the outcomes belong to, empty when nobody knows any more which it was.
+        """The input that the outcomes and the calls belong to, empty when nobody knows any more which it was.
 
-        None as long as there are no outcomes, for then any input will do.
+        None as long as there are neither, for then any input will do.
         """
-        if not self._counts.ok + self._counts.failed:
+        if not self._counts.ok + self._counts.failed + self._counts.attempts:
             return None
         return self._writer.call(lambda: self._input.digest) or ""
 
@@ -195,17 +198,22 @@ class Journal:
         return self._writer.call(lambda: max(self._input.rows, rows_end(self._store)))
 
     @property
-    def is_input_read_whole(self) -> bool:
+    def is_input_certain(self) -> bool:
         """Whether what was read for the outcomes is certain to be what the digest and the marks are of."""
-        return self._writer.call(lambda: self._input.is_read_whole)
+        return self._writer.call(lambda: self._input.is_certain)
 
     def note_input_read_whole(self) -> None:
-        self._called(lambda: self._input.store_read_whole(is_whole=True))
+        self._called(self._input.store_certain)
 
     @property
     def input_stale(self) -> int:
         """So many rows keep the answer of an earlier version of theirs."""
         return self._writer.call(lambda: self._input.stale)
+
+    @property
+    def input_basis(self) -> str | None:
+        """What the marks are of that are kept; None when there are none."""
+        return self._writer.call(lambda: self._input.basis)
 
     def input_marks(self, basis: str) -> Marks | None:
         """The marks of the input that the outcomes belong to, if they compare with marks of this basis."""
@@ -218,11 +226,11 @@ class Journal:
         """The same input with other stamps, such as a copy."""
         self._called(lambda: self._input.store_stamps(stamps_json))
 
-    def known_rows(self) -> Iterator[pa.RecordBatch]:
-        """Key, `row` and `request_hash` of all that was answered or failed, batch by batch. Before `start` only."""
+    def known_rows(self, keys: pa.Array) -> Iterator[pa.RecordBatch]:
+        """Key, `row` and `request_hash` of what was answered or failed under `keys`, batch by batch. Before `start`."""
         self._called(self._drains.drain_all)
         with self._mapped():
-            yield from known_rows(self._store)
+            yield from known_rows(self._store, keys)
 
     def key_column(self, keys: Sequence[Key]) -> pa.Array:
         """Keys as `known_rows` has them."""
@@ -302,8 +310,6 @@ class Journal:
         """Begin to write. `on_commit` hears the counts on the loop's thread, after commits."""
         if is_complete(self._database):
             mark_incomplete(self._store, self._clock.wall_s())
-        if self._input.is_read_whole:
-            self._input.store_read_whole(is_whole=False)  # what comes now may be read from other bytes
         self._writer.start(loop, None if on_commit is None else lambda: on_commit(self._counts))
 
     def put(self, records: Sequence[JournalRecord]) -> None:
@@ -323,17 +329,23 @@ class Journal:
         """Return when everything put so far is committed. Raises what went wrong in the writer."""
         await self._writer.flush()
 
-    def known_hashes(self) -> Iterator[pa.RecordBatch]:
-        """`row` and `request_hash` of all answers, batch by batch. Before `start` only."""
+    def known_hashes(self, prefixes: pa.Array | None) -> Iterator[pa.RecordBatch]:
+        """`row` and `request_hash` of all answers, or of those whose hash begins with one of `prefixes` (of one
+        length). Before `start` only.
+        """
         self._called(self._drains.drain_all)
         with self._mapped():
-            for part in self._store.parts("output"):
-                if part.rows:
-                    yield from read_part(self._store, part, ["row", "request_hash"], 1 << 16)
+            yield from known_hashes(self._store, prefixes)
 
     def copy_outcomes(self, requests: CopyRequests) -> Copied:
         """Give rows the outcomes of others that asked the same. After `flush`, while nothing is being put."""
         return self._called(lambda: self._copy_outcomes(requests))
+
+    def finished_among(self, rows: int) -> tuple[int, int, int]:
+        """Answers, failures and skipped units of the first `rows` rows. Before `start` only."""
+        ok = self._called(lambda: lines_among(self._store, "output", rows))
+        skipped = self._called(lambda: lines_among(self._store, "skipped", rows))
+        return ok, self.finished.marked_in(0, rows * self.finished.slots) - ok - skipped, skipped
 
     def forget_failures(self) -> Forgotten:
         """Make all failed units pending again; returns which. Their attempts stay in usage/.
@@ -346,12 +358,13 @@ class Journal:
         """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread."""
         return self._sealing(self._seal)
 
-    def complete(self, expected_units: int) -> Manifest:
+    def complete(self, expected_units: int, is_late: Callable[[], bool] = never) -> Manifest:
         """Everything into parts in input order, and a manifest that says that this is all. Blocks like `seal`.
 
-        Raises InvariantError unless each of `expected_units` has its outcome.
+        Raises InvariantError unless each of `expected_units` has its outcome. Once `is_late` nobody waits for the
+        order any more: then it is `seal`.
         """
-        return self._sealing(lambda: self._complete(expected_units))
+        return self._sealing(lambda: self._complete(expected_units, is_late))
 
     @property
     def has_lines(self) -> bool:
@@ -535,17 +548,20 @@ class Journal:
             store_meta(connection, "renewals", str(renewals(self._database) + 1))
             leave_input(connection, self._database)
 
-        renew(self._store, renewal, write)
+        finished = renew(self._store, renewal, write)
         self._input.clear()
         save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
-        self._recall()
+        self._take_up(finished)
         pa.default_memory_pool().release_unused()
 
     def _recall(self) -> None:
         """Take up what the parts and the journal hold, as a start does."""
+        self._take_up(recall(self._store, self._database.counts()))
+
+    def _take_up(self, finished: Finished) -> None:
         self._counts = self._database.counts()
-        self.finished = recall(self._store, self._counts)
+        self.finished = finished
         self._harvester = self._harvester_of(self._numbers)
         self._drains = Drains(self._store)
 
@@ -564,11 +580,14 @@ class Journal:
         join_tiny_parts(self._store, self._clock.wall_s())
         return mark_incomplete(self._store, self._clock.wall_s())
 
-    def _complete(self, expected_units: int) -> Manifest:
+    def _complete(self, expected_units: int, is_late: Callable[[], bool]) -> Manifest:
         check_count(self._counts, expected_units)
         self._drains.drain_all()
         self._space.demand(self._clock.monotonic_s(), rewritten_bytes(self._store))
-        complete_parts(self._store, self._clock.wall_s())
+        try:
+            complete_parts(self._store, self._clock.wall_s(), is_late)
+        except MergeStopped:
+            return self._seal()
         with self._database.transaction() as connection:
             note_complete(connection, self._database)
         manifest = save_manifest(self._store, self._clock.wall_s())

@@ -10,7 +10,7 @@ new ones.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -104,15 +104,27 @@ def widest_overlap(parts: Sequence[PartInfo]) -> int:
     return widest
 
 
-def merged(store: Store, kind: Kind, parts: Sequence[PartInfo]) -> list[Sealed]:
+class MergeStopped(Exception):  # noqa: N818 - it tells, and no user sees it
+    """Nobody waits for the merge any more: it was given up, and the parts are as they were."""
+
+
+def never() -> bool:
+    """Somebody waits, however long it takes."""
+    return False
+
+
+def merged(
+    store: Store, kind: Kind, parts: Sequence[PartInfo], is_late: Callable[[], bool] = never
+) -> list[Sealed]:
     """New parts with the rows of `parts` in order, sealed but not yet linked; at least one, if without rows.
 
-    Raises StorageError when a part cannot be read; whatever is raised, the new parts are abandoned.
+    Raises StorageError when a part cannot be read, MergeStopped once `is_late`; whatever is raised, the new parts are
+    abandoned.
     """
     sealed: list[Sealed] = []
     intents: list[Intent] = []
     try:
-        rows = in_order(store, kind, parts)
+        rows = _while_in_time(in_order(store, kind, parts), is_late)
         after = -1
         batch = next(rows, None)
         while batch is not None or not sealed:
@@ -129,6 +141,13 @@ def merged(store: Store, kind: Kind, parts: Sequence[PartInfo]) -> list[Sealed]:
         abandon_all(store, intents)
         raise
     return sealed
+
+
+def _while_in_time(rows: Iterator[pa.RecordBatch], is_late: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
+    for batch in rows:
+        if is_late():
+            raise MergeStopped
+        yield batch
 
 
 def _fill(

@@ -14,7 +14,7 @@ from batchllm.journal.database import Counts
 from batchllm.journal.files import Kind
 from batchllm.journal.finished import Finished
 from batchllm.journal.lines import WHOLE_ROW
-from batchllm.journal.parts import PartInfo, Store, damaged_part, open_part
+from batchllm.journal.parts import SOURCE_TABLE, PartInfo, Store, damaged_part, open_part
 
 #: Tables whose lines are outcomes of units.
 OUTCOMES: tuple[Kind, ...] = ("output", "failures", "skipped")
@@ -68,6 +68,23 @@ def failed_rows(store: Store) -> bytearray:
             failed.mark(batch.column("row").to_pylist())
     failed.mark(row for (row,) in store.database.rows("SELECT row FROM failures"))
     return failed.bits()
+
+
+def lines_among(store: Store, kind: Kind, rows: int) -> int:
+    """How many lines of output/ or skipped/ the first `rows` rows have. A part is read only where they end in it."""
+    count: int = store.database.rows(
+        f"SELECT count(*) FROM {SOURCE_TABLE[kind]} WHERE row < ?",  # noqa: S608 - our own names
+        (rows,),
+    )[0][0]
+    for part in store.parts(kind):
+        if part.min_row is None or part.max_row is None or part.min_row >= rows:
+            continue
+        if part.max_row < rows:
+            count += part.rows
+            continue
+        for batch in _read(store, part):
+            count += pc.sum(pc.less(batch.column("row"), rows)).as_py() or 0
+    return count
 
 
 def rows_end(store: Store) -> int:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from batchllm.journal.carries import Carried
 from batchllm.journal.files import KINDS
+from batchllm.journal.finished import Finished
 from batchllm.journal.parts import (
     Draft,
     Intent,
@@ -35,7 +36,6 @@ from batchllm.matching import Places
 
 #: The row of a call whose row is no longer in the input.
 GONE = -1
-_KNOWN_ROWS = 1 << 16
 
 
 class CarriedRows(Protocol):
@@ -85,17 +85,8 @@ class _CallPlaces:
         return bool(len(self.changed.old)) and bool(self.of(rows).equals(rows))
 
 
-def known_rows(store: Store) -> Iterator[pa.RecordBatch]:
-    """Key, `row` and `request_hash` of all lines of output/ and failures/ that have a key, batch by batch."""
-    columns = [store.tables.key_name, "row", "request_hash"]
-    for part in [*store.parts("output"), *store.parts("failures")]:
-        if part.rows:
-            for batch in read_part(store, part, columns, _KNOWN_ROWS):
-                yield batch.filter(batch.column(0).is_valid()) if batch.column(0).null_count else batch
-
-
-def renew(store: Store, renewal: Renewal, along: Callable[[sqlite3.Connection], None]) -> None:
-    """`along` writes the new input, in the transaction that exchanges the parts."""
+def renew(store: Store, renewal: Renewal, along: Callable[[sqlite3.Connection], None]) -> Finished:
+    """`along` writes the new input, in the transaction that exchanges the parts. Returns what is finished now."""
     counts = store.database.counts()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batchllm-renewal") as pool:
         renewed = _Renewed(store, renewal, pool)
@@ -116,6 +107,8 @@ def renew(store: Store, renewal: Renewal, along: Callable[[sqlite3.Connection], 
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '0')")
 
     store.commit(renewed.sealed, retired=renewed.retired, along=write)
+    finished.spent_usd = counts.cost_usd
+    return finished
 
 
 class _Renewed:

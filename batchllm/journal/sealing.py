@@ -4,7 +4,7 @@ Completion is one transaction (new parts in, old parts out, `complete`), then th
 old files. Cut off before the transaction, nothing has happened; after it, the next start finishes the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 import orjson
@@ -13,7 +13,7 @@ from batchllm.errors import FullDiskError, InvariantError, StorageError
 from batchllm.journal.database import Counts, Database, store_meta
 from batchllm.journal.files import KINDS, STANDING, Kind, Layout
 from batchllm.journal.manifest import Manifest, PartEntry, instant, read_manifest, write_manifest
-from batchllm.journal.merge import merged, plan_rewriting, widest_overlap
+from batchllm.journal.merge import merged, never, plan_rewriting, widest_overlap
 from batchllm.journal.parts import PartInfo, Sealed, Store, abandon_all, publish
 from batchllm.journal.recovery import purge
 from batchllm.journal.slots import Slots
@@ -112,7 +112,7 @@ def section_digest(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def narrow_overlap(store: Store, kind: Kind, now_s: float) -> None:
+def narrow_overlap(store: Store, kind: Kind, now_s: float, is_late: Callable[[], bool] = never) -> None:
     """Merge parts in groups until no more overlap than may be open at a time.
 
     Parts of one run overlap with their neighbours; those of a record whose rows have moved may overlap with all.
@@ -127,7 +127,7 @@ def narrow_overlap(store: Store, kind: Kind, now_s: float) -> None:
         for start in range(0, len(ordered), most):
             group = ordered[start : start + most]
             if len(group) > 1:
-                _exchange(store, kind, group)
+                _exchange(store, kind, group, is_late)
                 save_manifest(store, now_s)
                 purge(store)
 
@@ -150,9 +150,11 @@ def join_tiny_parts(store: Store, now_s: float) -> None:
             purge(store)
 
 
-def _exchange(store: Store, kind: Kind, group: Sequence[PartInfo]) -> None:
+def _exchange(
+    store: Store, kind: Kind, group: Sequence[PartInfo], is_late: Callable[[], bool] = never
+) -> None:
     """In the place of these parts others with the same rows, in order."""
-    sealed = merged(store, kind, group)
+    sealed = merged(store, kind, group, is_late)
     try:
         publish(store, sealed)
     except BaseException:
@@ -161,10 +163,13 @@ def _exchange(store: Store, kind: Kind, group: Sequence[PartInfo]) -> None:
     _commit(store, sealed, retired=group)
 
 
-def complete_parts(store: Store, now_s: float) -> None:
-    """Put all tables in input order and mark the record as complete. Everything is drained already."""
+def complete_parts(store: Store, now_s: float, is_late: Callable[[], bool] = never) -> None:
+    """Put all tables in input order and mark the record as complete. Everything is drained already.
+
+    Raises MergeStopped once `is_late`, with nothing complete and nothing lost.
+    """
     for kind in KINDS:
-        narrow_overlap(store, kind, now_s)
+        narrow_overlap(store, kind, now_s, is_late)
     sealed: list[Sealed] = []
     retired: list[PartInfo] = []
     try:
@@ -175,7 +180,7 @@ def complete_parts(store: Store, now_s: float) -> None:
             plan = plan_rewriting(parts, store.sizes)
             retired += [*plan.merged, *plan.dropped]
             if plan.makes_parts:
-                sealed += merged(store, kind, plan.merged)
+                sealed += merged(store, kind, plan.merged, is_late)
         publish(store, sealed)
     except BaseException:
         abandon_all(store, [part.intent for part in sealed])

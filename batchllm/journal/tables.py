@@ -253,11 +253,12 @@ class Tables:
         return row * self.slots if kind in BY_UNIT else row
 
     def dictionary_columns(self, kind: Kind) -> list[str]:
-        """Columns that are worth a dictionary. Vectors are not: no two are the same."""
+        """Columns that are worth a dictionary. Vectors, rows and keys are not: no two are the same."""
+        passed = _UNIQUE_TEXT | {"row", None if self._key is None else self._key.name}
         return [
             field.name
             for field in self.schemas[kind]
-            if field.name not in _UNIQUE_TEXT and not pa.types.is_nested(field.type) and field.name != "row"
+            if field.name not in passed and not pa.types.is_nested(field.type)
         ]
 
     def _output(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:

@@ -13,6 +13,7 @@ from batchllm.errors import InputDataError
 from batchllm.records import BadRow, Row
 from batchllm.source.columns import RowFault, fit_text
 from batchllm.source.files import Format, InputFile, Stream
+from batchllm.source.holding import Held
 from batchllm.source.jsonl import escaped
 from batchllm.source.lines import LineBlock, LongLine, line_blocks, refuse_foreign
 from batchllm.source.marks import chosen_of, columns_basis, marks_of
@@ -186,11 +187,25 @@ class CsvReader:
         self._headers = headers
         self._wanted = wanted
         self._typed = {name: kind for name, kind in pinned.items() if kind != "string"}
+        self.held: Held | None = None
 
     def read(
         self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
     ) -> Iterator[Sequence[Row | BadRow]]:
         """All rows of the file; the first one's ordinal is `first`."""
+        return self._held(file, self._read(file, first, tap))
+
+    def _held(
+        self, file: InputFile, batches: Iterator[Sequence[Row | BadRow]]
+    ) -> Iterator[Sequence[Row | BadRow]]:
+        for batch in batches:
+            if self.held is not None:
+                self.held.check_rows(file.path, batch)
+            yield batch
+
+    def _read(
+        self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
+    ) -> Iterator[Sequence[Row | BadRow]]:
         with file.text_stream(tap) as stream:
             batch = BatchMaker(self._rows, first, lambda line: f"{file.label}:{line}")
             to_values = self._value_maker(self._headers[file.path] or [])
@@ -209,11 +224,11 @@ class CsvReader:
 
     def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
         """The mark of each row."""
-        return marks_of(self.read(file, 0, tap))
+        return marks_of(self._read(file, 0, tap))
 
     def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
         """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1."""
-        return chosen_of(self.read(file, first, None), wanted)
+        return self._held(file, chosen_of(self._read(file, first, None), wanted))
 
     def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
         """Where the rows stand that have these ordinals, counted from 0 in this file."""

@@ -82,14 +82,16 @@ class InputFile:
     stamp: FileStamp
     store: Store
 
+    @property
+    def is_random(self) -> bool:
+        """Whether any part of its text can be read for itself, and cheaply."""
+        return self.compression is None and isinstance(self.store, LocalStore)
+
     def check_unchanged(self) -> None:
         with named_faults(self.path):
             now = self.store.stamp()
         if not now.is_like(self.stamp):
-            raise InputDataError(
-                f"{self.path} changed while it was read",
-                remedy="start again when nothing writes to it any more; what is finished is kept",
-            )
+            raise changed(self.path)
 
     @contextmanager
     def text_stream(self, tap: Callable[[bytes], object] | None = None) -> Iterator[Stream]:
@@ -128,6 +130,13 @@ class _Tap:
     def close(self) -> None:
         self.closed = True
         self._stream.close()
+
+
+def changed(path: str) -> InputDataError:
+    return InputDataError(
+        f"{path} changed while it was read",
+        remedy="start again when nothing writes to it any more; what is finished is kept",
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from batchllm.carry import CarryCodec
 from batchllm.errors import InputDataError
+from batchllm.ports import RowMarks
 from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows, check_zones, cut, find_faults, pin_arrow, take
 from batchllm.source.columns import RowFault, Shape, pin_seen
@@ -65,6 +66,9 @@ class FrameSource:
         for piece in marks_of(self.batches()):
             marks.frombytes(piece)
         return Marked(self.table.digest(), marks, self.table.mark_basis)
+
+    def hold_to(self, _marks: RowMarks, /) -> None:
+        """What is in memory is its owner's to leave alone."""
 
     def chosen(self, wanted: bytearray, _file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
         return chosen_of(self.batches(), wanted)

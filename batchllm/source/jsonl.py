@@ -23,9 +23,11 @@ from batchllm.errors import InputDataError
 from batchllm.records import BadRow, Row
 from batchllm.source.columns import NumberFault, RowFault, too_large
 from batchllm.source.files import Format, InputFile
-from batchllm.source.lines import LineBlock, LongLine, line_blocks, refuse_foreign
-from batchllm.source.marks import UNKNOWN, digest8
+from batchllm.source.holding import Held
+from batchllm.source.lines import LineBlock, LongLine, Piece, line_blocks, refuse_foreign
+from batchllm.source.marks import UNKNOWN, digests
 from batchllm.source.rows import MAX_BATCH_ROWS, BatchMaker, ValueRows, Values
+from batchllm.source.spans import Spans
 
 _HEAD_BYTES = 16
 _FIRST_LINES = 20
@@ -49,6 +51,8 @@ class JsonlReader:
 
     def __init__(self, rows: ValueRows) -> None:
         self._rows = rows
+        self._spans: dict[str, Spans] = {}  # by path, once its marks were made
+        self.held: Held | None = None
 
     def read(
         self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
@@ -60,39 +64,44 @@ class JsonlReader:
                     yield [BadRow(first, _place(file, piece.line, piece.offset), _too_long(piece))]
                     first += 1
                     continue
+                if self.held is not None:
+                    lines = _picked(piece.lines)
+                    self.held.check(file.path, range(first, first + len(lines)), digests(lines))
                 for batch in self._batches(file, first, piece):
                     yield batch
                     first += len(batch)
 
     def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
         """A line is known by its bytes: nothing is parsed."""
+        spans = Spans()
         with file.text_stream(tap) as stream:
             for piece in line_blocks(stream.read):
-                if isinstance(piece, LongLine):
-                    yield UNKNOWN
-                else:
-                    lines = piece.lines
-                    yield b"".join([digest8(lines[at]).digest() for at in _filled(lines)])
+                marks = UNKNOWN if isinstance(piece, LongLine) else digests(_picked(piece.lines))
+                spans.add(piece, len(marks) // len(UNKNOWN))
+                yield marks
+        if file.is_random:
+            self._spans[file.path] = spans
 
     def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
-        """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1; other lines are not parsed."""
-        with file.text_stream() as stream:
-            for piece in line_blocks(stream.read):
-                if isinstance(piece, LongLine):
-                    if wanted[first]:
-                        yield [BadRow(first, _place(file, piece.line, piece.offset), _too_long(piece))]
-                    first += 1
-                    continue
-                filled = _filled(piece.lines)
-                end = first + len(filled)
-                if wanted.find(1, first, end) >= 0:
-                    yield from self._chosen_lines(file, first, piece, filled, wanted)
-                first = end
+        """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1; other lines are not parsed.
+
+        Where the marks were made by this reader the other blocks are not even read.
+        """
+        spans = self._spans.get(file.path)
+        pieces = _wanted(file, first, wanted) if spans is None else spans.wanted(file, first, wanted)
+        for at, piece in pieces:
+            if isinstance(piece, LongLine):
+                yield [BadRow(at, _place(file, piece.line, piece.offset), _too_long(piece))]
+            else:
+                yield from self._chosen_lines(file, at, piece, wanted)
 
     def _chosen_lines(
-        self, file: InputFile, first: int, block: LineBlock, filled: Sequence[int], wanted: bytearray
+        self, file: InputFile, first: int, block: LineBlock, wanted: bytearray
     ) -> Iterator[list[Row | BadRow]]:
-        lines = block.lines
+        lines, filled = block.lines, _filled(block.lines)
+        if self.held is not None:
+            ordinals = [row for row in range(first, first + len(filled)) if wanted[row]]
+            self.held.check(file.path, ordinals, digests(lines[filled[row - first]] for row in ordinals))
         for start, end in _runs(wanted, first, first + len(filled)):
             for run in range(start, end, MAX_BATCH_ROWS):
                 indices = filled[run - first : min(end, run + MAX_BATCH_ROWS) - first]
@@ -180,6 +189,22 @@ def _too_long(line: LongLine) -> str:
 
 def _is_blank(line: bytes) -> bool:
     return not line.strip() or line.strip() == b"\xef\xbb\xbf"
+
+
+def _wanted(file: InputFile, first: int, wanted: bytearray) -> Iterator[tuple[int, Piece]]:
+    """What holds a row whose byte in `wanted` is 1, with the ordinal of its first row."""
+    with file.text_stream() as stream:
+        for piece in line_blocks(stream.read):
+            end = first + (1 if isinstance(piece, LongLine) else len(_filled(piece.lines)))
+            if wanted.find(1, first, end) >= 0:
+                yield first, piece
+            first = end
+
+
+def _picked(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """Those that are not blank."""
+    filled = _filled(lines)
+    return lines if len(filled) == len(lines) else [lines[at] for at in filled]
 
 
 def _filled(lines: Sequence[bytes]) -> Sequence[int]:

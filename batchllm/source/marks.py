@@ -26,7 +26,7 @@ from batchllm.source.settling import carried_type, undictionary
 UNKNOWN = bytes(8)
 _SEPARATOR = pa.scalar(b":", pa.large_binary())
 
-digest8 = partial(blake2b, digest_size=8)
+_digest8 = partial(blake2b, digest_size=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,11 @@ class Marked:
         return len(self.marks)
 
 
+def digests(texts: Iterable[bytes]) -> bytes:
+    """The mark of each, one after the other."""
+    return b"".join([one.digest() for one in map(_digest8, texts)])
+
+
 def columns_basis(columns: Iterable[str]) -> str:
     """For marks of the values of these columns."""
     return f"columns {' '.join(sorted(map(repr, columns)))}"
@@ -62,7 +67,7 @@ def marks_of_arrow(batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
     for batch in batches:
         columns = [piece for column in batch.columns for piece in _told(undictionary(column))]
         told = pc.binary_join_element_wise(*columns, _SEPARATOR)
-        yield b"".join([digest8(text).digest() for text in told.to_pylist()])
+        yield digests(told.to_pylist())
 
 
 def is_plain(kind: pa.DataType) -> bool:
@@ -99,7 +104,7 @@ def _as_text(column: pa.Array) -> pa.Array:
 def marks_of(batches: Iterable[Sequence[Row | BadRow]]) -> Iterator[bytes]:
     """The marks of rows that were read already, a batch at a time."""
     for batch in batches:
-        yield b"".join([digest8(_bytes(row)).digest() for row in batch])
+        yield digests(map(_bytes, batch))
 
 
 def _bytes(row: Row | BadRow) -> bytes:

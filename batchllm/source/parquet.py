@@ -16,6 +16,7 @@ from batchllm.records import BadRow, Row
 from batchllm.source.arrow_rows import ArrowRows
 from batchllm.source.columns import Shape
 from batchllm.source.files import Format, InputFile, LocalStore, named_faults
+from batchllm.source.holding import Held
 from batchllm.source.marks import chosen_of, fields_basis, is_plain, marks_of, marks_of_arrow
 from batchllm.source.parquet_sizes import rows_at_once
 from batchllm.source.settling import settled_type
@@ -33,6 +34,8 @@ class ParquetReader:
         self._shown = shown
         self._fields = list(fields)
         self._columns = [field.name for field in fields]
+        self._is_plain = bool(fields) and all(is_plain(field.type) for field in fields)
+        self.held: Held | None = None
 
     def read(
         self, file: InputFile, first: int, tap: Callable[[bytes], object] | None
@@ -40,7 +43,26 @@ class ParquetReader:
         """All rows of the file; the first one's ordinal is `first`."""
         if tap is not None:
             file.feed(tap)
-        yield from self._read(file, first, None)
+        yield from self._held(file, self._read(file, first, None))
+
+    def _held(
+        self, file: InputFile, batches: Iterator[Sequence[Row | BadRow]]
+    ) -> Iterator[Sequence[Row | BadRow]]:
+        """Where Arrow tells the values they have been compared already."""
+        for batch in batches:
+            if self.held is not None and not self._is_plain:
+                self.held.check_rows(file.path, batch)
+            yield batch
+
+    def _compare(self, file: InputFile, first: int, batch: pa.RecordBatch, wanted: bytearray | None) -> None:
+        if self.held is None or not self._is_plain:
+            return
+        rows: Sequence[int] = range(first, first + batch.num_rows)
+        read = batch.select(self._columns)
+        if wanted is not None:
+            rows = [row for row in rows if wanted[row]]
+            read = read.take(pa.array([row - first for row in rows], pa.int64()))
+        self.held.check(file.path, rows, b"".join(marks_of_arrow([read])))
 
     def _read(
         self, file: InputFile, first: int, wanted: bytearray | None
@@ -61,6 +83,7 @@ class ParquetReader:
                 )
                 for batch in batches:
                     start = ordinal - first
+                    self._compare(file, ordinal, batch, wanted)
                     yield from rows.batches(
                         batch,
                         ordinal,
@@ -75,9 +98,10 @@ class ParquetReader:
 
     def marks(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[bytes]:
         """The mark of each row. Where Arrow can tell all values as text no row is made."""
-        if not self._fields or not all(is_plain(field.type) for field in self._fields):
-            return marks_of(self.read(file, 0, tap))
-        return marks_of_arrow(self._arrow(file, tap))
+        if self._is_plain:
+            return marks_of_arrow(self._arrow(file, tap))
+        file.feed(tap)
+        return marks_of(self._read(file, 0, None))
 
     def _arrow(self, file: InputFile, tap: Callable[[bytes], object]) -> Iterator[pa.RecordBatch]:
         file.feed(tap)
@@ -91,7 +115,7 @@ class ParquetReader:
 
     def chosen(self, file: InputFile, first: int, wanted: bytearray) -> Iterator[Sequence[Row | BadRow]]:
         """The rows whose byte in `wanted` (by ordinal, of the whole input) is 1."""
-        return chosen_of(self._read(file, first, wanted), wanted)
+        return self._held(file, chosen_of(self._read(file, first, wanted), wanted))
 
     def places(self, file: InputFile, ordinals: frozenset[int]) -> dict[int, str]:
         """Where the rows stand that have these ordinals, counted from 0 in this file."""

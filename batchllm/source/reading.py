@@ -6,17 +6,21 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
+from batchllm.ports import RowMarks
 from batchllm.records import BadRow, Row
 from batchllm.source.columns import Shape
 from batchllm.source.files import FileStamp, Format, InputFile
+from batchllm.source.hashing import hashing
+from batchllm.source.holding import Held
 from batchllm.source.marks import Marked
 from batchllm.source.scan import Scan, Tally, first_rows
 
 
 class Reader(Protocol):
-    """One format, under the name that it has in the job."""
+    """One format, under the name that it has in the job. `held`: what the rows of `read` and `chosen` are held to."""
 
     format: Format
+    held: Held | None
 
     @property
     def mark_basis(self) -> str:
@@ -59,10 +63,11 @@ class FileSource:
         stamps: list[FileStamp] = []
         for file in self.files:
             first = tally.rows
-            digest = sha256()
-            for batch in self._read(file, first, digest.update):
-                tally.add(batch)
-            stamps.append(replace(file.stamp, sha256=digest.hexdigest(), rows=tally.rows - first))
+            with hashing() as digest:
+                for batch in self._read(file, first, digest.update):
+                    tally.add(batch)
+                found = digest.hexdigest()
+            stamps.append(replace(file.stamp, sha256=found, rows=tally.rows - first))
         counts = [stamp.rows or 0 for stamp in stamps]
         tally.check_keys(self.batches, lambda ordinals: self._places(ordinals, counts))
         return Scan(tally.rows, self._digest(stamps), tuple(stamps), tally.bad_rows)
@@ -72,14 +77,19 @@ class FileSource:
         marks = array("Q")
         stamps: list[FileStamp] = []
         for file in self.files:
-            digest, first = sha256(), len(marks)
+            first = len(marks)
             file.check_unchanged()
-            for piece in self.reader.marks(file, digest.update):
-                marks.frombytes(piece)
+            with hashing() as digest:
+                for piece in self.reader.marks(file, digest.update):
+                    marks.frombytes(piece)
+                found = digest.hexdigest()
             file.check_unchanged()
-            stamps.append(replace(file.stamp, sha256=digest.hexdigest(), rows=len(marks) - first))
+            stamps.append(replace(file.stamp, sha256=found, rows=len(marks) - first))
         rows = tuple(stamp.rows or 0 for stamp in stamps)
         return Marked(self._digest(stamps), marks, self.reader.mark_basis, rows)
+
+    def hold_to(self, marks: RowMarks, /) -> None:
+        self.reader.held = Held(marks)
 
     def chosen(self, wanted: bytearray, file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
         """The rows whose byte in `wanted` is 1, in batches like those of `batches`."""

@@ -2,14 +2,15 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import pyarrow as pa
 
-from batchllm.ports import Source
+from batchllm.ports import RowMarks, Source
 from batchllm.records import BadRow, Row
 from batchllm.source.columns import Shape
+from batchllm.source.holding import Held
 from batchllm.source.marks import Marked, chosen_of, marks_of
 from batchllm.source.rows import MAX_BATCH_ROWS
 from batchllm.source.scan import Scan, Tally, first_rows
@@ -27,6 +28,7 @@ class Subset:
     made: Made
     key: str
     carry: tuple[pa.Field, ...] = ()
+    _held: list[Held] = field(default_factory=list, repr=False)  # one, once rows are held to their marks
 
     @property
     def shape(self) -> Shape:
@@ -60,6 +62,9 @@ class Subset:
             marks.frombytes(piece)
         return Marked(digest.hexdigest(), marks, "rows of a consensus")
 
+    def hold_to(self, marks: RowMarks, /) -> None:
+        self._held[:] = [Held(marks)]
+
     def chosen(self, wanted: bytearray, _file_rows: Sequence[int], /) -> Iterator[Sequence[Row | BadRow]]:
         return chosen_of(self.batches(), wanted)
 
@@ -74,7 +79,10 @@ class Subset:
                     made.append(Row(ordinal, key, values, carried))
                     ordinal += 1
             for start in range(0, len(made), MAX_BATCH_ROWS):
-                yield made[start : start + MAX_BATCH_ROWS]
+                piece = made[start : start + MAX_BATCH_ROWS]
+                for held in self._held:
+                    held.check_rows("the input", piece)
+                yield piece
 
     def peek(self, rows: int) -> Sequence[Row]:
         return first_rows(self.batches(), rows)

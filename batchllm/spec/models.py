@@ -266,7 +266,9 @@ class Job(Strict):
     disk_wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1800.0, description="How long a run waits for space on a full disk before it ends; 0: not at all."
     )
-    drain_timeout_s: Positive = Field(60.0, description="How long a stop waits for calls in flight.")
+    drain_timeout_s: Positive = Field(
+        60.0, description="How long a stop waits for calls in flight, and for parts to be put in order."
+    )
 
     @model_validator(mode="after")
     def _answers_fit(self) -> "Job":

@@ -1,49 +1,19 @@
 """A budget holds over kills: what was cut off counts with the most that it can have cost."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import job_rig as rig
 import pytest
 import yaml
+from kill_rig import killed, start
 
 from batchllm.errors import ExitCode
-from batchllm.simulate import SimulatedProvider
 
 pytestmark = pytest.mark.timeout(120)
 ROWS, IN_FLIGHT = 400, 16
 PRICE = {"input": 100.0, "output": 100.0}  # USD for a million tokens
 MOST_KILLS = 6
-
-
-def start(folder: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "batchllm", "run", "job.yaml", "--quiet"],
-        cwd=folder,
-        env={**os.environ, "BATCHLLM_STATE_DIR": str(folder / "state")},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def killed(folder: Path, book: SimulatedProvider, calls: int) -> int | None:
-    """Start, and kill once so many more calls have come in; the exit code of a run that ended before."""
-    before = book.ledger.accepted
-    process = start(folder)
-    try:
-        while process.poll() is None and book.ledger.accepted < before + calls:
-            time.sleep(0.002)
-        if process.poll() is not None:
-            return process.returncode
-        process.send_signal(signal.SIGKILL)
-        return None
-    finally:
-        process.communicate()
 
 
 def test_the_provider_is_never_owed_more_than_the_budget(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -490,6 +491,37 @@ def test_only_failed_rows_are_tried_again(tmp_path: Path) -> None:
     assert sorted(rows_now[0] + rows_now[1]) == list(range(60))
 
 
+@pytest.mark.parametrize("key", ["id", None])
+def test_calls_for_rows_that_are_gone_are_nobodys_even_where_none_was_answered(
+    tmp_path: Path, key: str | None
+) -> None:
+    def write(table: Sequence[Row]) -> None:
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table), "utf-8")
+
+    def calls() -> Counter[int]:
+        return Counter(rig.table(tmp_path, "usage")["row"].to_list())
+
+    with rig.served({"faults": {"error_rate": 1.0}}) as (urls, _):
+        spec = rig.job(
+            tmp_path,
+            [rig.lane(urls[0], "one")],
+            input={"path": "rows.jsonl", **({"key": key} if key else {})},
+            retry={"max_attempts": 1},
+        )
+        write(rows(*range(5)))
+        rig.run(tmp_path, spec)
+        before = calls()
+        assert before.keys() == set(range(5))
+        # All of them are to be asked again, and none is.
+        rig.run(tmp_path, spec, retries_failed=True, limit=0)
+        write(rows(3, 50, 51))
+        rig.run(tmp_path, spec)
+        now, kept = calls(), before[3] if key else 0
+        assert now.keys() == {-1, 0, 1, 2}
+        assert now[-1] == before.total() - kept
+        assert now[0] > kept
+
+
 def test_kept_answers_survive_what_the_job_does_not_read(job: Job) -> None:
     job.run(rows(*range(8)))
     job.more = CHANGED
@@ -537,12 +569,14 @@ def test_an_input_that_was_rewritten_while_it_was_read_is_compared_by_key(job: J
     path = tmp_path / "rows.jsonl"
     job.more = {"providers": [rig.lane(job.url, "one", limits={"concurrency": 16})]}
 
-    def rewrite(_text: str = "") -> None:
+    def rewrite() -> None:
+        while not job.book.ledger.accepted:
+            time.sleep(0.001)
         shuffled = [*table[:10], *random.Random(1).sample(table[10:], len(table) - 10)]
         path.write_text("".join(json.dumps(row) + "\n" for row in shuffled), "utf-8")
 
     path.write_text("".join(json.dumps(row) + "\n" for row in table), "utf-8")
-    threading.Timer(0.6, rewrite).start()
+    threading.Thread(target=rewrite).start()
     with pytest.raises(InputDataError, match="changed while it was read"):
         job.start()
     calls = job.book.ledger.accepted

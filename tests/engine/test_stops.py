@@ -201,6 +201,32 @@ def test_a_signal_while_the_parts_are_written_leaves_them_to_be_finished(
 
 
 @needs_strace
+def test_a_signal_while_the_parts_are_written_is_not_waited_for_longer_than_for_calls(
+    job: tuple[Path, SimulatedProvider],
+) -> None:
+    """A row that comes amid rows that have moved makes parts overlap, so that they are to be merged."""
+    path, book = job
+    rows = path.parent / "rows.jsonl"
+    finish(path)
+    old = rows.read_text("utf-8").splitlines()[::-1]
+    rows.write_text("\n".join([*old[:200], '{"id": "new", "text": "a new one"}', *old[200:]]) + "\n", "utf-8")
+    spec = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**spec, "drain_timeout_s": 0.1}), "utf-8")
+    with started(path, before=delayed("linkat", 2)) as process:
+        wait_for(book, ROWS + 1)
+        wait_until(lambda: any((path.parent / "out" / ".batchllm").glob("part-*.tmp")))
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+    assert "their files are being written" in err
+    assert process.returncode == 143, err
+    manifest = json.loads((path.parent / "out" / "manifest.json").read_text("utf-8"))
+    assert (manifest["complete"], manifest["counts"]["ok"]) == (False, ROWS + 1)
+    finish(path)
+    assert rig.table(path.parent, "output")["row"].to_list() == list(range(ROWS + 1))
+    assert sum(book.ledger.billed.values()) == ROWS + 1
+
+
+@needs_strace
 def test_insisting_while_the_parts_are_written_leaves_at_once_and_the_next_start_pays_nothing(
     job: tuple[Path, SimulatedProvider],
 ) -> None:

@@ -21,11 +21,13 @@ def test_ranges_and_single_units_mark_exactly_what_they_name(ranges, singles):
     assert finished.marked() == len(expected)
 
 
-@given(st.lists(UNITS), st.lists(st.lists(UNITS)), st.sampled_from([1, 4096]))
-def test_many_at_once_and_one_by_one_are_the_same(singles, groups, sparse):
+@given(
+    st.lists(UNITS), st.lists(st.lists(UNITS)), st.sampled_from([1, 4096]), st.sampled_from([5, 64, 1 << 20])
+)
+def test_many_at_once_and_one_by_one_are_the_same(singles, groups, sparse, window):
     finished = Finished(1)
     finished.mark(singles)
-    with patch.object(module, "_SPARSE", sparse):
+    with patch.object(module, "_SPARSE", sparse), patch.object(module, "_WINDOW", window):
         for group in groups:
             finished.mark_all(pa.array(group, pa.int64()))
     expected = set(singles).union(*groups)

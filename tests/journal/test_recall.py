@@ -3,7 +3,7 @@ import sqlite3
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import StorageError
@@ -55,6 +55,26 @@ def test_rows_of_one_lane_do_not_pass_for_all_units_of_half_the_rows(kit, out, l
     finished = reopen(kit, out, slots=2).finished
     found = {(row, lane) for row in range(12) for lane in (0, 1) if finished.has(row, lane)}
     assert found == {(row, lane) for row in range(10) for lane in lanes}
+
+
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+def test_answers_and_failures_among_the_first_rows_are_counted(kit, tmp_path_factory, data):
+    slots = data.draw(st.sampled_from([1, 2]))
+    units = [(row, lane) for row in range(12) for lane in range(slots)]
+    picked = data.draw(st.lists(st.sampled_from(units), unique=True))
+    ends = data.draw(st.lists(st.sampled_from([None, lambda journal: journal.seal()]), max_size=3))
+    broken = {unit for unit in picked if sum(unit) % 3 == 0}
+    records = [kit.failed(*unit) if unit in broken else kit.done(*unit) for unit in picked]
+    out = tmp_path_factory.mktemp("among") / "out"
+    for turn, end in enumerate(ends):
+        asyncio.run(kit.run(out, [records[turn :: len(ends)]], end, slots=slots))
+    journal = kit.open_journal(out, slots=slots)
+    kept = picked if ends else []
+    for rows in range(14):
+        first = {unit for unit in kept if unit[0] < rows}
+        assert journal.finished_among(rows) == (len(first - broken), len(first & broken), 0)
+    asyncio.run(journal.close(clean=True, exit_code=0))
 
 
 def test_a_journal_whose_lines_were_removed_is_refused(kit, out):

@@ -52,6 +52,22 @@ def test_an_empty_run_has_tables_without_rows(kit, out):
     assert kit.read(out, "output").num_rows == 1
 
 
+@pytest.mark.parametrize("batches", [0, 1, 3])
+def test_a_completion_that_nobody_waits_for_leaves_all_rows_and_the_next_one_orders_them(kit, out, batches):
+    left = iter(range(batches))
+    records = [[kit.attempt(row), kit.done(row)] for row in reversed(range(40))]
+    manifest = asyncio.run(
+        kit.run(out, records, lambda journal: journal.complete(40, lambda: next(left, None) is None))
+    )
+    assert (manifest.complete, manifest.ok) == (False, 40)
+    assert read_manifest(out) == manifest
+    assert sorted(kit.read(out, "output")["row"].to_pylist()) == list(range(40))
+    assert not list((out / ".batchllm").glob("part-*"))
+    assert asyncio.run(kit.run(out, [], complete(40))).complete
+    for kind in ("output", "usage"):
+        assert kit.read(out, kind)["row"].to_pylist() == list(range(40))
+
+
 @pytest.mark.parametrize(("expected", "side"), [(3, "1 have no outcome"), (1, "1 outcomes are too many")])
 def test_a_run_is_not_complete_with_a_unit_too_few_or_too_many(kit, out, expected, side):
     with pytest.raises(InvariantError, match=side) as caught:

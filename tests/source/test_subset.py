@@ -2,6 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
+import pyarrow as pa
+import pytest
+
+from batchllm.errors import InputDataError
+from batchllm.matching import Marks
 from batchllm.records import Row
 from batchllm.source import frame_source
 from batchllm.source.subset import Subset
@@ -48,3 +53,14 @@ def test_what_is_chosen_is_of_the_new_numbers() -> None:
 def test_nothing_wanted_is_no_row() -> None:
     assert subset(set()).scan().rows == 0
     assert list(subset(set()).batches()) == []
+
+
+def test_rows_are_held_to_their_marks() -> None:
+    values = pa.array(subset({3, 4}).mark().marks, pa.uint64())
+    marks = Marks(len(values), lambda first, end: values.slice(first, end - first))
+    same, other = subset({3, 4}), subset({3, 5})
+    for one in (same, other):
+        one.hold_to(marks)
+    assert sum(len(batch) for batch in same.batches()) == 4
+    with pytest.raises(InputDataError, match="changed while it was read"):
+        list(other.batches())

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(240)
 KILLS = 5
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [2])
 def test_kills_at_random_moments_lose_nothing_and_pay_twice_only_for_what_was_told(
     tmp_path: Path, seed: int
 ) -> None:

@@ -301,7 +301,7 @@ def test_where_it_means_nothing_it_is_refused(folder: Path, more: dict[str, Any]
         rig.run(folder, {**job(folder, ["http://127.0.0.1:1/v1"] * 3), **more})
 
 
-KILL_AFTER = (7, 31, 64, 90, 118)
+KILL_AFTER = (7, 31, 64, 118)
 
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":

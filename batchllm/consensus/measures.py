@@ -29,7 +29,9 @@ MOST_LABELS = 256
 #: Their 496 pairs take some seconds; more voters are samples of one lane as a rule, whose pairs are all alike.
 MOST_PAIRED = 32
 
-STOPPED_EARLY = "rows whose first votes agreed have fewer votes: agreement reads lower than it is"
+STOPPED_EARLY = (
+    "rows whose first votes agreed were not put to all voters, so agreement reads lower than it is"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def agreement_page(told: Mapping[str, Any], out: str) -> str:
     pairs = (told.get("agreement") or {}).get("cohen") or ()
     if 1 < len(pairs) <= _MOST_PAIRS:
         rows += ["", *(f"  {_pair(pair)}" for pair in pairs)]
-    notes = told.get("notes") or ()
+    notes = [*(told.get("notes") or ()), *filter(None, [(told.get("agreement") or {}).get("note")])]
     if notes:
         rows += ["", *(printable(f"  note: {note}") for note in notes)]
     rows += ["", f"  table     {out}/consensus/*.parquet", f"  figures   {out}/consensus/agreement.json"]

@@ -153,7 +153,7 @@ def test_votes_that_stopped_early_are_told_of() -> None:
     saved, none = (measured(votes, [0, 1], calls={"made": 5, "saved": calls}) for calls in (1, 0))
     assert (
         saved["agreement"]["note"]
-        == "rows whose first votes agreed have fewer votes: agreement reads lower than it is"
+        == "rows whose first votes agreed were not put to all voters, so agreement reads lower than it is"
     )
     assert "note" not in none["agreement"]
 

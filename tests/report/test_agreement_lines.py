@@ -55,3 +55,8 @@ def test_the_page_lists_voters_and_files_and_moves_no_cursor() -> None:
     assert "1,200" in page
     assert "75.0%" in page
     assert "out/labels/report.html" in page
+
+
+def test_what_agreement_is_to_be_read_with_is_said() -> None:
+    told = {**TOLD, "agreement": {**TOLD["agreement"], "note": "so it reads lower than it is"}}
+    assert "  note: so it reads lower than it is" in agreement_page(told, "out").splitlines()

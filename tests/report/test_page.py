@@ -348,6 +348,13 @@ def test_a_voter_that_saw_the_open_rows_alone_is_not_the_best(tmp_path: Path) ->
     assert "asked on open rows only" in page.text
 
 
+def test_what_agreement_is_to_be_read_with_is_said(tmp_path: Path) -> None:
+    said = agreement()
+    said["agreement"]["note"] = "it reads <lower> than it is"
+    page, _ = made(tmp_path, said)
+    assert "Mind that it reads <lower> than it is." in page.text
+
+
 def test_no_key_of_the_settings_is_shown(tmp_path: Path) -> None:
     lane = {"model": "large", "api_key": "sk-1", "headers": {"x": "sk-2"}}
     _, html = made(tmp_path, agreement() | {"settings": {"judge": {"lane": lane}}})

@@ -111,6 +111,7 @@ class Figures:
     calls: Mapping[str, float] = field(default_factory=dict)
     judge: Mapping[str, float] = field(default_factory=dict)
     dawid_skene: Mapping[str, Any] = field(default_factory=dict)
+    agreement_note: str = ""
 
     @property
     def has_gold(self) -> bool:
@@ -148,6 +149,7 @@ def read(agreement: Mapping[str, Any]) -> Figures:
         calls=_reals(agreement, "calls"),
         judge=_reals(agreement, "judge"),
         dawid_skene=_part(agreement, "dawid_skene"),
+        agreement_note=_text(between.get("note")),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from batchllm.engine.local import Options, execute
+from batchllm.engine.local import execute
+from batchllm.engine.options import Options
 from batchllm.report.summary import RunSummary
 from batchllm.simulate import EmbeddedProviders, SimulatedProvider
 from batchllm.spec.lanes import Simulation

@@ -64,7 +64,8 @@ def run_command(
     _refuse_pairs(
         limit=limit, retry_failed=retry_failed, only_missing=only_missing, new_run=new_run, keep_old=keep_old
     )
-    from batchllm.engine.local import Options, execute
+    from batchllm.engine.local import execute
+    from batchllm.engine.options import Options
     from batchllm.spec.loading import LoadedVotes, load_any
 
     shows_panel = progress == "panel" or (progress == "auto" and sys.stderr.isatty())

@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from batchllm.dispatch import Out
-from batchllm.journal import Interrupted
+from batchllm.journal import Interrupted, Journal
 
 _MOST_TOLD = 10
 
@@ -18,6 +18,24 @@ def told_interruption(before: Interrupted) -> str:
     if before.usd is None:
         return f"{runs} {did}: {calls}; what that costs at most is not known (no price, or no max_tokens)"
     return f"{runs} {did}: {calls}, for at most ${shown_up(before.usd)}"
+
+
+def tell_uncertain(journal: Journal, say: Callable[[str], None]) -> None:
+    """What calls that were cut off do to the budget: they count with the most that they can have cost, where known."""
+    before = journal.spending
+    if before.exposed_usd:
+        say(
+            f"calls that were cut off may have cost up to ${shown_up(before.exposed_usd)}, which counts against"
+            " the budget"
+        )
+    unknown = [] if before.exposed_usd is not None else ["calls that were cut off"]
+    if journal.counts.uncertain:
+        unknown.append(f"{journal.counts.uncertain:,} calls of earlier runs")
+    if unknown:
+        say(
+            f"{' and '.join(unknown)} may have been paid for without an answer; what they cost is not known and"
+            " not counted against the budget"
+        )
 
 
 def told_calls(calls: Sequence[Out]) -> str:

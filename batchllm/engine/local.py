@@ -6,33 +6,32 @@ everything that was opened is closed again whatever happens.
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from batchllm.budget import Budget
-from batchllm.clock import Clock, SystemClock
 from batchllm.dispatch import Dispatcher, Ending, Lane, Polling
-from batchllm.engine.again import price_again
-from batchllm.engine.backfill import ones, open_rows
+from batchllm.engine.asking import Asking
 from batchllm.engine.beside import spent_beside
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import most_connections
 from batchllm.engine.footprint import check_room
-from batchllm.engine.identity import identity_of, slots_of, way_of_reading
+from batchllm.engine.identity import identity_of, slots_of
 from batchllm.engine.intake import Intake
-from batchllm.engine.interruption import shown_up, told_calls, told_interruption
+from batchllm.engine.interruption import tell_uncertain, told_calls, told_interruption
+from batchllm.engine.old_record import meet_old_record
+from batchllm.engine.options import Options
 from batchllm.engine.polling import early_votes_of, has_other_terms, polling_of, reopen
-from batchllm.engine.signals import RemoteStop, stopping_on_signals
+from batchllm.engine.signals import stopping_on_signals
 from batchllm.engine.simulators import simulators_of
 from batchllm.engine.spreading import spreading_of
 from batchllm.engine.summary import Figures, summarise, write_page
 from batchllm.engine.watchdog import watching_loop
-from batchllm.errors import BatchllmError, ChangedJobError, ExitCode
+from batchllm.errors import BatchllmError, ExitCode
 from batchllm.events import RunStats
 from batchllm.journal import (
     DiskRules,
@@ -40,10 +39,8 @@ from batchllm.journal import (
     Journal,
     Manifest,
     OutputLock,
-    StoredJob,
     Tuning,
     finish_putting_aside,
-    put_aside,
     read_manifest,
     stored_job,
 )
@@ -56,39 +53,11 @@ from batchllm.provider.overlay import open_catalogue
 from batchllm.records import BadRow, Row
 from batchllm.report.summary import RunSummary
 from batchllm.retry import RetryPolicy
-from batchllm.running import RunParts, Stop, carry_out, in_pieces, limited
+from batchllm.running import RunParts, Stop, carry_out
 from batchllm.spec.fingerprint import differences, semantic_sections
 from batchllm.spec.loading import LoadedJob
 from batchllm.task import reasking
 from batchllm.wiring import CheckedJob, Frame, build_lanes, check, mark_simulated
-
-Watch = Callable[[RunStats, str], AbstractContextManager[None]]
-
-
-def _silence(text: str) -> None:
-    """Says nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to run, apart from the job. `watch` shows the counters while the run goes; `say` gets single lines.
-
-    `retries_failed`: only rows that failed. `only_missing`: only rows without an outcome, not changed ones. On another
-    job's record, `new_run` puts it aside and `keep_old` leaves its answers as they are. `spends_anew`: the budget is
-    of this start alone.
-    """
-
-    limit: int | None = None
-    retries_failed: bool = False
-    only_missing: bool = False
-    new_run: bool = False
-    keep_old: bool = False
-    spends_anew: bool = False
-    watch: Watch = lambda _stats, _title: nullcontext()
-    say: Callable[[str], None] = _silence
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
-    clock: Clock = field(default_factory=SystemClock)
-    remote: RemoteStop = field(default_factory=RemoteStop, repr=False)
 
 
 def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None) -> RunSummary:
@@ -145,7 +114,6 @@ class _Run:
         self._checked = replace(checked, lanes=mark_simulated(checked.lanes))
         self._options = options
         self._out = out
-        self._sections = semantic_sections(checked.job)
         self._votes = early_votes_of(checked)
         self._stats = RunStats(phase="reading")
         self._intake = Intake(checked.source, checked.task, out, only_missing=options.only_missing)
@@ -158,7 +126,7 @@ class _Run:
 
     def execute(self) -> RunSummary:
         finish_putting_aside(Layout(self._out))
-        self._meet_old_record()
+        meet_old_record(self._checked, self._options, self._out)
         with self._opened() as journal:
             self._note_unknown_files(journal)
             manifest = read_manifest(self._out)
@@ -211,41 +179,6 @@ class _Run:
             self._stats.failed += copied.failed
             self._stats.skipped += copied.skipped
             self._copied = copied.ok + copied.failed
-
-    def _meet_old_record(self) -> None:
-        """Another job's answers are never taken for this one's: refused, put aside or kept, as the options say."""
-        before = stored_job(self._out)
-        if before is None or self._options.keep_old:
-            return
-        changes = differences(before.sections, self._sections)
-        if self._options.new_run:
-            self._put_aside(bool(changes))
-        elif changes:
-            raise ChangedJobError(
-                f"the answers in {self._out} were made with another job:\n    " + "\n    ".join(changes),
-                remedy=self._ways_on(before),
-            )
-
-    def _put_aside(self, is_changed: bool) -> None:
-        manifest = read_manifest(self._out)
-        if not is_changed and (manifest is None or not manifest.complete):
-            self._options.say(
-                "the record is of this very job and not complete, so --new-run goes on with it; to begin once more,"
-                f" move {self._out} away"
-            )
-            return
-        where = put_aside(Layout(self._out), self._options.clock.wall_s())
-        self._options.say(f"the old record was put aside: {where}; remove it when it is not needed any more")
-
-    def _ways_on(self, before: StoredJob) -> str:
-        counts = before.counts
-        again = price_again(counts, self._checked.lanes)
-        reparse = way_of_reading(before.sections, self._sections)
-        return (
-            f"{reparse}undo the change; or start with --new-run: all rows again, {again}, and the old record is put"
-            f" aside; or with --keep-old: the {counts.ok:,} answers stay as they are, and only rows without an outcome"
-            " are asked"
-        )
 
     def _note_unknown_files(self, journal: Journal) -> None:
         """Whoever reads the folders as they are would read these, too; they are not ours to remove."""
@@ -403,7 +336,7 @@ class _Run:
             max_inputs=checked.max_inputs,
             max_tokens=checked.max_tokens,
             max_request_tokens=None if checked.most_tokens is None else int(checked.most_tokens),
-            is_finished=self._is_finished(journal),
+            is_finished=self._asking(journal).is_finished(),
             ruler=checked.ruler,
         )
         return RunParts(
@@ -414,68 +347,24 @@ class _Run:
             stats=self._stats,
             clock=self._options.clock,
             units=input_rows * self._slots,
-            is_whole=rows == input_rows and self._is_all(journal, input_rows),
+            is_whole=rows == input_rows and self._asking(journal).is_all(input_rows * self._slots),
             drain_timeout_s=job.drain_timeout_s,
             finish=lambda: self._finish(journal),
         )
 
     def _budget(self, limit_usd: float, journal: Journal) -> Budget:
         """What is left of it, whatever became of the calls that kills cut off."""
-        before, say = journal.spending, self._options.say
-        if before.exposed_usd:
-            say(
-                f"calls that were cut off may have cost up to ${shown_up(before.exposed_usd)}, which counts against"
-                " the budget"
-            )
-        unknown = [] if before.exposed_usd is not None else ["calls that were cut off"]
-        if journal.counts.uncertain:
-            unknown.append(f"{journal.counts.uncertain:,} calls of earlier runs")
-        if unknown:
-            say(
-                f"{' and '.join(unknown)} may have been paid for without an answer; what they cost is not known and"
-                " not counted against the budget"
-            )
+        tell_uncertain(journal, self._options.say)
         if self._options.spends_anew:
             return Budget(limit_usd)
-        self.spent_before_usd = before.most_usd
-        return Budget(limit_usd, before.most_usd + spent_beside(self._out, journal.input_digest))
+        self.spent_before_usd = before = journal.spending.most_usd
+        return Budget(limit_usd, before + spent_beside(self._out, journal.input_digest))
+
+    def _asking(self, journal: Journal) -> Asking:
+        return Asking(journal, self._table, self._options.limit, self._dedupe, self._again)
 
     def _batches(self, journal: Journal) -> Callable[[], Iterator[Sequence[Row | BadRow]]]:
-        """What the run reads: after an earlier one only what is left, without a look at the other rows."""
-        source, limit, table = self._checked.source, self._options.limit, self._table
-        wanted, at_once = self._wanted(journal), self._checked.rows_at_once
-        if wanted is None:
-            return lambda: in_pieces(limited(source.batches(), limit), at_once)
-        return lambda: in_pieces(source.chosen(wanted, table.file_rows), at_once)
-
-    def _wanted(self, journal: Journal) -> bytearray | None:
-        """A byte for each row: 1 for those that are to be asked. None: all of them, up to the limit."""
-        limit, table = self._options.limit, self._table
-        if not journal.counts.ok + journal.counts.failed and self._dedupe is None and self._again is None:
-            return None
-        wanted = open_rows(journal.finished.rows(table.rows), table.rows, limit)
-        is_finished = self._is_finished(journal)
-        if self._dedupe is not None or self._again is not None:
-            for row in ones(wanted):
-                wanted[row] = not is_finished(row)
-        return wanted
-
-    def _is_finished(self, journal: Journal) -> Callable[[int], bool]:
-        """What need not be asked. With --retry-failed that is all that had not failed."""
-        again, has_row = self._again, journal.finished.has_row
-        if self._dedupe is not None:
-            is_later = self._dedupe.is_later
-            return lambda row: has_row(row) or bool(is_later[row]) or (again is not None and row not in again)
-        if again is None:
-            return has_row
-        return lambda row: has_row(row) or row not in again
-
-    def _is_all(self, journal: Journal, input_rows: int) -> bool:
-        """Whether the run, if it ends well, leaves no row without an outcome."""
-        if self._again is None:
-            return True
-        counts = journal.counts
-        return counts.settled + self._again.units == input_rows * self._slots
+        return self._asking(journal).batches(self._checked.source, self._checked.rows_at_once)
 
     def _polling(self, journal: Journal, input_rows: int) -> Polling | None:
         votes, checked = self._votes, self._checked

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchllm.engine.local import Options, execute
+from batchllm.engine.local import execute
 from batchllm.engine.offline import agree_offline, summary_of
+from batchllm.engine.options import Options
 from batchllm.engine.own_thread import in_own_thread
 from batchllm.engine.publishing import read_agreement
 from batchllm.errors import InputMissingError

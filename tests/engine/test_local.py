@@ -354,7 +354,8 @@ def test_a_budget_stops_the_run_and_a_higher_one_goes_on(folder: Path) -> None:
 def test_keys_reach_the_provider_and_nothing_else(folder: Path) -> None:
     canary = "sk-canary-0123456789abcdef"
     rig.write_rows(folder / "rows.jsonl", 5)
-    from batchllm.engine.local import Options, execute
+    from batchllm.engine.local import execute
+    from batchllm.engine.options import Options
     from batchllm.spec.loading import load_mapping
 
     with rig.served({"faults": {"error_rate": 0.3}}) as (urls, _):

@@ -189,7 +189,8 @@ def test_what_a_profile_cannot_do_refuses_the_job_or_is_left_out(tmp_path: Path)
 
 def test_a_users_file_that_moves_a_provider_makes_another_job(tmp_path: Path) -> None:
     """The same YAML, but other servers: the answers of one must not pass for the other's."""
-    from batchllm.engine.local import Options, execute
+    from batchllm.engine.local import execute
+    from batchllm.engine.options import Options
     from batchllm.errors import ChangedJobError
     from batchllm.spec.loading import load_mapping
 

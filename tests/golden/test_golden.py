@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchllm.engine.local import Options, execute
+from batchllm.engine.local import execute
+from batchllm.engine.options import Options
 from batchllm.journal import read_manifest
 from batchllm.journal.database import FORMAT
 from batchllm.spec.loading import load_job

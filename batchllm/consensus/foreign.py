@@ -7,7 +7,8 @@ that any file has, in the order in which they are met.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from batchllm.spec.consensus import VoteKind
 
 _SHOWN = 5
 _VOTER_COLUMNS = ("voter", "lane")
+#: Whose vote a line is, in the frames here; no column of a file.
+_WHOSE = "\0whose"
 Rows = npt.NDArray[np.int64]
 
 
@@ -44,10 +47,10 @@ class VoteFile:
         return self.voter_column == "lane" and "sample" in self.schema.names
 
     def frame(self, columns: Sequence[str]) -> pl.DataFrame:
-        """Raises InputDataError."""
+        """The first column is the ids'. Raises InputDataError."""
         names = [name for name in dict.fromkeys(columns) if name in self.schema.names]
         try:
-            return pl.scan_parquet(list(self.parts)).select(names).collect()
+            return _with_whole_ids(pl.scan_parquet(list(self.parts)).select(names).collect(), names[0])
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputDataError(f"{self.path} cannot be read: {error}", remedy="write it anew") from error
 
@@ -81,7 +84,7 @@ class Elections:
 
     @property
     def key(self) -> pa.Field | None:
-        if self.by == "row" and self.known is None:
+        if self.by == "row":
             return None
         return pa.field(self.by, self._all_ids().to_arrow().type)
 
@@ -114,14 +117,15 @@ class Elections:
     def poll(self, vocabulary: Vocabulary) -> Poll:
         """Raises InputDataError when ids match nowhere, or a voter votes twice on a row."""
         ids = self._all_ids()
-        frames = [_casts(frame, self.by, ids.dtype) for frame in self._frames]
+        shared = _shared([ids, *(frame.get_column(self.by) for frame in self._frames)])
+        frames = [_casts(frame, self.by, shared) for frame in self._frames]
         names = self._names(frames)
         voters = tuple(dict.fromkeys(name for some in names for name in some))
         ballots = Ballots(len(ids), voters, vocabulary, has_gold=self.gold is not None)
-        index = pl.DataFrame({self.by: ids, "": np.arange(len(ids))})
+        index = _casts(pl.DataFrame({self.by: ids, "": np.arange(len(ids))}), self.by, shared)
         for file, frame, called in zip(self.files, frames, names, strict=True):
             rows, lines = self._placed(file, frame, index)
-            whose = frame.get_column("voter").to_physical().to_numpy() if file.voter_column else None
+            whose = frame.get_column(_WHOSE).to_physical().to_numpy() if file.voter_column else None
             place = np.array([voters.index(name) for name in called], np.int64)
             voted = np.zeros(len(rows), np.int64) if whose is None else whose[lines].astype(np.int64)
             _check_once(file, rows, place[voted], ids, voters)
@@ -143,14 +147,15 @@ class Elections:
 
     def _identity(self, fields: Sequence[pa.Field]) -> pa.Table:
         ids = self._all_ids()
+        names = [*(["row"] if self.by == "row" else []), *(one.name for one in fields if one.name != "row")]
         if self.known is not None:
-            return self.known.table.select([field.name for field in fields])
+            return self.known.table.select(names)
         frame = pl.DataFrame({self.by: ids})
         for name in self.carried:
             home = next(at for at, file in enumerate(self.files) if name in file.schema.names)
             found = _casts(self._frames[home], self.by, ids.dtype).select(self.by, name)
             frame = frame.join(found.unique(self.by, keep="first"), on=self.by, how="left")
-        return frame.to_arrow().select([field.name for field in fields if field.name != "row"])
+        return frame.to_arrow().select(names)
 
     def _all_ids(self) -> pl.Series:
         if self._ids is None:
@@ -160,9 +165,8 @@ class Elections:
 
     def _met(self) -> pl.Series:
         """All ids, each once: rows in their order, keys as they are met."""
-        kinds = {frame.get_column(self.by).dtype for frame in self._frames}
-        shared = next(iter(kinds)) if len(kinds) == 1 else pl.String
-        met = pl.concat([frame.get_column(self.by).drop_nulls().cast(shared) for frame in self._frames])
+        ids_of = [frame.get_column(self.by).drop_nulls() for frame in self._frames]
+        met = pl.concat([ids.cast(_shared(ids_of)) for ids in ids_of])
         ids = met.unique(maintain_order=True)
         if not len(ids):
             raise InputDataError(
@@ -186,9 +190,9 @@ class Elections:
             voter = pl.col(file.voter_column).cast(pl.String).fill_null("?")
             if file.has_samples:
                 voter = pl.format("{}#{}", voter, pl.col("sample"))
-            frames[at] = frames[at].with_columns(voter.alias("voter"))
-            met = frames[at].get_column("voter").unique(maintain_order=True)
-            frames[at] = frames[at].with_columns(pl.col("voter").cast(pl.Enum(met)))
+            frames[at] = frames[at].with_columns(voter.alias(_WHOSE))
+            met = frames[at].get_column(_WHOSE).unique(maintain_order=True)
+            frames[at] = frames[at].with_columns(pl.col(_WHOSE).cast(pl.Enum(met)))
             named.append(met.to_list())
         counts: dict[str, int] = {}
         for name in (name for some in named for name in some):
@@ -228,9 +232,10 @@ class Elections:
 
 def open_votes(paths: Sequence[str], *, over: str | None, key: str | None) -> Elections:
     """Find the files and see that each has what is needed. Raises InputMissingError, InputDataError."""
-    files = tuple(_vote_file(path) for path in paths)
+    files = _told_apart([_vote_file(path) for path in paths])
     chosen = over or _usual_column(files)
     by = key or "row"
+    files = tuple(_without_voters(file, {chosen, by}) for file in files)
     for file in files:
         for column, what in ((chosen, "consensus.over"), (by, "input.key")):
             if column not in file.schema.names:
@@ -239,7 +244,58 @@ def open_votes(paths: Sequence[str], *, over: str | None, key: str | None) -> El
                     f"{file.path} has no column {column!r}" + ("" if column == "row" else f" ({what})"),
                     remedy=hint or _nearest(column, file.schema.names),
                 )
+        _check_types(file, by)
     return Elections(files, chosen, by)
+
+
+def _told_apart(files: Sequence[VoteFile]) -> tuple[VoteFile, ...]:
+    """Files of one name are called by as much of their paths as tells them apart. Raises InputDataError."""
+    paths = [tuple(part.resolve() for part in file.parts) for file in files]
+    again = next((at for at, parts in enumerate(paths) if parts in paths[:at]), None)
+    if again is not None:
+        raise InputDataError(
+            f"{files[again].path} is named twice in consensus.votes", remedy="its votes would count twice"
+        )
+    told = []
+    for file in files:
+        rivals = [Path(other.path) for other in files if other is not file and other.name == file.name]
+        told.append(replace(file, name=_longer_name(Path(file.path), file.name, rivals)))
+    return tuple(told)
+
+
+def _longer_name(path: Path, name: str, rivals: Sequence[Path]) -> str:
+    """`name` with as many of its folders before it as no rival has; with its ending where that is all that differs."""
+    if any(path.parent == rival.parent for rival in rivals):
+        name = path.name
+    for depth in range(len(path.parent.parts) + 1):
+        folders = path.parent.parts[len(path.parent.parts) - depth :]
+        if all(
+            rival.parent.parts[len(rival.parent.parts) - depth :] != folders or path.parent == rival.parent
+            for rival in rivals
+        ):
+            return "/".join([*folders, name])
+    return str(path)
+
+
+def _without_voters(file: VoteFile, columns: AbstractSet[str]) -> VoteFile:
+    """A column that is the ids' or the votes' does not say who votes."""
+    return replace(file, voter_column=None) if file.voter_column in columns else file
+
+
+def _check_types(file: VoteFile, by: str) -> None:
+    """Raises InputDataError for ids and names of voters that are none."""
+    found = file.schema.field(by).type
+    if by == "row" and not pa.types.is_integer(found):
+        raise InputDataError(
+            f"{file.path}: the column 'row' is {found}, and rows are whole numbers",
+            remedy="name the column that tells rows apart in input.key",
+        )
+    for column in (by, file.voter_column):
+        if column is not None and pa.types.is_nested(file.schema.field(column).type):
+            raise InputDataError(
+                f"{file.path}: the column {column!r} is {file.schema.field(column).type}, which names nothing",
+                remedy="names are text or numbers",
+            )
 
 
 def _usual_column(files: Sequence[VoteFile]) -> str:
@@ -295,6 +351,22 @@ def _check_once(file: VoteFile, rows: Rows, voters: Rows, ids: pl.Series, names:
         f"{file.path} has {counts[counts > 1][0]} votes of {names[voters[at]]} for {ids[int(rows[at])]!r}",
         remedy="keep one of each; a file of several voters tells them apart in a column voter",
     )
+
+
+def _with_whole_ids(frame: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Whole numbers that are written as floats, as pandas does where one is missing, are whole numbers."""
+    ids = frame.get_column(by)
+    if not ids.dtype.is_float():
+        return frame
+    there = ids.fill_nan(None)
+    is_whole = (there.drop_nulls() == there.drop_nulls().round()).all() and (there.abs().max() or 0) < 2**53
+    return frame.with_columns(there.cast(pl.Int64)) if is_whole else frame
+
+
+def _shared(ids: Sequence[pl.Series]) -> pl.DataType:
+    """A type in which ids of several can be compared."""
+    kinds = {some.dtype for some in ids}
+    return next(iter(kinds)) if len(kinds) == 1 else pl.String()
 
 
 def _casts(frame: pl.DataFrame, by: str, kind: pl.DataType) -> pl.DataFrame:

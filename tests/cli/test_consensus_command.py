@@ -114,6 +114,49 @@ def test_the_input_of_a_job_says_which_rows_there_are(
     ]
 
 
+@pytest.mark.parametrize("has_input", [False, True])
+def test_without_a_key_files_are_joined_by_their_rows(tmp_path: Path, *, has_input: bool) -> None:
+    pl.DataFrame({"row": [0, 1, 3], "label": ["pos", "neg", "pos"]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"row": [0, 1, 2], "label": ["pos", "pos", "pos"]}).write_parquet(tmp_path / "b.parquet")
+    path = offline(tmp_path, ["a.parquet", "b.parquet"])
+    data = json.loads(path.read_text())
+    data["input"] = {"path": "rows.jsonl"} if has_input else {}
+    path.write_text(json.dumps(data))
+    rig.rows(tmp_path, {"k1": "one", "k2": "two", "k3": "three", "k4": "four"})
+    assert invoke(["run", str(path), "-q"]) == ExitCode.OK
+    found = rig.table(tmp_path).select("row", "status", "consensus").rows()
+    assert found == [(0, "decided", "pos"), (1, "tied", None), (2, "too_few", None), (3, "too_few", None)]
+
+
+def test_two_files_of_one_name_are_two_voters(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+    wide(tmp_path / "x", ("a",))
+    pl.DataFrame({"id": list(VOTES), "label": ["neg"] * 3}).write_parquet(tmp_path / "y" / "a.parquet")
+    assert invoke(["run", str(offline(tmp_path, ["x/a.parquet", "y/a.parquet"])), "-q"]) == ExitCode.OK
+    assert consensus(tmp_path) == {"k1": None, "k2": "neg", "k3": None}
+    assert [vote["voter"] for vote in rig.by_id(tmp_path, "votes")["k1"]] == ["x/a", "y/a"]
+
+
+def test_ids_are_the_same_whichever_type_holds_them(tmp_path: Path) -> None:
+    for name, ids in {"a": [1, 2, 3], "b": ["1", "2", "x"], "c": [1.0, None, 3.0]}.items():
+        pl.DataFrame({"id": ids, "label": ["pos"] * 3}).write_parquet(tmp_path / f"{name}.parquet")
+    path = offline(tmp_path, ["a.parquet", "b.parquet", "c.parquet"])
+    assert invoke(["run", str(path), "-q"]) == ExitCode.OK
+    assert rig.by_id(tmp_path, "votes_cast") == {"1": 3, "2": 2, "3": 2, "x": 1}
+
+
+def test_a_column_that_tells_rows_apart_does_not_say_who_votes(tmp_path: Path) -> None:
+    for name in "ab":
+        pl.DataFrame({"voter": ["k1", "k2"], "label": ["pos", name]}).write_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+    path = offline(tmp_path, ["a.parquet", "b.parquet"])
+    path.write_text(path.read_text().replace('"id"', '"voter"'))
+    assert invoke(["run", str(path), "-q"]) == ExitCode.OK
+    assert rig.table(tmp_path).select("voter", "consensus").rows() == [("k1", "pos"), ("k2", None)]
+
+
 @pytest.mark.parametrize(
     ("files", "section", "code", "said"),
     [
@@ -127,6 +170,9 @@ def test_the_input_of_a_job_says_which_rows_there_are(
         ({"b": {"key": ["k1"], "label": ["pos"]}}, {}, 65, "no column 'id' (input.key)"),
         ({"b": {"id": ["k1"], "label": [1.5]}}, {}, 65, "is double, which holds no label votes"),
         ({"b": {"id": ["k1", "k1"], "label": ["pos", "neg"]}}, {}, 65, "2 votes of b for 'k1'"),
+        ({"b": {"id": [["k1"]], "label": ["pos"]}}, {}, 65, "which names nothing"),
+        ({"b": {"id": ["k1"], "label": ["pos"], "voter": [["x"]]}}, {}, 65, "which names nothing"),
+        ({}, {"votes": ["a.parquet", "./a.parquet"]}, 65, "a.parquet is named twice"),
         ({}, {"gold": "truth"}, 65, "no file of votes has a column 'truth'"),
         ({}, {"priority": ["zz"]}, 78, "nobody called zz votes"),
         ({}, {"min_votes": 9}, 78, "9 of 2 votes"),
@@ -144,7 +190,7 @@ def test_bad_files_and_settings_are_named(
     wide(tmp_path, ("a", "b"))
     for name, columns in files.items():
         pl.DataFrame(columns).write_parquet(tmp_path / f"{name}.parquet")
-    path = offline(tmp_path, ["a.parquet", "b.parquet"], **section)
+    path = offline(tmp_path, section.pop("votes", ["a.parquet", "b.parquet"]), **section)
     assert invoke(["run", str(path), "-q"]) == code
     assert said in capsys.readouterr().err
 

@@ -358,9 +358,10 @@ def _with_whole_ids(frame: pl.DataFrame, by: str) -> pl.DataFrame:
     ids = frame.get_column(by)
     if not ids.dtype.is_float():
         return frame
-    there = ids.fill_nan(None)
-    is_whole = (there.drop_nulls() == there.drop_nulls().round()).all() and (there.abs().max() or 0) < 2**53
-    return frame.with_columns(there.cast(pl.Int64)) if is_whole else frame
+    numbers = ids.fill_nan(None)
+    known = numbers.drop_nulls()
+    is_whole = bool(((known == known.round()) & (known.abs() < 2**53)).all())
+    return frame.with_columns(numbers.cast(pl.Int64)) if is_whole else frame
 
 
 def _shared(ids: Sequence[pl.Series]) -> pl.DataType:

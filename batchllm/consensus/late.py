@@ -128,7 +128,7 @@ def judged(
     rows = names.places(pc.utf8_slice_codeunits(keys, 0, -len(FORWARD)))
     choices = _choices(lines, column)
     orders = pc.ends_with(keys, BACKWARD).to_numpy(zero_copy_only=False).astype(np.int64)
-    said: dict[int, dict[int, str]] = {}
+    said: dict[int, dict[int, str | None]] = {}
     first_slot = total = 0
     for row, order, choice, letter in zip(
         rows.tolist(), orders.tolist(), choices, lines.column("choice").to_pylist(), strict=True
@@ -136,24 +136,24 @@ def judged(
         if 0 <= row < poll.rows and wanted[row]:
             total += 1
             first_slot += letter == "A"
-            if choice is not None:
-                said.setdefault(row, {})[order] = choice
+            said.setdefault(row, {})[order] = choice
     voter = Voter(record.lane, record.lane, record.usd, _times(lines.column("latency_ms")))
     late = replace(
-        _nobody_asked(poll, voter, By.JUDGE, ("", "the verdict hangs on the order")), overrules=True
+        _nobody_asked(poll, voter, By.JUDGE, ("", "the verdict hangs on the order", "it chose no candidate")),
+        overrules=True,
     )
     there = (rows >= 0) & (rows < poll.rows)
     np.add.at(late.row_usd, rows[there], _numbers(lines.column("cost_usd"))[there])
-    agreed = {row: both[0] for row, both in said.items() if len(both) == 2 and both[0] == both[1]}
-    split = [row for row, both in said.items() if row not in agreed and len(both) == 2]
-    late.states[split], late.whys[split] = State.UNREADABLE, 1
+    whole = {row: (both[0], both[1]) for row, both in said.items() if len(both) == 2}
+    agreed = {row: one for row, (one, other) in whole.items() if one is not None and one == other}
+    split = [row for row in whole if row not in agreed]
+    late.states[split], late.whys[split] = State.UNREADABLE, [2 if None in whole[row] else 1 for row in split]
     late = _with_failures(late, names, record, strip=len(FORWARD), among=wanted)
     cells = _cells_of_texts(poll, list(agreed.values()))
     at = np.fromiter(agreed, np.int64, len(agreed))
     late.cells[at] = cells
     late.states[at] = np.where(_is_vote(cells), State.CAST, State.UNREADABLE)
-    asked = sum(len(both) == 2 for both in said.values())
-    told = Judging(asked, len(agreed), first_slot / total if total else None, record.usd)
+    told = Judging(len(whole), len(agreed), first_slot / total if total else None, record.usd)
     return late, told
 
 

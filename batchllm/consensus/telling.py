@@ -69,8 +69,7 @@ class Telling:
     def _parts(self, facts: Ints, row: int) -> Iterator[str]:
         status, by, cast, mine = (int(fact) for fact in facts[:4])
         yield self._decision(Status(status), By(by), cast, mine, row)
-        if cast < self._poll.votes_wanted:
-            yield from self._missing(row)
+        yield from self._missing(row, 0 if cast < self._poll.votes_wanted else self._poll.votes_wanted)
 
     def _decision(self, status: Status, by: By, cast: int, mine: int, row: int) -> str:
         votes = "vote" if cast == 1 else "votes"
@@ -116,10 +115,14 @@ class Telling:
             told.append(f"{more} more values with as many")
         return f"of {made.cast[row]} votes " + ", ".join(told)
 
-    def _missing(self, row: int) -> Iterator[str]:
+    def _missing(self, row: int, first: int) -> Iterator[str]:
+        """From the voter at `first` on. Of those asked for open rows alone only what came to nothing is told."""
         poll = self._poll
-        for voter, state, why in zip(poll.voters, poll.states[row], poll.whys[row], strict=True):
-            if state != State.CAST:
+        for at, (voter, state, why) in enumerate(
+            zip(poll.voters, poll.states[row], poll.whys[row], strict=True)
+        ):
+            is_left_out = at >= poll.votes_wanted and state == State.NOT_ASKED
+            if at >= first and state != State.CAST and not is_left_out:
                 reason = f" ({poll.reasons[why]})" if why else ""
                 yield f"{voter.name} {_WORDS[State(int(state))]}{reason}"
 

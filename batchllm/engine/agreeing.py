@@ -171,6 +171,13 @@ class Agreeing:
     def _one(self, role: Role) -> Beside | None:
         return next((nested for nested in self.beside if nested.role == role), None)
 
+    def stood_still(self) -> list[tuple[Nested, Manifest]]:
+        """Nested jobs with a record that were not started now."""
+        started = {summary.job for summary in self.summaries}
+        still = [one for one in self.beside if isinstance(one, Nested) and one.loaded.job.name not in started]
+        found = [(nested, self._manifest(nested)) for nested in still]
+        return [(nested, manifest) for nested, manifest in found if manifest is not None]
+
     def _manifest(self, nested: Beside) -> Manifest | None:
         return read_manifest(nested.out) if nested.out.is_dir() else None
 

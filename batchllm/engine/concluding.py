@@ -43,8 +43,9 @@ def conclude(
     try:
         told = agreeing.run()
     except StoppedError as stopped:
-        return _left(summary, agreeing.summaries, stopped.summary, out, say)
-    whole = replace(_with(summary, agreeing.summaries), agreement=agreement_lines(told), figures=told)
+        budget = None if checked.job.budget is None else checked.job.budget.usd
+        return _left(_with(summary, agreeing), stopped.summary, budget, out, say)
+    whole = replace(_with(summary, agreeing), agreement=agreement_lines(told), figures=told)
     return _written(whole, out, say)
 
 
@@ -77,37 +78,58 @@ def _agreeing(
 
 def _left(
     summary: RunSummary,
-    nested: list[RunSummary],
     stopped: RunSummary,
+    budget_usd: float | None,
     out: Path,
     say: Callable[[str], None],
 ) -> RunSummary:
+    ending = f"{stopped.job}: {stopped.ending}" if stopped.ending else f"{stopped.job} was stopped"
+    if stopped.exit_code == ExitCode.LIMIT_STOPPED and budget_usd is not None:
+        ending = f"the budget of {budget_usd:g} USD is spent: the next call of {stopped.job} could exceed it"
     whole = replace(
-        _with(summary, nested),
+        summary,
         exit_code=stopped.exit_code,
-        ending=f"{stopped.job}: {stopped.ending}" if stopped.ending else f"{stopped.job} was stopped",
+        ending=ending,
         remedy=stopped.remedy or "run the same job again: it goes on where it was",
         is_complete=False,
     )
     return _written(whole, out, say)
 
 
-def _with(summary: RunSummary, nested: list[RunSummary]) -> RunSummary:
-    """One summary of all that was asked in this start."""
-    for one in nested:
-        failed = one.failed + one.failed_before
+def _with(summary: RunSummary, agreeing: Agreeing) -> RunSummary:
+    """One summary of all that was asked in this start, and of what earlier ones have left."""
+    for one in agreeing.summaries:
+        summary = _with_failures(summary, one.job, one.failed + one.failed_before, one.output)
         summary = replace(
             summary,
-            exit_code=summary.exit_code or one.exit_code,
             prompt_tokens=summary.prompt_tokens + one.prompt_tokens,
             completion_tokens=summary.completion_tokens + one.completion_tokens,
             cost_usd=_sum(summary.cost_usd, one.cost_usd),
             spent_usd=_sum(summary.spent_usd, one.spent_usd),
             seconds=summary.seconds + one.seconds,
             lanes=(*summary.lanes, *one.lanes),
-            notes=(*summary.notes, *([f"{one.job}: {failed:,} rows failed"] if failed else [])),
         )
+    for nested, manifest in agreeing.stood_still():
+        where = f"{summary.output}/{nested.out.parent.name}/{nested.out.name}"
+        summary = _with_failures(summary, nested.loaded.job.name, manifest.failed, where)
+        summary = replace(summary, spent_usd=_sum(summary.spent_usd, manifest.cost_usd))
     return summary
+
+
+def _with_failures(summary: RunSummary, job: str, failed: int, where: str) -> RunSummary:
+    """Rows that a nested run gave up have failed, whenever that was."""
+    if not failed:
+        return summary
+    told = f"{job}: {failed:,} {'row' if failed == 1 else 'rows'} failed, see {where}/failures/*.parquet"
+    if summary.exit_code:
+        return replace(summary, notes=(*summary.notes, told))
+    return replace(
+        summary,
+        exit_code=int(ExitCode.ROWS_FAILED),
+        ending=told,
+        remedy="`--retry-failed` asks for them again",
+        notes=(*summary.notes, told),
+    )
 
 
 def _sum(one: float | None, other: float | None) -> float | None:

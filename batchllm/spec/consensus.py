@@ -55,6 +55,9 @@ class Similarity(Strict):
     embed: LaneSpec | None = Field(
         None, description="With text votes: the lane that embeds them, each different text once."
     )
+    dimensions: Annotated[int, Field(gt=0, le=65536)] | None = Field(
+        None, description="Width of those vectors (default: the model's own, where it is known)."
+    )
 
 
 class Consensus(Strict):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from batchllm.errors import Fault
 from batchllm.prompt import Template, TemplateError
-from batchllm.spec.consensus import Consensus, Escalation, Judge
+from batchllm.spec.consensus import Consensus, Escalation, Judge, Similarity
 from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import ChatTask, EmbeddingTask, Input, Output, Params, TaskSpec
@@ -82,6 +82,9 @@ class Nested(Beside):
             path = self.place + path.removeprefix("providers.0")
         elif self.role == "judged" and path.startswith("task"):
             path = "consensus.judge.prompt"
+        elif self.role == "embedded" and path == "task.dimensions":
+            name = "consensus.similarity.dimensions"
+            return of.fault(name, fault.message, fault.remedy.replace(path, name))
         elif self.role == "embedded" and path.startswith("task"):
             path = f"{self.place}.model"
         return of.fault(path, fault.message, fault.remedy)
@@ -121,8 +124,8 @@ def judge_columns(section: Consensus | None) -> frozenset[str]:
 def _nested(loaded: LoadedJob, section: Consensus, beside: Beside) -> Nested:
     job, role = loaded.job, beside.role
     task: TaskSpec = job.task
-    if role == "embedded":
-        task = _embedding()
+    if role == "embedded" and section.similarity is not None:
+        task = _embedding(section.similarity)
     elif role == "judged" and section.judge is not None:
         task = judge_task(section.judge)
     update: dict[str, object] = {
@@ -142,8 +145,8 @@ def _nested(loaded: LoadedJob, section: Consensus, beside: Beside) -> Nested:
     return Nested(role, beside.place, beside.lane, beside.out, made)
 
 
-def _embedding() -> EmbeddingTask:
-    return EmbeddingTask(type="embedding", text="{{ " + TEXT + " }}")
+def _embedding(similarity: Similarity) -> EmbeddingTask:
+    return EmbeddingTask(type="embedding", text="{{ " + TEXT + " }}", dimensions=similarity.dimensions)
 
 
 def judge_task(judge: Judge) -> ChatTask:

@@ -11,6 +11,7 @@ import voting_rig as rig
 
 from batchllm.errors import ExitCode, JobError
 from batchllm.journal import read_manifest
+from batchllm.report.summary import trouble
 
 THREE = [rig.letters("swift", 0), rig.letters("wide", 1), rig.letters("deep", 2)]
 TEXTS = {"all": "+++", "two": "++-", "none": "---", "hole": "+-?", "holes": "+??"}
@@ -226,6 +227,25 @@ def test_a_judge_that_goes_by_the_order_leaves_a_tie(tmp_path: Path) -> None:
     assert (judge["asked"], judge["agreed"], judge["first_slot_wins"]) == (1, 0, 1.0)
 
 
+def test_a_judge_that_chooses_what_is_not_there_has_no_vote(tmp_path: Path) -> None:
+    judge = rig.lane("judge", (".", {"rationale": "none is good", "choice": "H"}))
+    run(tmp_path, {"judge": {"lane": judge}}, texts={"hole": "+-?"})
+    line = rig.table(tmp_path).row(0, named=True)
+    assert line["votes"][-1] == {"voter": "judge", "value": None, "state": "unreadable"}
+    assert line["reason"].endswith("judge is no vote (it chose no candidate)")
+    assert rig.told(tmp_path)["judge"]["agreed"] == 0
+
+
+def test_rows_that_a_judge_gave_up_are_told_at_each_start(tmp_path: Path) -> None:
+    lanes = [rig.letters("swift", 0), rig.letters("wide", 1)]
+    for _ in range(2):
+        judge = rig.lane("judge", (".", "no idea"))
+        summary = run(tmp_path, {"judge": {"lane": judge}}, lanes, texts={"hole": "+-"})
+        assert summary.exit_code == ExitCode.ROWS_FAILED
+        assert "judged: 2 rows failed, see" in trouble(summary)
+        assert summary.spent_usd == pytest.approx(rig.told(tmp_path)["cost"]["usd"])
+
+
 def test_a_judge_may_be_asked_about_each_row_with_different_votes(tmp_path: Path) -> None:
     negative = rig.lane(
         "judge",
@@ -273,7 +293,9 @@ def test_a_budget_holds_for_all_that_is_asked(tmp_path: Path) -> None:
     budget = whole.spent_usd - escalated.cost_usd / 2
     stopped = run(folder, ESCALATE, texts=texts, budget={"usd": budget})
     assert stopped.exit_code == ExitCode.LIMIT_STOPPED
-    assert stopped.ending.startswith("test-escalated: ")
+    assert stopped.ending.startswith(
+        f"the budget of {budget:g} USD is spent: the next call of test-escalated"
+    )
     assert not (folder / "out" / "consensus" / "agreement.json").exists()
     assert stopped.spent_usd is not None
     assert stopped.spent_usd <= budget

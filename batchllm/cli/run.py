@@ -81,6 +81,14 @@ def run_command(
     )
     with told_to_machines(as_json):
         loaded = load_any(job, overrides=overrides, environ=dict(os.environ))
+        if isinstance(loaded, LoadedVotes):
+            _refuse_asking(
+                limit=limit is not None,
+                retry_failed=retry_failed,
+                only_missing=only_missing,
+                new_run=new_run,
+                keep_old=keep_old,
+            )
         summary = _agreed(loaded) if isinstance(loaded, LoadedVotes) else execute(loaded, options)
     with _outliving_its_reader():
         _print(summary, as_json=as_json, whole=verbose or sys.stdout.isatty(), quiet=quiet)
@@ -107,6 +115,13 @@ def _refuse_pairs(
         raise click.UsageError("--retry-failed takes all rows that failed: it goes without --limit")
     if new_run and (keep_old or retry_failed or only_missing):
         raise click.UsageError("--new-run asks all rows again: it goes with none of the others")
+
+
+def _refuse_asking(**options: bool) -> None:
+    """What says which rows to ask has no meaning where the votes are there already."""
+    given = [f"--{name.replace('_', '-')}" for name, is_given in options.items() if is_given]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: a job with consensus.votes asks nothing")
 
 
 @contextmanager

@@ -29,6 +29,8 @@ _TRUTH = {"true": "true", "yes": "true", "false": "false", "no": "false"}
 #: Different reasons that are told apart; of others it is said only that they are no votes.
 _MOST_REASONS = 200
 NO_VALUE = "the answer has no value there"
+#: Numbers whose squares are still numbers, and whole ones that are told from their neighbours.
+_LARGEST, _LARGEST_WHOLE = 1e150, 2.0**53
 
 
 class _NoVoteError(Exception):
@@ -69,8 +71,11 @@ class Vocabulary:
         numbers = _as_numbers(column)
         whys = np.zeros(len(numbers), np.int16)
         bad = ~np.isfinite(numbers)
-        if bad.any():
-            numbers[bad] = np.nan
+        large = np.abs(numbers) > (_LARGEST_WHOLE if types.is_integer(column.type) else _LARGEST)
+        if bad.any() or large.any():
+            numbers[bad | large] = np.nan
+            whys[large] = MISSING - self._refused("is too large to be counted with")
+            bad &= ~large
             is_null = column.is_null().to_numpy(zero_copy_only=False)
             whys[bad] = MISSING - self._refused("is no finite number")
             whys[is_null] = MISSING - self._refused(NO_VALUE)

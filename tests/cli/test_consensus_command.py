@@ -128,6 +128,13 @@ def test_without_a_key_files_are_joined_by_their_rows(tmp_path: Path, *, has_inp
     assert found == [(0, "decided", "pos"), (1, "tied", None), (2, "too_few", None), (3, "too_few", None)]
 
 
+def test_options_that_say_what_to_ask_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wide(tmp_path, ("a", "b"))
+    path = offline(tmp_path, ["a.parquet", "b.parquet"])
+    assert invoke(["run", str(path), "--limit", "1"]) == ExitCode.USAGE
+    assert "--limit: a job with consensus.votes asks nothing" in capsys.readouterr().err
+
+
 def test_two_files_of_one_name_are_two_voters(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()

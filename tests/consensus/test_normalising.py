@@ -106,3 +106,19 @@ def test_a_list_and_its_json_are_one_set(labels: list[str]) -> None:
     assert (
         read(words, [labels], pa.list_(pa.string())) == read(words, [set_text(labels)]) == [set_text(labels)]
     )
+
+
+def test_numbers_that_cannot_be_counted_with_are_no_votes() -> None:
+    words = vocabulary("number", None, None)
+    whole, whys = words.numbers(pa.array([2**53, 2**53 + 2, None, -(2**60)]))
+    assert whole[0] == 2**53
+    assert np.isnan(whole[1:]).all()
+    assert [words.reasons[why] for why in whys] == [
+        "",
+        *(TOO_LARGE, "the answer has no value there", TOO_LARGE),
+    ]
+    numbers, _ = words.numbers(pa.array([1e150, 1e151, -1e308]))
+    assert np.isnan(numbers).tolist() == [False, True, True]
+
+
+TOO_LARGE = "is too large to be counted with"

@@ -71,13 +71,14 @@ class Vocabulary:
         numbers = _as_numbers(column)
         whys = np.zeros(len(numbers), np.int16)
         bad = ~np.isfinite(numbers)
-        large = np.abs(numbers) > (_LARGEST_WHOLE if types.is_integer(column.type) else _LARGEST)
+        large = ~bad & (np.abs(numbers) > (_LARGEST_WHOLE if types.is_integer(column.type) else _LARGEST))
         if bad.any() or large.any():
             numbers[bad | large] = np.nan
-            whys[large] = MISSING - self._refused("is too large to be counted with")
-            bad &= ~large
+            if large.any():
+                whys[large] = MISSING - self._refused("is too large to be counted with")
             is_null = column.is_null().to_numpy(zero_copy_only=False)
-            whys[bad] = MISSING - self._refused("is no finite number")
+            if bad.any():
+                whys[bad] = MISSING - self._refused("is no finite number")
             whys[is_null] = MISSING - self._refused(NO_VALUE)
         return numbers, whys
 

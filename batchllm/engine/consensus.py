@@ -116,9 +116,13 @@ def _section(given: Mapping[str, object], overrides: Sequence[str]) -> Consensus
     if faults:
         raise JobError("--set", faults)
     try:
-        return _Kept.model_validate(changed.data).consensus
+        section = _Kept.model_validate(changed.data).consensus
     except ValidationError as error:
         raise JobError("--set", translate(error, changed.data, Places(overridden=changed.paths))) from None
+    if section.votes is not None:
+        message = "the votes are those of the output"
+        raise JobError("--set", [Fault("consensus.votes", message, "--votes PATH puts others beside them")])
+    return section
 
 
 def _mapping(value: object) -> Mapping[str, object]:

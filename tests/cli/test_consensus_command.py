@@ -272,6 +272,7 @@ def test_votes_from_elsewhere_stand_beside_those_of_an_output(tmp_path: Path) ->
         (["out", "--set", "task.prompt=x"], ExitCode.CONFIG, "only consensus can be changed here"),
         (["out", "--set", "consensus.over=labels"], ExitCode.CONFIG, "there is no column 'labels'"),
         (["out", "--set", "consensus.gold=truth"], ExitCode.CONFIG, "truth was not carried"),
+        (["out", "--set", "consensus.votes=[a.parquet]"], ExitCode.CONFIG, "--votes PATH puts others beside"),
     ],
 )
 def test_what_cannot_be_is_said(

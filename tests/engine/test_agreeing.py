@@ -281,6 +281,19 @@ def test_texts_that_mean_the_same_are_one_vote(tmp_path: Path) -> None:
     assert rig.told(tmp_path)["settings"]["kind"] == "text"
 
 
+def test_the_width_of_vectors_that_no_catalogue_knows_is_the_section_s(tmp_path: Path) -> None:
+    own = {"provider": "custom", "name": "own", "base_url": "http://127.0.0.1:9/v1", "model": "mine"}
+    similarity = {"threshold": 0.9, "embed": own}
+    task = {"type": "chat", "prompt": "{{ text }}"}
+    with pytest.raises(JobError) as error:
+        run(tmp_path, {"similarity": similarity}, [rig.lane("a"), rig.lane("b")], {"x": "x"}, task=task)
+    assert "set consensus.similarity.dimensions to it" in str(error.value)
+    lanes = [rig.lane(name, (".", name)) for name in "ab"]
+    similarity = {"threshold": 0.9, "embed": rig.lane("vectors", dimensions=4), "dimensions": 4}
+    run(tmp_path, {"similarity": similarity}, lanes, {"x": "x"}, task=task)
+    assert job_rig.table(tmp_path, "consensus/embedded/output").get_column("embedding").dtype.shape == (4,)
+
+
 def test_a_budget_holds_for_all_that_is_asked(tmp_path: Path) -> None:
     texts = {f"r{n}": "+-?+" for n in range(24)}
     whole = run(tmp_path, ESCALATE, texts=texts)

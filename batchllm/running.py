@@ -142,9 +142,10 @@ async def _finish(parts: RunParts, stop: Stop, ending: Ending) -> Manifest:
             try:
                 await journal.flush()
                 return await asyncio.to_thread(_seal, parts, ending, patience)
-            except FullDiskError:
+            except FullDiskError as error:
                 if ending.code is not ExitCode.OK or stop.ending is not None:
                     raise
+                await journal.pause(error)  # not all that can meet a full disk has told of it
                 await _space_or_stop(journal, stop)
     finally:
         waiting.cancel()

@@ -325,6 +325,10 @@ class Journal:
     async def room(self) -> None:
         await self._writer.room()
 
+    async def pause(self, error: FullDiskError) -> None:
+        """Have no room until there is more space: whatever met the full disk may then be done again."""
+        await self._writer.perform(lambda: self._note_full(error))
+
     async def flush(self) -> None:
         """Return when everything put so far is committed. Raises what went wrong in the writer."""
         await self._writer.flush()
@@ -573,6 +577,10 @@ class Journal:
             short = error  # `error` is gone when the block ends
             self._writer.call(lambda: self._space.meet_full_part(self._clock.monotonic_s(), short))
             raise
+
+    def _note_full(self, error: FullDiskError) -> None:
+        if not self._space.is_short:
+            self._space.meet_full_part(self._clock.monotonic_s(), error)
 
     def _seal(self) -> Manifest:
         self._drains.drain_all()

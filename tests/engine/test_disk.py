@@ -16,6 +16,8 @@ import disk_rig
 import job_rig as rig
 import pytest
 
+from batchllm.errors import FullDiskError
+from batchllm.journal import Journal
 from batchllm.simulate import SimulatedProvider
 
 ROWS = 900
@@ -323,3 +325,26 @@ def test_a_folder_of_parts_that_is_removed_during_a_run_leaves_all_in_the_journa
     assert ended(plain.start())[0] == 0
     assert plain.billed == ROWS
     assert_whole(plain.place)
+
+
+@pytest.mark.timeout(20)
+def test_a_disk_that_is_full_for_the_last_line_only_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever meets it first, a commit, a part, or a note of the input: nothing is tried again without a pause."""
+    rig.write_rows(tmp_path / "rows.jsonl", 5)
+    met = []
+
+    def full(_journal: Journal) -> None:
+        met.append(1)
+        raise FullDiskError("no space left")
+
+    with rig.served({}) as (urls, books):
+        spec = rig.job(tmp_path, [rig.lane(urls[0], "local")], disk_wait_s=0)
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "note_input_read_whole", full)
+            with pytest.raises(FullDiskError):
+                rig.run(tmp_path, spec)
+        assert len(met) == 1
+        assert rig.run(tmp_path, spec).is_complete
+        assert books[0].ledger.accepted == 5

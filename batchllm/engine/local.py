@@ -69,8 +69,7 @@ def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None)
         clock=options.clock,
         frame=frame,
     )
-    out = Path(str(checked.job.output.path))
-    with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
+    with _locked(checked, options) as out:
         run = _Run(checked, options, out)
         summary = run.execute()
         if checked.motion is None:
@@ -97,14 +96,21 @@ def _execute_nested(loaded: LoadedJob, options: Options, source: Source) -> RunS
         clock=options.clock,
         source=source,
     )
-    out = Path(str(checked.job.output.path))
-    with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
+    with _locked(checked, options) as out:
         before = stored_job(out)
         changed = before is not None and differences(before.sections, semantic_sections(checked.job))
         own = replace(
             options, limit=None, new_run=bool(changed), keep_old=False, only_missing=False, spends_anew=True
         )
         return _Run(checked, own, out).execute()
+
+
+@contextmanager
+def _locked(checked: CheckedJob, options: Options) -> Iterator[Path]:
+    """The output, which is ours alone meanwhile."""
+    out = Path(str(checked.job.output.path))
+    with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
+        yield out
 
 
 class _Run:

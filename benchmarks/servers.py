@@ -25,7 +25,9 @@ _TEXT = (
     " my sister likes hers better than this one which is fine for the price I guess"
 )
 #: Where the answers of each kind are: plain text, and JSON for a job with a `schema`.
-CHAT, TYPED = "/v1", "/typed/v1"
+CHAT, TYPED, VARIED = "/v1", "/typed/v1", "/varied/v1"
+#: Stands in a reply for letters and digits that are different in each answer.
+UNIQUE = "@unique@"
 #: nginx reads its configuration through a buffer of 4,096 bytes that a parameter has to fit (NGX_CONF_BUFFER).
 _MAX_REPLY_BYTES = 3_500
 #: The folder, under nginx's prefix, of replies that are longer than that.
@@ -60,6 +62,7 @@ def chat_reply(content: str) -> str:
 _REPLIES = {
     f"{CHAT}/chat/completions": chat_reply("positive, I should say"),
     f"{TYPED}/chat/completions": chat_reply('{"label": "positive"}'),
+    f"{VARIED}/chat/completions": chat_reply(f'{{"label": "positive", "quote": "{UNIQUE}"}}'),
 }
 
 
@@ -184,7 +187,7 @@ def _location(path: str, reply: str) -> str:
     # Inside single quotes nginx knows \\ and \', and reads $ as the start of a variable, which has no escape.
     if "$" in reply:
         raise ValueError(f"{path}: nginx's configuration has no way to write a $ in a reply")
-    quoted = reply.replace("\\", "\\\\").replace("'", "\\'")
+    quoted = reply.replace("\\", "\\\\").replace("'", "\\'").replace(UNIQUE, "$request_id")
     return f"    location = {path} {{ default_type application/json; return 200 '{quoted}'; }}"
 
 
@@ -244,11 +247,17 @@ def write_rows(path: Path, rows: int, seed: int = 1) -> None:
 #: What comes before the text of a row; the same from every client that is measured.
 PROMPT = "Which sentiment has this review?\n\n"
 MAX_TOKENS = 20
+_LABEL = {"type": "string", "enum": ["positive", "negative", "neutral"]}
 SCHEMA: Mapping[str, object] = {
     "type": "object",
-    "properties": {"label": {"type": "string", "enum": ["positive", "negative", "neutral"]}},
+    "properties": {"label": _LABEL},
     "required": ["label"],
     "additionalProperties": False,
+}
+QUOTING: Mapping[str, object] = {
+    **SCHEMA,
+    "properties": {"label": _LABEL, "quote": {"type": "string", "maxLength": 100}},
+    "required": ["label", "quote"],
 }
 
 

@@ -3,10 +3,13 @@
 A property becomes a column of the type that its schema pins: text, integer, number, truth value, or a list of one of
 these; all else is kept as JSON text. Null and a missing property are null. An integer beyond 64 bits fits no column
 and is therefore no answer.
+
+Classification brings the same few texts over and over: what was found of a short text is remembered.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -19,6 +22,8 @@ _FENCE = "```"
 _INT64 = range(-(2**63), 2**63)
 _REF_STEPS = 32
 _TOO_DEEP = "the answer is nested too deep"
+#: Characters of a text whose verdict and values are remembered, and how many such texts; a megabyte or two at most.
+_SHORT, _REMEMBERED = 128, 2_048
 _JSON_TYPES: dict[type, str] = {
     type(None): "null",
     bool: "boolean",
@@ -43,9 +48,14 @@ class AnswerSchema:
         self._schema = JsonSchema(schema)
         self._columns = tuple(_column(name, part, schema) for name, part in schema["properties"].items())
         self.fields: tuple[pa.Field, ...] = tuple(column.field for column in self._columns)
+        self._remembered_fault = lru_cache(_REMEMBERED)(self._fault)
+        self._remembered_row = lru_cache(_REMEMBERED)(self._row)
 
     def fault(self, text: str) -> str | None:
         """Why `text` is no such answer, and where; None when it is one."""
+        return self._remembered_fault(text) if len(text) <= _SHORT else self._fault(text)
+
+    def _fault(self, text: str) -> str | None:
         try:
             answer = _parse(text)
         except ValueError as error:
@@ -66,10 +76,20 @@ class AnswerSchema:
     def columns(self, texts: Sequence[str | None]) -> list[pa.Array]:
         """Texts without a fault → one array for each of `fields`; an answer that is no text has nulls."""
         nothing: list[object] = [None] * len(self._columns)
-        rows = [nothing if text is None else self._values(self._accepted(text)) for text in texts]
+        rows = [
+            nothing
+            if text is None
+            else self._remembered_row(text)
+            if len(text) <= _SHORT
+            else self._row(text)
+            for text in texts
+        ]
         return [
             pa.array([row[at] for row in rows], column.field.type) for at, column in enumerate(self._columns)
         ]
+
+    def _row(self, text: str) -> list[object]:
+        return self._values(self._accepted(text))
 
     def _accepted(self, text: str) -> Mapping[str, object]:
         try:

@@ -9,7 +9,15 @@ from urllib.request import Request, urlopen
 import pytest
 
 from batchllm.spec.loading import load_job
-from benchmarks.servers import SCHEMA, chat_reply, constant_server, nginx_config, write_job, write_rows
+from benchmarks.servers import (
+    SCHEMA,
+    UNIQUE,
+    chat_reply,
+    constant_server,
+    nginx_config,
+    write_job,
+    write_rows,
+)
 
 
 def config(reply: str = "{}", *, core: int | None = None, is_tls: bool = False) -> str:
@@ -53,6 +61,14 @@ def test_a_reply_of_any_length_is_answered_to_a_post() -> None:
             with urlopen(request, timeout=10) as answer:  # noqa: S310
                 assert (answer.status, answer.read().decode()) == (200, reply)
                 assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_what_is_unique_differs_in_each_answer() -> None:
+    with constant_server(replies={"/v1": f"<{UNIQUE}>"}) as server:
+        said = {urlopen(server.url + "/v1", timeout=10).read() for _ in range(3)}  # noqa: S310 - loopback
+    assert len(said) == 3
+    assert all(re.fullmatch(rb"<[0-9a-f]{32}>", one) for one in said)
 
 
 def test_the_answer_is_a_chat_completion_with_usage() -> None:

@@ -335,3 +335,23 @@ def test_any_text_is_an_answer_or_has_a_fault_and_never_breaks_the_columns(text:
     answer = schema(x={"type": "integer"}, y={"type": "array", "items": {"type": "number"}}, z={})
     if answer.fault(text) is None:
         assert all(len(column) == 1 for column in answer.columns([text]))
+
+
+def test_what_was_found_of_a_short_text_is_remembered_and_of_a_long_one_found_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[str] = []
+
+    def parse(text: str) -> Any:
+        parsed.append(text)
+        return json.loads(text)
+
+    monkeypatch.setattr("batchllm.task.answer_schema.parse", parse)
+    answers = schema(label={"type": "string"})
+    short, wrong, long = '{"label": "a"}', '{"label": 1}', json.dumps({"label": "a" * 200})
+    for _ in range(3):
+        assert answers.fault(short) is None
+        assert answers.fault(wrong) == "label: 1 is not of type 'string'"
+        assert answers.fault(long) is None
+        assert answers.columns([short, None, long])[0].to_pylist() == ["a", None, "a" * 200]
+    assert (parsed.count(short), parsed.count(wrong), parsed.count(long)) == (2, 1, 6)

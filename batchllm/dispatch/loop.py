@@ -5,7 +5,7 @@ for there to be something to send, for its turn under the requests limit, and fo
 starts the call as a task of its own and looks for the next one. A request is chosen only after the lane has been
 admitted, so that no lane sits on a request that another could send; and a lane asks to be admitted only when there
 is one, since an admission that is kept for later would be a burst then. Everything that decides is called with values;
-this module waits.
+this module waits, and `admission` for it until a request may go.
 """
 
 import asyncio
@@ -15,18 +15,19 @@ from typing import NamedTuple
 
 from batchllm.budget import Budget
 from batchllm.clock import Clock
+from batchllm.dispatch.admission import LONGEST_NAP_S, SHORTEST_NAP_S, Admission
 from batchllm.dispatch.aftermath import Aftermath, FailedCall
 from batchllm.dispatch.calls import Calls, Out
 from batchllm.dispatch.endings import Ending, all_dealt_with
-from batchllm.dispatch.exposure import Exposure, worst_cost, worst_usd
+from batchllm.dispatch.exposure import Exposure
 from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import CallFacts, attempt_record, cost_of, done_records
 from batchllm.dispatch.polls import Polling
 from batchllm.dispatch.safety import Safety
 from batchllm.dispatch.work import Board, Work
-from batchllm.errors import BatchllmError, ExitCode
+from batchllm.errors import BatchllmError
 from batchllm.events import RunStats
-from batchllm.fallback import LaneState, remaining
+from batchllm.fallback import LaneState
 from batchllm.limit.bucket import Reservation
 from batchllm.limit.lane_limits import Sent
 from batchllm.ports import Recorder
@@ -43,13 +44,9 @@ from batchllm.records import (
 )
 from batchllm.retry import RetryPolicy
 
-#: No wait is longer than this without a look at what has changed.
-_LONGEST_NAP_S = 5.0
 #: How often calls are looked at that take too long. Late by more than the second figure, the process stood still.
 _LOOK_EVERY_S = 1.0
 _STOOD_STILL_S = 5.0
-#: The loop's timers count milliseconds; a shorter wait would spin. What comes late is made up for.
-_SHORTEST_NAP_S = 0.001
 _TOO_MANY, _FIRST_ERROR = 429, 300
 #: Rows that may wait for a lane beside what is in flight: packed requests hold up to 2,048 of them each.
 _WAITING_ROWS = 512
@@ -105,7 +102,6 @@ class Dispatcher:
         self._recorder = recorder
         self._stats = stats
         self._clock = clock
-        self._budget = budget
         self._spreading = spreading
         self._slots = slots
         self._board = Board(lanes, in_order=in_order)
@@ -122,12 +118,21 @@ class Dispatcher:
         self._polls = self._aftermath.polls
         self._calls = Calls(self._note_crash)
         self._exposure = Exposure(recorder, sum(lane.window.most for lane in lanes), budget)
+        self._admission = Admission(
+            lanes,
+            self._board,
+            self._aftermath,
+            self._exposure,
+            budget=budget,
+            clock=clock,
+            in_flight=lambda: len(self._calls),
+            stop=self.stop,
+        )
         self._safe = Safety(self._exposure)
         recorder.watch(self._note_committed)
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
         self._ended: asyncio.Future[Ending] | None = None
-        self._settled = asyncio.Event()
 
     async def run(self, feed: AsyncIterator[FeedBatch]) -> Ending:
         """Until all that `feed` yields has been dealt with, or nothing more can be done, or `stop` is called."""
@@ -251,12 +256,12 @@ class Dispatcher:
                 self._board.add(Work(part, lane, sample))
 
     async def _pump(self, lane: Lane) -> None:
-        while await self._is_fit(lane) and await self._board.has_for(lane.index):
+        while await self._admission.is_fit(lane) and await self._board.has_for(lane.index):
             if not (lane.is_fit and lane.has_room):
                 continue  # it changed while there was nothing to send
             wait_s = lane.limits.wait_s(self._clock.monotonic_s())
             if wait_s > 0:
-                await asyncio.sleep(min(max(wait_s, _SHORTEST_NAP_S), _LONGEST_NAP_S))
+                await asyncio.sleep(min(max(wait_s, SHORTEST_NAP_S), LONGEST_NAP_S))
                 continue
             if not self._recorder.has_room:
                 lane.stats.state, lane.stats.reason = "waiting", "the disk takes no more at the moment"
@@ -264,7 +269,7 @@ class Dispatcher:
             work = self._board.take(lane.index)
             if work is None:
                 continue
-            made = await self._ready(lane, work)
+            made = await self._admission.ready(lane, work)
             if made is not None:
                 self._start(lane, work, made)
 
@@ -276,102 +281,6 @@ class Dispatcher:
         lane.newest, lane.newest_s = work, now_s
         sent = lane.limits.take(made, lane.most_tokens(work.request), now_s)
         self._calls.start(self._call(lane, work, made, sent), lane, work, now_s, self._loop)
-
-    async def _is_fit(self, lane: Lane) -> bool:
-        """Wait until the lane may send one more request; False when it never will again."""
-        while not self._board.is_closed:
-            now_s = self._clock.monotonic_s()
-            lane.health.wake(now_s)
-            state = lane.health.state
-            if state is LaneState.DEAD:
-                break
-            if state is LaneState.RESTING or lane.quiet_s:
-                await self._rest(lane, now_s)
-            elif not lane.has_room:
-                await lane.window.change()
-            else:
-                lane.stats.state, lane.stats.reason = "running", ""
-                return True
-        return False
-
-    async def _rest(self, lane: Lane, now_s: float) -> None:
-        rest_s, quiet_s = lane.health.rest_s(now_s), lane.quiet_s
-        if rest_s >= quiet_s:
-            lane.stats.state = "resting"
-            lane.stats.reason = f"next probe in {rest_s:.0f} s: {lane.health.reason}"
-        else:
-            lane.stats.state = "waiting"
-            lane.stats.reason = f"the provider asked for {quiet_s:.0f} s of silence"
-        await asyncio.sleep(min(max(rest_s, quiet_s), _LONGEST_NAP_S))
-
-    async def _ready(self, lane: Lane, work: Work) -> Reservation | None:
-        """Reserve tokens and money for a request, and wait for them; when it cannot go now it is given back."""
-        now_s = self._clock.monotonic_s()
-        tpm = lane.limits.tpm
-        if tpm is not None and work.request.prompt_tokens > tpm and not lane.limits.is_recalled:
-            self._aftermath.pass_on(lane, work)
-            return None
-        tokens = lane.likely_tokens(work.request)  # an estimate of the answer refuses no row
-        made = lane.limits.reserve(
-            tokens if tpm is None else min(tokens, tpm), lane.most_tokens(work.request), now_s
-        )
-        while lane.is_fit and (made.ready_s > now_s or not lane.limits.has_share(now_s)):
-            # Not longer than a second: a limit that is raised, or a share, brings its moment forward.
-            await asyncio.sleep(min(max(made.ready_s - now_s, _SHORTEST_NAP_S), _LOOK_EVERY_S))
-            now_s = self._clock.monotonic_s()
-        work.cost = worst_cost(lane, work)
-        if lane.is_fit and await self._is_secured(lane, work):
-            return made
-        lane.limits.settle(made, 0, now_s)
-        await self._give_back(lane, work)
-        return None
-
-    async def _is_secured(self, lane: Lane, work: Work) -> bool:
-        """Reserve the money, and let the record know of it; meanwhile the lane may have changed."""
-        budget = self._budget
-        if budget is not None and not budget.reserve(worst_usd(lane, work)):
-            return False
-        await self._exposure.cover(work.cost)
-        if lane.is_fit:
-            return True
-        if budget is not None:
-            budget.settle(worst_usd(lane, work), 0.0)
-            self._settled.set()
-        return False
-
-    async def _give_back(self, lane: Lane, work: Work) -> None:
-        """The lane may not send now, or there is no money for it."""
-        budget = self._budget if lane.is_fit else None
-        if budget is not None and self._is_for_a_cheaper_lane(lane, work, budget):
-            work.excluded |= {lane.index}
-            work.causes[lane.info.name] = (
-                f"{lane.info.name}: what is left of the budget does not cover the call"
-            )
-            budget = None
-        self._aftermath.give_back(work)
-        if budget is not None:
-            await self._money_back(budget, worst_usd(lane, work))
-
-    def _is_for_a_cheaper_lane(self, lane: Lane, work: Work, budget: Budget) -> bool:
-        """Money never comes back to a lane that is too dear now, but another one may still answer for what is left."""
-        if work.pinned is not None or budget.could_reserve(worst_usd(lane, work)):
-            return False
-        others = remaining(self._lanes, work.excluded | {lane.index})
-        return any(budget.could_reserve(worst_usd(self._lanes[other], work)) for other in others)
-
-    async def _money_back(self, budget: Budget, worst_usd: float) -> None:
-        """Calls in flight may cost less than was reserved for them; when even that is no use the budget is spent."""
-        if self._calls and budget.could_reserve(worst_usd):
-            self._settled.clear()
-            await self._settled.wait()
-            return
-        self.stop(
-            Ending(
-                ExitCode.LIMIT_STOPPED,
-                f"the budget of {budget.limit_usd:g} USD is spent: the next call could exceed it",
-                "raise budget.usd and start again; finished rows are kept and not paid again",
-            )
-        )
 
     async def _call(self, lane: Lane, work: Work, made: Reservation, sent: Sent) -> None:
         request = work.request
@@ -472,9 +381,7 @@ class Dispatcher:
             stats.cost_usd = None if stats.cost_usd is None else stats.cost_usd + cost
         elif isinstance(verdict, Reading) or verdict.billed is Billed.YES:
             stats.cost_usd = None
-        if self._budget is not None:
-            self._budget.settle(worst_usd(lane, work), cost)
-            self._settled.set()
+        self._admission.settle(lane, work, cost)
 
     def _note_crash(self, task: asyncio.Task[None]) -> None:
         """An exception in a pump, the feed or a call is a bug or a full disk: it ends the run, never silently."""

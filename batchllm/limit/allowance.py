@@ -12,11 +12,12 @@ _SAME_LIMIT = 1e-3
 class Allowance:
     """What may go is the least of the three; of the first two others may have their shares."""
 
-    __slots__ = ("governor", "heard", "told")
+    __slots__ = ("governor", "heard", "is_distrusted", "told")
 
     def __init__(self, told: float | None) -> None:
         self.told = told
         self.heard: float | None = None
+        self.is_distrusted = False
         self.governor = Governor()
 
     @property
@@ -33,6 +34,10 @@ class Allowance:
         if self.known > before:
             self.governor.free()
         return self.known != before
+
+    def distrust(self) -> None:
+        """What the provider says of it does not count, from now on."""
+        self.heard, self.is_distrusted = None, True
 
     def per_minute(self, now_s: float, share: float) -> float:
         known = self.known * share

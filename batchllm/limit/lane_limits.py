@@ -219,10 +219,20 @@ class LaneLimits:
         for hint in hints:
             self._hear(hint, sent, now_s)
 
-    def note_nonsense(self, header: str | None) -> None:
-        """A header of a limit that states none."""
-        if header is not None:
+    def note_nonsense(self, scope: LimitScope, header: str, *, is_believed: bool) -> None:
+        """A header of a limit that states none. Who writes nonsense there once is not believed there any more."""
+        if is_believed:
             self._say_once("nonsense", f"the header {header} states no limit and is not heeded")
+            return
+        self._say_once(
+            "nonsense",
+            f"the header {header} states no limit: what the provider says of {scope} a minute is not heeded any more",
+        )
+        allowance = self._allowance(scope)
+        if not allowance.is_distrusted:
+            allowance.distrust()
+            self._slack = None if scope == "tokens" else self._slack
+            self._retune(self._clock.monotonic_s())
 
     def refuse(
         self,
@@ -321,7 +331,12 @@ class LaneLimits:
         base_s = min(_FIRST_SILENCE_S, max(_SHORTEST_SILENCE_S, base_s))
         return min(_LONGEST_SILENCE_S, base_s * 2.0 ** min(self._streak, 11))
 
+    def _allowance(self, scope: str) -> Allowance:
+        return self._requests if scope == "requests" else self._tokens
+
     def _hear(self, hint: LimitHint, sent: Sent, now_s: float) -> None:
+        if self._allowance(hint.scope).is_distrusted:
+            return
         if hint.limit is not None and not _LEAST_LIMIT <= hint.limit <= _MOST_LIMIT:
             self._say_once("absurd", f"a limit of {hint.limit:g} {hint.scope} is absurd and not heeded")
             return
@@ -331,7 +346,7 @@ class LaneLimits:
                 self.quiet(max(1.0, spent_s if hint.reset_s is None else min(spent_s, hint.reset_s)))
             return
         if hint.limit is not None:
-            allowance = self._requests if hint.scope == "requests" else self._tokens
+            allowance = self._allowance(hint.scope)
             if allowance.hear(hint.limit * 60.0 / hint.window_s):
                 self._retune(now_s)
                 self._say_lower(hint.scope, allowance)

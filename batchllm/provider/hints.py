@@ -34,6 +34,8 @@ _USUAL_WINDOWS_S: Mapping[tuple[str, Kind], float] = {
 _SNAP_FACTOR = 3.0
 #: A rounded reset tells nothing of the refill rate unless it is this many rounding steps long.
 _ROUNDING_STEPS = 5
+#: What stands for "no limit" in words.
+_NO_LIMIT = ("", "inf", "infinite", "infinity", "none", "null", "unlimited")
 #: Limits beyond this are no limits, but "unlimited" as a number.
 _ABSURD = 1e13
 
@@ -232,14 +234,27 @@ def limits(headers: Mapping[str, str], *, dialect: str) -> tuple[LimitHint, ...]
     return _limits(headers, dialect, None)
 
 
-def nonsense(headers: Mapping[str, str]) -> str | None:
-    """The first header that should state a limit and states none, as `name: value`; -1 and 0 are usual for "none"."""
+class Nonsense(NamedTuple):
+    """A header that should state a limit and states none; `header` as `name: value`.
+
+    `is_a_word`: it says in some way that there is no limit, as nothing, -1 and 0 do.
+    """
+
+    scope: LimitScope
+    header: str
+    is_a_word: bool
+
+
+def nonsense(headers: Mapping[str, str]) -> list[Nonsense]:
+    """-1 and 0 are usual for "none", and are left out."""
+    found: list[Nonsense] = []
     for name, value in headers.items():
-        if "limit" in name:
-            slot = _slot(name)
-            if slot is not None and slot.field == "limit" and _count(value) is None:
-                return f"{name}: {value.strip()[:40]!r}"
-    return None
+        slot = _slot(name) if "limit" in name else None
+        if slot is not None and slot.field == "limit" and _count(value) is None:
+            word = value.strip()[:40]
+            is_a_word = word.lower() in _NO_LIMIT
+            found.append(Nonsense(LimitScope(slot.bucket[0]), f"{name}: {word!r}", is_a_word))
+    return found
 
 
 def _limits(headers: Mapping[str, str], dialect: str, now_s: float | None) -> tuple[LimitHint, ...]:

@@ -122,10 +122,9 @@ class _HintReader:
         self._limits = lane_limits
 
     def __call__(self, headers: Mapping[str, str]) -> Sequence[LimitHint]:
-        hints = limits(headers, dialect=self._dialect)
-        if not hints:
-            self._limits.note_nonsense(nonsense(headers))
-        return hints
+        for one in nonsense(headers):
+            self._limits.note_nonsense(one.scope, one.header, is_believed=one.is_a_word)
+        return limits(headers, dialect=self._dialect)
 
 
 class _Judge:

@@ -315,3 +315,27 @@ def test_a_refusal_of_a_request_without_tokens_is_no_division_by_zero() -> None:
     rig = Rig()
     refused = rig.limits.refuse(REFUSED, rig.send(tokens=0), 0, rig.clock.now_s, scope=TOKENS)
     assert refused.silence_s > 0
+
+
+def test_who_writes_nonsense_where_a_limit_belongs_is_not_believed_there_any_more() -> None:
+    rig = Rig(3_000)
+    rig.hear(REQUESTS, 60.0)
+    assert 55 <= rig.send_for(60.0) <= 61
+    rig.limits.note_nonsense(REQUESTS, "x-ratelimit-limit-requests: 'NaN'", is_believed=False)
+    rig.hear(REQUESTS, 60.0, remaining=0, window_s=86_400.0)
+    assert 2_950 <= rig.send_for(60.0) <= 3_000
+    rig.hear(TOKENS, 6_000.0)
+    assert rig.limits.tpm == 6_000.0
+    assert [said for said in rig.said if "not heeded" in said] == [
+        (
+            "the header x-ratelimit-limit-requests: 'NaN' states no limit: "
+            "what the provider says of requests a minute is not heeded any more"
+        )
+    ]
+
+
+def test_a_word_for_no_limit_is_no_reason_to_distrust_what_comes_later() -> None:
+    rig = Rig(3_000)
+    rig.limits.note_nonsense(REQUESTS, "x-ratelimit-limit-requests: 'unlimited'", is_believed=True)
+    rig.hear(REQUESTS, 60.0)
+    assert 55 <= rig.send_for(60.0) <= 61

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchllm.provider.hints import LONGEST_WAIT_S, duration_s, limits, retry_after_s
-from batchllm.records import LimitHint
+from batchllm.provider.hints import LONGEST_WAIT_S, duration_s, limits, nonsense, retry_after_s
+from batchllm.records import LimitHint, LimitScope
 
 DATE = "Mon, 23 Nov 2026 15:00:00 GMT"
 DATE_S = 1_795_446_000.0
@@ -408,3 +408,18 @@ class TestLimits:
             assert hint.remaining is None or hint.remaining >= 0
             assert hint.reset_s is None or hint.reset_s >= 0
             assert 0 < hint.window_s <= 2_592_000
+
+
+@pytest.mark.parametrize(
+    ("value", "is_a_word"),
+    [("unlimited", True), ("", True), ("Inf", True), ("NaN", False), ("1e30", False), ("-5s", False)],
+)
+def test_a_limit_that_is_no_number_is_told_from_a_word_for_none(value: str, is_a_word: bool) -> None:
+    headers = {"x-ratelimit-limit-tokens": value, "x-ratelimit-limit-requests": "60", "x-request-id": "NaN"}
+    (found,) = nonsense(headers)
+    assert found == (LimitScope.TOKENS, f"x-ratelimit-limit-tokens: {value!r}", is_a_word)
+
+
+@pytest.mark.parametrize("value", ["60", "0", "-1", "1,000", "0.5"])
+def test_a_number_is_no_nonsense(value: str) -> None:
+    assert nonsense({"x-ratelimit-limit-requests": value}) == []

@@ -110,6 +110,15 @@ class Elections:
         row_usd = np.full(len(ids), np.nan)
         return ballots.poll(tuple(Voter(name) for name in voters), row_usd, rest=State.ABSENT)
 
+    def first_value(self) -> tuple[str, object]:
+        """The first vote that is no null, and where it is; None where all are."""
+        self._all_ids()
+        for file, frame in zip(self.files, self._frames, strict=True):
+            found = frame.get_column(self.over).drop_nulls()
+            if len(found):
+                return file.path, found.to_list()[0]
+        return self.files[0].path, None
+
     def identities(self, fields: Sequence[pa.Field], step: int) -> Iterator[pa.Table]:
         """Key and carried columns of all rows in their order, `step` rows a table."""
         whole = self._identity(fields)

@@ -294,6 +294,18 @@ def test_a_column_that_tells_rows_apart_does_not_say_who_votes(tmp_path: Path) -
         ({"b": {"id": ["k1"], "label": ["pos"], "voter": [["x"]]}}, {}, 65, "which names nothing"),
         ({}, {"votes": ["a.parquet", "./a.parquet"]}, 65, "a.parquet is named twice"),
         ({}, {"gold": "truth"}, 65, "no file of votes has a column 'truth'"),
+        (
+            {},
+            {"kind": "number"},
+            65,
+            "a.parquet: the column 'label' holds no number votes: its first value is 'pos'\n  mend consensus.kind, or",
+        ),
+        (
+            {},
+            {"labels": ["yes", "no"]},
+            65,
+            "holds no label votes: its first value is 'pos'\n  mend consensus.labels",
+        ),
         ({}, {"priority": ["zz"]}, 78, "nobody called zz votes"),
         ({}, {"min_votes": 9}, 78, "9 of 2 votes"),
         ({}, {"rule": "median"}, 78, "it is of numbers"),
@@ -313,6 +325,23 @@ def test_bad_files_and_settings_are_named(
     path = offline(tmp_path, section.pop("votes", ["a.parquet", "b.parquet"]), **section)
     assert invoke(["run", str(path), "-q"]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_key_with_the_name_of_a_column_of_the_table_is_blamed_on_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        frame = pl.DataFrame({"votes": ["k1"], "reason": ["x"], "label": ["pos"]})
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+    path = offline(tmp_path, ["a.parquet", "b.parquet"])
+    data = json.loads(path.read_text())
+    data["input"]["key"] = "votes"
+    data["output"]["carry"] = ["reason"]
+    path.write_text(json.dumps(data))
+    assert invoke(["run", str(path)]) == ExitCode.CONFIG
+    said = capsys.readouterr().err
+    assert "input.key: the column 'votes' has the name of a column of the consensus table" in said
+    assert "output.carry: the column 'reason' has the name of a column of the consensus table" in said
 
 
 def test_files_that_share_no_row_with_the_input_are_refused(
@@ -394,6 +423,34 @@ def test_what_cannot_be_is_said(
     ran(tmp_path)
     assert invoke(["consensus", *args]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_setting_by_which_nothing_is_a_vote_leaves_the_consensus_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(tmp_path, {})
+    before = consensus(tmp_path)
+    assert invoke(["consensus", "out", "--set", "consensus.kind=number"]) == ExitCode.DATA
+    assert (
+        "out: the column 'label' holds no number votes: its first value is 'pos'" in capsys.readouterr().err
+    )
+    assert invoke(["consensus", "out"]) == ExitCode.OK
+    assert consensus(tmp_path) == before
+
+
+def test_an_output_made_with_a_name_of_the_table_s_own_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.rows(tmp_path, {"r1": "++-"}, margin=["x"])
+    lanes = [rig.letters(name, at) for at, name in enumerate(("one", "two", "three"))]
+    output = {"path": str(tmp_path / "out"), "carry": ["margin"]}
+    spec = rig.job(tmp_path, lanes, {}, output=output)
+    del spec["consensus"]
+    job_rig.run(tmp_path, spec)
+    assert invoke(["consensus", "out"]) == ExitCode.CONFIG
+    said = capsys.readouterr().err
+    assert "output.carry: the column 'margin' has the name of a column of the consensus table" in said
+    assert "start the job with --new-run" in said
 
 
 def test_an_empty_folder_has_nothing_to_agree_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,6 +123,19 @@ def test_numbers_have_a_median(tmp_path: Path) -> None:
     assert rig.by_id(tmp_path, "consensus") == {"x": 5.0}
 
 
+def test_answers_of_which_none_is_a_vote_are_kept_and_told(tmp_path: Path) -> None:
+    """What the schema tells is told before; of free texts it is known once they are there, and paid for."""
+    lanes = [rig.lane(name, (".", "many stars")) for name in "ab"]
+    for _ in range(2):
+        task = {"type": "chat", "prompt": "{{ text }}"}
+        summary = run(tmp_path, {"kind": "number"}, lanes, {"x": "x"}, task=task)
+        (note,) = summary.notes
+        assert note.startswith(
+            "consensus: the column 'content' holds no number votes: its first value is 'many stars'"
+        )
+    assert rig.by_id(tmp_path, "status") == {"x": "too_few"}
+
+
 def test_truth_values_and_sets_of_labels_keep_their_types(tmp_path: Path) -> None:
     schema = {
         "type": "object",

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import voting_rig as rig
 
-from batchllm.errors import ExitCode, JobError
+from batchllm.errors import ExitCode, InputMissingError, JobError
 from batchllm.journal import read_manifest
 from batchllm.report.summary import trouble
 
@@ -349,6 +349,22 @@ def test_python_reads_the_consensus(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.consensus.select("consensus").collect().height == 5
     assert result.agreement["rows"] == 5
     assert json.loads(json.dumps(result.to_dict()))["consensus"]["counts"]["decided"] == 3
+
+
+def test_python_says_that_there_is_no_consensus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder whose name looks like a pattern."""
+    import batchllm
+
+    monkeypatch.setenv("BATCHLLM_STATE_DIR", str(tmp_path / "state"))
+    rig.rows(tmp_path, {"a": "++"})
+    spec = rig.job(tmp_path, THREE[:2], {}, output={"path": "out[1]"})
+    del spec["consensus"]
+    result = batchllm.run(spec, folder=tmp_path)
+    assert result.output.collect().height == 2
+    assert result.failures.collect().height == 0
+    for read in (lambda: result.consensus, lambda: result.agreement):
+        with pytest.raises(InputMissingError, match="give the job a consensus section"):
+            read()
 
 
 def test_no_row_and_no_vote_are_no_fault(tmp_path: Path) -> None:

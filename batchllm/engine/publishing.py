@@ -98,7 +98,7 @@ def read_agreement(out: Path) -> dict[str, Any] | None:
 
 
 def is_current(out: Path, stamp: str) -> dict[str, Any] | None:
-    """The agreement that is there, if it is of this very record and section, and its files are there."""
+    """The agreement that is there, if it is of this very record and section, and its files and its page are there."""
     try:
         told = read_agreement(out)
     except StorageError:
@@ -106,10 +106,17 @@ def is_current(out: Path, stamp: str) -> dict[str, Any] | None:
     if told is None or told.get("stamp") != stamp:
         return None
     paths = [str(part["path"]) for part in told["parts"]]
-    if not all((out / path).is_file() for path in paths) or not (out / "report.html").is_file():
+    if not all((out / path).is_file() for path in paths) or not _has_page(out, told):
         return None
     remove_others(out, paths)
     return told
+
+
+def _has_page(out: Path, told: Mapping[str, Any]) -> bool:
+    """A kill may have left the page of an earlier edition: each says when its edition was made."""
+    path = out / "report.html"
+    with mapped_faults("read", path):
+        return path.is_file() and str(told.get("created")).encode() in path.read_bytes()
 
 
 def given_section(motion: Motion) -> dict[str, Any]:

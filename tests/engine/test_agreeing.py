@@ -8,6 +8,7 @@ import job_rig
 import polars as pl
 import pytest
 import voting_rig as rig
+from server_rig import Say, Seen, refusal, scripted
 
 from batchllm.errors import ExitCode, InputMissingError, JobError
 from batchllm.journal import read_manifest
@@ -292,6 +293,40 @@ def test_texts_that_mean_the_same_are_one_vote(tmp_path: Path) -> None:
     assert nested is not None
     assert nested.ok == 3
     assert rig.told(tmp_path)["settings"]["kind"] == "text"
+
+
+def test_a_lane_that_refuses_every_text_is_asked_at_most_twice_for_each(tmp_path: Path) -> None:
+    """Packs are halved until the texts at fault stand alone; when all of the first ones are, the job is."""
+
+    def script(seen: Seen, _: int) -> Say:
+        del seen
+        return Say(400, refusal("bad input"))
+
+    texts, lanes = 15, [rig.lane(name, seed=seed) for seed, name in enumerate("abc")]
+    with scripted(otherwise=script) as server:
+        embed = {**job_rig.lane(server.base_url, "vectors"), "price": {"input": 1.0}}
+        similarity = {"threshold": 0.9, "embed": embed, "dimensions": 2}
+        summary = run(
+            tmp_path,
+            {"similarity": similarity},
+            lanes,
+            {f"r{n}": f"text {n}" for n in range(texts)},
+            task={"type": "chat", "prompt": "{{ text }}"},
+        )
+        sizes = [len(body["input"]) for body in server.bodies()]
+    assert summary.exit_code == ExitCode.CONFIG
+    assert (
+        summary.ending == "test-embedded: the first 20 rows were all refused as invalid: HTTP 400: bad input"
+    )
+    assert sizes[0] == 3 * texts
+    assert 20 <= sizes.count(1) <= len(sizes) < 2 * 3 * texts
+    assert summary.cost_usd == pytest.approx(read_cost(tmp_path))
+    assert not (tmp_path / "out" / "consensus" / "agreement.json").exists()
+
+
+def read_cost(folder: Path) -> float:
+    """Of the voters alone."""
+    return float(job_rig.table(folder, "usage").get_column("cost_usd").sum())
 
 
 def test_the_width_of_vectors_that_no_catalogue_knows_is_the_section_s(tmp_path: Path) -> None:

@@ -71,8 +71,32 @@ def test_the_calls_from_python_run(
         monkeypatch.setenv("BATCHLLM_PROVIDERS", str(file))
         monkeypatch.setenv("GROQ_API_KEY", "k")
         for code in snippets("python.md", "python"):
-            exec(compile(code, "python.md", "exec"), {"batchllm": __import__("batchllm")})  # noqa: S102 - our own
+            if "consensus" not in code:
+                executed(code)
     assert "echo" in capsys.readouterr().out
+
+
+def executed(code: str) -> dict[str, Any]:
+    """What it leaves behind."""
+    names: dict[str, Any] = {"batchllm": __import__("batchllm")}
+    exec(compile(code, "python.md", "exec"), names)  # noqa: S102 - our own
+    return names
+
+
+def test_a_job_from_python_runs_and_its_consensus_is_read_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BATCHLLM_STATE_DIR", str(tmp_path / "state"))
+    (code,) = (code for code in snippets("python.md", "python") if "consensus" in code)
+    names = executed(code)
+    assert names["result"].ok
+    assert names["labels"].get_column("row").to_list() == [0, 1]
+    assert set(names["labels"].get_column("status")) <= {"decided", "tied"}
+    assert names["alpha"]["n"] == 2
+    assert set(names["accuracy"]) == {"swift", "nano", "mini"}
+    votes = names["result"].consensus.explode("votes").unnest("votes").collect()
+    assert votes.get_column("voter").to_list() == ["swift", "nano", "mini"] * 2
 
 
 def test_an_output_is_read_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class LaneReport:
-    lane: int
+    """`place`: of the lane in the job file."""
+
+    place: str
     name: str
     provider: str
     model: str

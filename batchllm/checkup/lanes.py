@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from batchllm.checkup.beside import Rehearsal
 from batchllm.checkup.findings import Finding, LaneReport, State, Step
 from batchllm.client.listing import (
     LISTED_OTHERWISE,
@@ -31,7 +32,17 @@ from batchllm.provider.dialect import CAPS
 from batchllm.provider.dialect_rules import CHAT, Rule
 from batchllm.provider.failures import classify
 from batchllm.provider.hints import limits
-from batchllm.records import Action, Failure, FailureCode, LimitHint, Reading, Request, Response, RowFailed
+from batchllm.records import (
+    Action,
+    Failure,
+    FailureCode,
+    LimitHint,
+    Reading,
+    Request,
+    Response,
+    Row,
+    RowFailed,
+)
 from batchllm.wiring.building import Frame, build_lanes
 from batchllm.wiring.check import CheckedJob
 from batchllm.wiring.lanes import LanePlan, mark_simulated
@@ -40,8 +51,6 @@ from batchllm.wiring.lanes import LanePlan, mark_simulated
 SHORT_ANSWER_TOKENS = 16
 _LOOK_S, _CALL_S = 20.0, 120.0
 _RETRIES, _MAX_WAIT_S = 2, 5.0
-#: Rows that are looked at for one that can be asked.
-_PEEK_ROWS = 100
 #: What a simulator lists that answers whatever model is asked for.
 _ANY_MODEL = "simulated"
 #: Of a reply of status 200 that does not come from the API.
@@ -71,16 +80,16 @@ class _Told:
 
 
 async def check_lanes(
-    checked: CheckedJob,
+    rehearsal: Rehearsal,
     *,
     base_urls: Mapping[int, str],
     environ: Mapping[str, str],
     clock: Clock,
     spends: bool,
 ) -> tuple[LaneReport, ...]:
-    """All lanes at once. `base_urls` holds the addresses of simulated providers by lane."""
-    checked = replace(checked, lanes=mark_simulated(checked.lanes))
-    request = _first_request(checked) if spends else None
+    """All lanes of one job at once. `base_urls` holds the addresses of simulated providers by lane."""
+    checked = replace(rehearsal.checked, lanes=mark_simulated(rehearsal.checked.lanes))
+    request = _first_request(checked, rehearsal.rows) if spends else None
     lanes = await _built(checked, base_urls, clock) if spends else [None] * len(checked.lanes)
     try:
         return tuple(
@@ -122,7 +131,7 @@ async def _report(
         findings.append(call)
         hints = told or hints
     findings.append(_limits(hints))
-    return LaneReport(plan.index, plan.info.name, plan.info.provider, plan.info.model, tuple(findings))
+    return LaneReport(plan.place, plan.info.name, plan.info.provider, plan.info.model, tuple(findings))
 
 
 async def _looked_up(plan: LanePlan, wire: Wire) -> tuple[Finding, Finding, tuple[LimitHint, ...]]:
@@ -176,7 +185,7 @@ def _key_finding(plan: LanePlan, told: _Told | None) -> Finding:
 
 def _key_remedy(plan: LanePlan) -> str:
     if plan.spec.api_key is not None:
-        return f"providers.{plan.index}.api_key: check that it holds a whole and valid key"
+        return f"{plan.place}.api_key: check that it holds a whole and valid key"
     names = " or ".join(plan.entry.env[:1]) or "api_key"
     return f"check {names}: a whole and valid key, with the right to list models"
 
@@ -300,8 +309,8 @@ def with_short_answer(plan: LanePlan, kind: str) -> LanePlan:
     return replace(plan, translation=replace(plan.translation, fields=fields))
 
 
-def _first_request(checked: CheckedJob) -> Request | str | None:
-    """Of the first row that can be asked; the reason where none of the first rows can."""
+def _first_request(checked: CheckedJob, rows: Sequence[Row]) -> Request | str | None:
+    """Of the first row that can be asked; the reason where none of them can."""
     planner = Planner(
         checked.task,
         checked.counter,
@@ -312,7 +321,7 @@ def _first_request(checked: CheckedJob) -> Request | str | None:
         ruler=checked.ruler,
     )
     reason: str | None = None
-    for row in checked.source.peek(_PEEK_ROWS):
+    for row in rows:
         for planned in planner.requests([row]):
             if not isinstance(planned, RowFailed):
                 return planned

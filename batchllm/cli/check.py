@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from batchllm.cli.run import told_to_machines
 from batchllm.errors import CredentialsError, JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.table import Table
 
     from batchllm.checkup import LaneReport
@@ -27,8 +30,8 @@ _MARKS = {"ok": "✓", "failed": "✗", "unknown": "-"}
 def check_command(job: Path, overrides: tuple[str, ...], spend: bool, as_json: bool) -> int:
     """Check JOB and ask each of its lanes: is the key accepted, is the model there, which limits hold?
 
-    Nothing is spent without --spend. The exit code is 0 when every lane would answer, 77 for a key, 69 for a provider
-    or model that is not there, 78 for a wrong job.
+    Those that a consensus asks beside the voters are among them. Nothing is spent without --spend. The exit code is 0
+    when every lane would answer, 77 for a key, 69 for a provider or model that is not there, 78 for a wrong job.
     """
     with told_to_machines(as_json):
         from batchllm.checkup import overall
@@ -63,22 +66,29 @@ def _checked(job: Path, overrides: tuple[str, ...]) -> "CheckedJob":
 
 
 def _reports(checked: "CheckedJob", *, spends: bool) -> "tuple[LaneReport, ...]":
+    """Of all lanes of the job, and of those that are asked beside them."""
     import asyncio
 
-    from batchllm.checkup import check_lanes
+    from batchllm.checkup import check_lanes, rehearsals
     from batchllm.clock import SystemClock
     from batchllm.engine.simulators import simulators_of
+    from batchllm.provider.overlay import open_catalogue
 
-    with simulators_of(checked.lanes) as base_urls:
-        return asyncio.run(
-            check_lanes(
-                checked,
-                base_urls=base_urls,
-                environ=dict(os.environ),
-                clock=SystemClock(),
-                spends=spends,
+    environ, clock = dict(os.environ), SystemClock()
+    jobs = rehearsals(checked, catalogue=open_catalogue(environ), environ=environ, clock=clock)
+
+    async def asked(base_urls: "Sequence[Mapping[int, str]]") -> "tuple[LaneReport, ...]":
+        found = await asyncio.gather(
+            *(
+                check_lanes(job, base_urls=urls, environ=environ, clock=clock, spends=spends)
+                for job, urls in zip(jobs, base_urls, strict=True)
             )
         )
+        return tuple(report for reports in found for report in reports)
+
+    with ExitStack() as stack:
+        urls = [stack.enter_context(simulators_of(job.checked.lanes)) for job in jobs]
+        return asyncio.run(asked(urls))
 
 
 def as_line(report: "LaneReport") -> str:
@@ -92,6 +102,7 @@ def as_line(report: "LaneReport") -> str:
     return json.dumps(
         {
             "lane": report.name,
+            "place": report.place,
             "provider": report.provider,
             "model": report.model,
             "ok": report.ok,
@@ -114,6 +125,8 @@ def as_table(reports: "tuple[LaneReport, ...]") -> "Table":
     table.add_column("found", overflow="fold")
     for report in reports:
         title = f"{report.name}\n{report.model}"
+        if not report.place.startswith("providers."):
+            title += f"\n({report.place})"
         for finding in report.findings:
             told = f"{finding.text}\n→ {finding.remedy}" if finding.remedy else finding.text
             table.add_row(

@@ -1,58 +1,29 @@
 """Votes from elsewhere: Parquet files, folders of them, and outputs of earlier runs, joined by key or row.
 
-A file with a column `voter` (or `lane`, with `sample` beside it where there is one) holds the votes of all of them, a
-line each; any other is one voter, called by the file's stem or the folder's name. An output that has one answer to a
-row is one voter, too, whichever lanes it was spread over. Rows are those of the input where the job has one, else all
-that any file has, in the order in which they are met.
+Rows are those of the input where the job has one, else all that any file has, in the order in which they are met.
 """
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchllm.consensus.kinds import column_words, fits, kind_of
 from batchllm.consensus.normalising import Vocabulary
 from batchllm.consensus.poll import Ballots, Poll, State, Voter
-from batchllm.errors import InputDataError, InputMissingError
-from batchllm.journal.manifest import read_manifest
+from batchllm.consensus.vote_files import VoteFile, find_votes
+from batchllm.errors import InputDataError
 from batchllm.spec.consensus import VoteKind
 
 _SHOWN = 5
-_VOTER_COLUMNS = ("voter", "lane")
 #: Whose vote a line is, in the frames here; no column of a file.
 _WHOSE = "\0whose"
 Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class VoteFile:
-    """One of the places that hold votes. `voter_column` None: all votes are `name`'s."""
-
-    path: str
-    name: str
-    parts: tuple[Path, ...]
-    schema: pa.Schema
-    voter_column: str | None
-
-    @property
-    def has_samples(self) -> bool:
-        return self.voter_column == "lane" and "sample" in self.schema.names
-
-    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
-        """The first column is the ids'. Raises InputDataError."""
-        names = [name for name in dict.fromkeys(columns) if name in self.schema.names]
-        try:
-            return _with_whole_ids(pl.scan_parquet(list(self.parts)).select(names).collect(), names[0])
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputDataError(f"{self.path} cannot be read: {error}", remedy="write it anew") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +100,24 @@ class Elections:
             place = np.array([voters.index(name) for name in called], np.int64)
             voted = np.zeros(len(rows), np.int64) if whose is None else whose[lines].astype(np.int64)
             _check_once(file, rows, place[voted], ids, voters)
-            ballots.vote(rows, place[voted], _arrow(frame.get_column(self.over).gather(lines)))
+            votes = _arrow(frame.get_column(self.over).gather(lines))
+            is_there = _is_there(votes)
+            ballots.vote(rows[is_there], place[voted][is_there], votes.filter(pa.array(is_there)))
             if self.gold in frame.columns and self.known is None:
                 ballots.note_gold(rows, _arrow(frame.get_column(self.gold).gather(lines)))
         if self.known is not None and self.gold is not None:
             ballots.note_gold(np.arange(len(ids)), self.known.table.column(self.gold).combine_chunks())
         row_usd = np.full(len(ids), np.nan)
-        return ballots.poll(tuple(Voter(name) for name in voters), row_usd, rest=State.NOT_ASKED)
+        return ballots.poll(tuple(Voter(name) for name in voters), row_usd, rest=State.ABSENT)
+
+    def first_value(self) -> tuple[str, object]:
+        """The first vote that is no null, and where it is; None where all are."""
+        self._all_ids()
+        for file, frame in zip(self.files, self._frames, strict=True):
+            found = frame.get_column(self.over).drop_nulls()
+            if len(found):
+                return file.path, found.to_list()[0]
+        return self.files[0].path, None
 
     def identities(self, fields: Sequence[pa.Field], step: int) -> Iterator[pa.Table]:
         """Key and carried columns of all rows in their order, `step` rows a table."""
@@ -232,7 +214,7 @@ class Elections:
 
 def open_votes(paths: Sequence[str], *, over: str | None, key: str | None) -> Elections:
     """Find the files and see that each has what is needed. Raises InputMissingError, InputDataError."""
-    files = _told_apart([_vote_file(path) for path in paths])
+    files = find_votes(paths)
     chosen = over or _usual_column(files)
     by = key or "row"
     files = tuple(_without_voters(file, {chosen, by}) for file in files)
@@ -246,35 +228,6 @@ def open_votes(paths: Sequence[str], *, over: str | None, key: str | None) -> El
                 )
         _check_types(file, by)
     return Elections(files, chosen, by)
-
-
-def _told_apart(files: Sequence[VoteFile]) -> tuple[VoteFile, ...]:
-    """Files of one name are called by as much of their paths as tells them apart. Raises InputDataError."""
-    paths = [tuple(part.resolve() for part in file.parts) for file in files]
-    again = next((at for at, parts in enumerate(paths) if parts in paths[:at]), None)
-    if again is not None:
-        raise InputDataError(
-            f"{files[again].path} is named twice in consensus.votes", remedy="its votes would count twice"
-        )
-    told = []
-    for file in files:
-        rivals = [Path(other.path) for other in files if other is not file and other.name == file.name]
-        told.append(replace(file, name=_longer_name(Path(file.path), file.name, rivals)))
-    return tuple(told)
-
-
-def _longer_name(path: Path, name: str, rivals: Sequence[Path]) -> str:
-    """`name` with as many of its folders before it as no rival has; with its ending where that is all that differs."""
-    if any(path.parent == rival.parent for rival in rivals):
-        name = path.name
-    for depth in range(len(path.parent.parts) + 1):
-        folders = path.parent.parts[len(path.parent.parts) - depth :]
-        if all(
-            rival.parent.parts[len(rival.parent.parts) - depth :] != folders or path.parent == rival.parent
-            for rival in rivals
-        ):
-            return "/".join([*folders, name])
-    return str(path)
 
 
 def _without_voters(file: VoteFile, columns: AbstractSet[str]) -> VoteFile:
@@ -308,39 +261,6 @@ def _usual_column(files: Sequence[VoteFile]) -> str:
     )
 
 
-def _vote_file(text: str) -> VoteFile:
-    path = Path(text)
-    if path.is_dir():
-        return _output(path) if (path / "manifest.json").exists() else _folder(path)
-    if not path.exists():
-        raise InputMissingError(
-            f"there are no votes at {text}", remedy="consensus.votes names files and folders"
-        )
-    return _with_schema(text, path.stem, (path,), may_have_voters=True)
-
-
-def _output(path: Path) -> VoteFile:
-    manifest = read_manifest(path)
-    parts = () if manifest is None else tuple(path / part.path for part in manifest.parts["output"])
-    has_voters = manifest is not None and manifest.slots > 1
-    return _with_schema(str(path), path.name, parts, may_have_voters=has_voters)
-
-
-def _folder(path: Path) -> VoteFile:
-    return _with_schema(str(path), path.name, tuple(sorted(path.glob("*.parquet"))), may_have_voters=True)
-
-
-def _with_schema(text: str, name: str, parts: tuple[Path, ...], *, may_have_voters: bool) -> VoteFile:
-    if not parts:
-        raise InputMissingError(f"{text} holds no Parquet files", remedy="consensus.votes reads Parquet only")
-    try:
-        schema = pq.read_schema(parts[0])
-    except (OSError, pa.ArrowException) as error:
-        raise InputDataError(f"{parts[0]} cannot be read as Parquet: {error}") from error
-    column = next((one for one in _VOTER_COLUMNS if one in schema.names), None)
-    return VoteFile(text, name, parts, schema, column if may_have_voters else None)
-
-
 def _check_once(file: VoteFile, rows: Rows, voters: Rows, ids: pl.Series, names: Sequence[str]) -> None:
     cells = rows * len(names) + voters
     found, first, counts = np.unique(cells, return_index=True, return_counts=True)
@@ -351,17 +271,6 @@ def _check_once(file: VoteFile, rows: Rows, voters: Rows, ids: pl.Series, names:
         f"{file.path} has {counts[counts > 1][0]} votes of {names[voters[at]]} for {ids[int(rows[at])]!r}",
         remedy="keep one of each; a file of several voters tells them apart in a column voter",
     )
-
-
-def _with_whole_ids(frame: pl.DataFrame, by: str) -> pl.DataFrame:
-    """Whole numbers that are written as floats, as pandas does where one is missing, are whole numbers."""
-    ids = frame.get_column(by)
-    if not ids.dtype.is_float():
-        return frame
-    numbers = ids.fill_nan(None)
-    known = numbers.drop_nulls()
-    is_whole = bool(((known == known.round()) & (known.abs() < 2**53)).all())
-    return frame.with_columns(numbers.cast(pl.Int64)) if is_whole else frame
 
 
 def _shared(ids: Sequence[pl.Series]) -> pl.DataType:
@@ -386,6 +295,10 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_list(kind):
         return pa.list_(_plain(kind.value_type))
     return kind
+
+
+def _is_there(votes: pa.Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(votes.is_valid().to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _listed(ids: pl.Series) -> str:

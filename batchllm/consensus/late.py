@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from batchllm.consensus.concluding import Late
 from batchllm.consensus.motion import Motion
 from batchllm.consensus.normalising import vocabulary
-from batchllm.consensus.poll import Poll, State, Voter
+from batchllm.consensus.poll import Floats, Poll, State, Voter
+from batchllm.consensus.reading import calls_usd
 from batchllm.consensus.rules import By
 from batchllm.consensus.table import STEP_ROWS, Identities
 from batchllm.consensus.votes import MISSING, Codes, LabelVotes, Numbers
@@ -49,8 +50,14 @@ class Answered:
     @property
     def keys(self) -> pa.Array:
         """Of all that was answered or given up."""
-        found = [self.read(kind, [self.key]).column(self.key) for kind in ("output", "failures")]
-        return pa.concat_arrays([piece.cast(pa.string()).combine_chunks() for piece in found])
+        return pa.concat_arrays([self.answered_keys, self._keys("failures")])
+
+    @property
+    def answered_keys(self) -> pa.Array:
+        return self._keys("output")
+
+    def _keys(self, kind: Kind) -> pa.Array:
+        return self.read(kind, [self.key]).column(self.key).cast(pa.string()).combine_chunks()
 
     @property
     def usd(self) -> float | None:
@@ -105,7 +112,7 @@ class RowNames:
 
 def escalated(poll: Poll, motion: Motion, names: RowNames, record: Answered) -> tuple[Poll, Late]:
     """The votes of the lane that was asked in ties. The poll comes back with values that only that lane gave."""
-    lines = record.read("output", [record.key, motion.over, "cost_usd", "latency_ms"])
+    lines = record.read("output", [record.key, motion.over, "latency_ms"])
     rows = names.places(lines.column(record.key).cast(pa.string()).combine_chunks())
     known = (rows >= 0) & (rows < poll.rows)
     votes = lines.column(motion.over).combine_chunks().filter(pa.array(known))
@@ -114,7 +121,7 @@ def escalated(poll: Poll, motion: Motion, names: RowNames, record: Answered) -> 
     late = _nobody_asked(poll, voter, By.ESCALATED, reasons)
     at = rows[known]
     late.cells[at], late.whys[at] = cells, whys
-    np.add.at(late.row_usd, at, _numbers(lines.column("cost_usd"))[known])
+    late.row_usd[:] = _row_usd(names, record, poll.rows, strip=0)
     late.states[at] = np.where(whys == 0, State.CAST, State.UNREADABLE)
     return poll, _with_failures(late, names, record, strip=0)
 
@@ -123,7 +130,7 @@ def judged(
     poll: Poll, names: RowNames, record: Answered, wanted: npt.NDArray[np.bool_], column: str
 ) -> tuple[Late, Judging]:
     """The judge's verdicts on the `wanted` rows. `column`: of the candidates that it was shown."""
-    lines = record.read("output", [record.key, column, "choice", "cost_usd", "latency_ms"])
+    lines = record.read("output", [record.key, column, "choice", "latency_ms"])
     keys = lines.column(record.key).cast(pa.string()).combine_chunks()
     rows = names.places(pc.utf8_slice_codeunits(keys, 0, -len(FORWARD)))
     choices = _choices(lines, column)
@@ -142,8 +149,7 @@ def judged(
         _nobody_asked(poll, voter, By.JUDGE, ("", "the verdict hangs on the order", "it chose no candidate")),
         overrules=True,
     )
-    there = (rows >= 0) & (rows < poll.rows)
-    np.add.at(late.row_usd, rows[there], _numbers(lines.column("cost_usd"))[there])
+    late.row_usd[:] = _row_usd(names, record, poll.rows, strip=len(FORWARD))
     whole = {row: (both[0], both[1]) for row, both in said.items() if len(both) == 2}
     agreed = {row: one for row, (one, other) in whole.items() if one is not None and one == other}
     split = [row for row in whole if row not in agreed]
@@ -203,6 +209,14 @@ def _choices(lines: pa.Table, column: str) -> list[str | None]:
     ]
 
 
+def failed_among(names: RowNames, record: Answered, wanted: npt.NDArray[np.bool_], *, strip: int = 0) -> int:
+    """How many rows of the nested job were given up that are about one of these."""
+    lines = record.read("failures", [record.key])
+    rows = _places(names, lines.column(record.key), strip)
+    known = rows[(rows >= 0) & (rows < len(wanted))]
+    return int(np.count_nonzero(wanted[known]))
+
+
 def _nobody_asked(poll: Poll, voter: Voter, by: By, reasons: Sequence[str]) -> Late:
     is_label = isinstance(poll.votes, LabelVotes)
     cells = np.full(poll.rows, MISSING, np.int32) if is_label else np.full(poll.rows, np.nan)
@@ -223,8 +237,7 @@ def _with_failures(
     lines = record.read("failures", [record.key, "class"])
     if not lines.num_rows:
         return late
-    keys = lines.column(record.key).cast(pa.string()).combine_chunks()
-    rows = names.places(pc.utf8_slice_codeunits(keys, 0, -strip) if strip else keys)
+    rows = _places(names, lines.column(record.key), strip)
     reasons = list(late.reasons)
     for row, reason in zip(rows.tolist(), lines.column("class").to_pylist(), strict=True):
         if not 0 <= row < len(late.states) or (among is not None and not among[row]):
@@ -233,6 +246,45 @@ def _with_failures(
             reasons.append(reason)
         late.states[row], late.whys[row] = State.FAILED, reasons.index(reason)
     return replace(late, reasons=reasons)
+
+
+def _row_usd(names: RowNames, record: Answered, rows: int, *, strip: int) -> Floats:
+    """What all calls for each row cost; of calls that several rows share, what their answers' lines say."""
+    usd = np.zeros(rows)
+    calls = record.read("usage", ["row", "rows", "cost_usd", "billed"])
+    place = _place_of_ordinals(names, record, strip)
+    if not calls.num_rows or not len(place):
+        return usd
+    costs = calls_usd(calls)
+    if pc.any(pc.greater(calls.column("rows"), 1)).as_py():
+        calls = record.read("output", ["row", "cost_usd"])
+        costs = _numbers(calls.column("cost_usd"))
+    asked = _ordinals(pc.fill_null(calls.column("row"), -1))
+    at = np.where((asked >= 0) & (asked < len(place)), place[np.minimum(asked, len(place) - 1)], -1)
+    is_there = (at >= 0) & (at < rows)
+    np.add.at(usd, at[is_there], costs[is_there])
+    return usd
+
+
+def _place_of_ordinals(names: RowNames, record: Answered, strip: int) -> Rows:
+    """The row that each row of the nested input is about; -1 for those of which nothing is kept."""
+    kinds: Sequence[Kind] = ("output", "failures")
+    lines = pa.concat_tables(
+        [record.read(kind, [record.key, "row"]) for kind in kinds], promote_options="default"
+    )
+    ordinals = _ordinals(lines.column("row"))
+    place = np.full(1 + int(ordinals.max(initial=-1)), -1, np.int64)
+    place[ordinals] = _places(names, lines.column(record.key), strip)
+    return place
+
+
+def _places(names: RowNames, column: pa.ChunkedArray, strip: int) -> Rows:
+    keys = column.cast(pa.string()).combine_chunks()
+    return names.places(pc.utf8_slice_codeunits(keys, 0, -strip) if strip else keys)
+
+
+def _ordinals(column: pa.ChunkedArray) -> Rows:
+    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
 
 
 def _is_vote(cells: Codes | Numbers) -> npt.NDArray[np.bool_]:

@@ -26,6 +26,7 @@ class State(IntEnum):
     FAILED = 2  # the row was given up on this lane
     NOT_ASKED = 3
     UNREADABLE = 4  # there is an answer, and it is no vote
+    ABSENT = 5  # of votes from files: there is none, and nobody was asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,14 @@ class Record:
         told = zip(self.voters, self.voter_lanes, costs.usd(), costs.latencies(), strict=True)
         return ballots.poll(tuple(Voter(*one) for one in told), self._row_usd(), rest=rest)
 
+    def first_value(self, over: str) -> object:
+        """The first answer in this column that is no null; None where all are."""
+        for batch in self._batches("output", [over]):
+            found = batch.column(over).drop_null()
+            if len(found):
+                return found[0].as_py()
+        return None
+
     def vector_poll(self, over: str, threshold: float) -> Poll:
         """Of votes that are vectors: a vote's value is the voter whose vector leads those that are close to it.
 
@@ -218,16 +226,16 @@ class Record:
     def _row_usd(self) -> Floats:
         """What all calls of each row cost; of calls that several rows share, what their answers' lines say."""
         usd = np.zeros(self.rows)
-        for batch in self._batches("usage", ["row", "rows", "cost_usd"]):
+        for batch in self._batches("usage", ["row", "rows", "cost_usd", "billed"]):
             if pc.any(pc.greater(batch.column("rows"), 1)).as_py():
                 return self._answers_usd()
-            _add_usd(usd, batch)
+            _add_usd(usd, batch.column("row"), calls_usd(batch))
         return usd
 
     def _answers_usd(self) -> Floats:
         usd = np.zeros(self.rows)
         for batch in self._batches("output", ["row", "cost_usd"]):
-            _add_usd(usd, batch)
+            _add_usd(usd, batch.column("row"), _numbers(batch.column("cost_usd")))
         return usd
 
     def _batches(self, kind: Kind, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -271,11 +279,24 @@ def open_record(out: Path) -> Manifest:
     return manifest
 
 
-def _add_usd(usd: Floats, batch: pa.RecordBatch) -> None:
+def calls_usd(usage: pa.RecordBatch | pa.Table) -> Floats:
+    """What each call cost, as the totals of a run count it: NaN where it was charged at a price that is not known.
+
+    A call that came to nothing and of which nobody knows whether it was charged has cost nothing so far.
+    """
+    known = pc.if_else(
+        pc.equal(usage.column("billed"), "yes"),
+        usage.column("cost_usd"),
+        usage.column("cost_usd").fill_null(0.0),
+    )
+    return _numbers(known)
+
+
+def _add_usd(usd: Floats, of: pa.Array, costs: Floats) -> None:
     """Calls for rows that have left the input have none."""
-    rows = _whole(batch.column("row").fill_null(-1))
+    rows = _whole(of.fill_null(-1))
     known = (rows >= 0) & (rows < len(usd))
-    np.add.at(usd, rows[known], _numbers(batch.column("cost_usd"))[known])
+    np.add.at(usd, rows[known], costs[known])
 
 
 def _placed(tables: list[pa.Table], first: int, size: int, fields: Sequence[pa.Field]) -> pa.Table:

@@ -1,5 +1,6 @@
 """Why a row is what it is, in words for people. Equal rows have equal words, so each sentence is made once."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,9 @@ _WORDS = {
     State.NOT_ASKED: "was not asked",
     State.UNREADABLE: "is no vote",
     State.OPEN: "is still to come",
+    State.ABSENT: "has no vote",
 }
+_CHOOSERS = {By.ESCALATED: "the lane asked in a tie", By.JUDGE: "the judge", By.FIRST: "priority"}
 
 Ints = npt.NDArray[np.int64]
 
@@ -50,6 +53,8 @@ class Telling:
             lead, leaders, which = _lead_facts(made, rows)
             shown = np.where(made.by[rows] == By.RULE, winner, lead)
             facts += [(codes == shown[:, None]).sum(1), winner, lead, leaders, which]
+            if poll.kind == "labels":  # of a set each label is told, with the votes that name it
+                facts += list(np.sort(codes, axis=1).T)
         else:
             facts += [made.cast[rows], winner.view(np.int64)]
         missing = np.where(
@@ -72,26 +77,27 @@ class Telling:
         yield from self._missing(row, 0 if cast < self._poll.votes_wanted else self._poll.votes_wanted)
 
     def _decision(self, status: Status, by: By, cast: int, mine: int, row: int) -> str:
-        votes = "vote" if cast == 1 else "votes"
         match status:
-            case Status.DECIDED if by in (By.ESCALATED, By.JUDGE, By.FIRST):
-                how = {By.ESCALATED: "the lane asked in a tie", By.JUDGE: "the judge", By.FIRST: "priority"}[
-                    by
-                ]
-                return f"{how} chose {self._winner(row)} ({self._standing(row)})"
-            case Status.DECIDED if self._values_are_numbers:
-                middle = self._terms.rule.replace("_", " ")
-                return f"the {middle} of {cast} {votes} is {self._winner(row)}"
             case Status.DECIDED:
-                return f"{mine} of {cast} {votes} for {self._winner(row)}"
+                return self._decided(by, cast, mine, row)
             case Status.TIED | Status.UNDECIDED:
                 return self._standing(row)
             case Status.PENDING:
-                return f"{cast} {votes} so far"
+                return f"{_votes(cast)} so far"
             case Status.TOO_FEW:
                 needed = self._terms.min_votes
                 are = "is" if needed == 1 else "are"
                 return f"{cast} of {self._terms.voters} votes where {needed} {are} needed"
+
+    def _decided(self, by: By, cast: int, mine: int, row: int) -> str:
+        winner = self._winner(row)
+        if by in _CHOOSERS:
+            return f"{_CHOOSERS[by]} chose {winner} ({self._standing(row)})"
+        if self._values_are_numbers:
+            return f"the {self._terms.rule.replace('_', ' ')} of {_votes(cast)} is {winner}"
+        if self._poll.kind == "labels" and mine < cast:
+            return self._label_by_label(row, self._made.winner[row])
+        return f"{mine} of {_votes(cast)} for {winner}"
 
     @property
     def _values_are_numbers(self) -> bool:
@@ -104,16 +110,31 @@ class Telling:
         """How the votes stand: what leads, with how many votes each."""
         made, votes = self._made, self._poll.votes
         if not isinstance(votes, LabelVotes):
-            return f"{made.cast[row]} votes"
-        mine = votes.codes[row, : self._poll.votes_wanted]
+            return _votes(made.cast[row])
         leading = made.leading[made.offsets[row] : made.offsets[row + 1]]
+        if self._poll.kind == "labels":
+            return self._label_by_label(row, max(leading, key=lambda cell: len(self._values.members(cell))))
+        mine = votes.codes[row, : self._poll.votes_wanted]
         told = [
             f"{int((mine == code).sum())} for {self._values.shown(code)}" for code in leading[:_MOST_SHOWN]
         ]
         more = len(leading) - _MOST_SHOWN
         if more > 0:
             told.append(f"{more} more values with as many")
-        return f"of {made.cast[row]} votes " + ", ".join(told)
+        return f"of {_votes(made.cast[row])} " + ", ".join(told)
+
+    def _label_by_label(self, row: int, cell: float) -> str:
+        """Of a set that nobody need have voted for: how many votes name each of its labels."""
+        votes = self._poll.votes
+        codes = votes.codes[row, : self._poll.votes_wanted] if isinstance(votes, LabelVotes) else ()
+        named = Counter(label for code in codes if code > MISSING for label in self._values.members(code))
+        labels = self._values.members(cell)
+        told = [f"{named[label]} for {self._values.line(label)}" for label in labels[:_MOST_SHOWN]]
+        if len(labels) > _MOST_SHOWN:
+            told.append(f"{len(labels) - _MOST_SHOWN} more labels")
+        if not told:
+            return f"no label has enough of {_votes(self._made.cast[row])}"
+        return f"of {_votes(self._made.cast[row])}, label by label, " + ", ".join(told)
 
     def _missing(self, row: int, first: int) -> Iterator[str]:
         """From the voter at `first` on. Of those asked for open rows alone only what came to nothing is told."""
@@ -125,6 +146,10 @@ class Telling:
             if at >= first and state != State.CAST and not is_left_out:
                 reason = f" ({poll.reasons[why]})" if why else ""
                 yield f"{voter.name} {_WORDS[State(int(state))]}{reason}"
+
+
+def _votes(count: int) -> str:
+    return f"{count} vote" if count == 1 else f"{count} votes"
 
 
 def _lead_facts(made: Decisions, rows: slice) -> tuple[Ints, Ints, Ints]:

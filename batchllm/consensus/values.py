@@ -8,10 +8,12 @@ import orjson
 import pyarrow as pa
 
 from batchllm.consensus.kinds import value_type
+from batchllm.consensus.normalising import set_text
 from batchllm.consensus.poll import Poll
 from batchllm.consensus.votes import MISSING, LabelVotes
 
 _SHOWN_CHARS = 60
+_NO_LABEL = set_text([])
 
 
 class Values:
@@ -21,9 +23,10 @@ class Values:
         self.type = value_type(poll.kind)
         self._texts = poll.votes.values if isinstance(poll.votes, LabelVotes) else None
         self._is_truth = poll.kind == "boolean"
+        self._is_set = poll.kind == "labels"
         self._words = None
         if self._texts is not None and not self._is_truth:
-            words = map(orjson.loads, self._texts) if poll.kind == "labels" else self._texts
+            words = map(orjson.loads, self._texts) if self._is_set else self._texts
             self._words = pa.array(list(words), self.type)
 
     def array(self, cells: npt.NDArray[Any]) -> pa.Array:
@@ -38,5 +41,15 @@ class Values:
         """One of them as a sentence holds it."""
         if self._texts is None:
             return f"{cell:g}"
-        text = " ".join(self._texts[int(cell)].split())
-        return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
+        text = self._texts[int(cell)]
+        return "no label" if self._is_set and text == _NO_LABEL else self.line(text)
+
+    def line(self, text: str) -> str:
+        """A text of any length as a sentence holds it."""
+        line = " ".join(text.split())
+        return line if len(line) <= _SHOWN_CHARS else f"{line[: _SHOWN_CHARS - 1]}…"
+
+    def members(self, cell: float) -> list[str]:
+        """The labels of a set, in their order."""
+        found: list[str] = orjson.loads(self._texts[int(cell)]) if self._is_set and self._texts else []
+        return found

@@ -22,16 +22,17 @@ from batchllm.consensus.concluding import (
     settled,
     weigh,
 )
-from batchllm.consensus.late import RowNames, answered, escalated, judged
+from batchllm.consensus.late import FORWARD, RowNames, answered, escalated, failed_among, judged
 from batchllm.consensus.motion import Motion
 from batchllm.consensus.normalising import vocabulary
 from batchllm.consensus.poll import Poll, State
 from batchllm.consensus.reading import Record
+from batchllm.consensus.voteless import is_voteless, voteless
 from batchllm.engine.beside import note_concluded, note_input, spent_beside
 from batchllm.engine.identity import package_version
 from batchllm.engine.inquiries import Inquiry, embedding_source, escalation_source, judging_source, vectors_of
 from batchllm.engine.publishing import Edition, is_current, publish, stamp_of
-from batchllm.errors import ExitCode
+from batchllm.errors import ExitCode, InputDataError
 from batchllm.journal.manifest import Manifest, instant, read_manifest
 from batchllm.ports import Source
 from batchllm.report.summary import RunSummary
@@ -40,6 +41,7 @@ from batchllm.wiring.nested import CANDIDATES, KEY, Beside, Nested, Role
 
 #: Carries out a nested job whose rows are these.
 Ask = Callable[[LoadedJob, Source], RunSummary]
+_ROLES: Sequence[Role] = ("embedded", "escalated", "judged")
 
 
 class StoppedError(Exception):
@@ -55,7 +57,8 @@ class Agreeing:
     """One consensus of one output. Without `inquiry` nobody is asked: what was answered before is used where it fits.
 
     `budget_usd`: what the job's budget has left after the voters. `carried`: the columns that travel to the table.
-    `again`: what had failed in nested runs is asked once more.
+    `again`: what had failed in nested runs is asked once more. `failed`: rows of nested jobs that were given up, as far
+    as the votes leave them to those jobs now: what failed of others is no matter any more.
     """
 
     record: Record
@@ -70,6 +73,7 @@ class Agreeing:
     budget_usd: float | None = None
     again: bool = False
     summaries: list[RunSummary] = field(default_factory=list)
+    failed: dict[Role, int] = field(default_factory=dict)
     _judging: dict[str, object] | None = None
 
     def run(self) -> dict[str, Any]:
@@ -77,11 +81,13 @@ class Agreeing:
         if self.inquiry is not None and not self._fails_again():
             told = is_current(self.record.out, self._stamp())
             if told is not None:
+                self.failed = {role: told["failed_beside"].get(role, 0) for role in _ROLES}
                 return told
         digest = self.record.manifest.input_digest
         if self.inquiry is not None and self.beside:
             note_input(self.record.out, digest)
         poll = self._compared(self._poll())
+        notes = [*gold_notes(poll), *self._voteless(poll)]
         found = decided(poll, self.motion, weigh(poll, self.motion))
         found = self._escalated(found)
         found = self._judged(found)
@@ -99,7 +105,8 @@ class Agreeing:
                 carried=[one for one in self.carried if one.name != self.motion.section.gold],
                 stamp=self._stamp(),
                 is_simulated=self.record.manifest.simulated,
-                notes=gold_notes(poll),
+                notes=notes,
+                failed_beside={role: count for role, count in self.failed.items() if count},
             )
         )
 
@@ -110,6 +117,16 @@ class Agreeing:
         words = vocabulary(motion.kind, motion.labels, section.normalise)
         return self.record.poll(motion.over, words, gold=section.gold)
 
+    def _voteless(self, poll: Poll) -> list[str]:
+        """What was just paid for is shown all the same; where nothing is asked, another setting was meant."""
+        if not is_voteless(poll):
+            return []
+        value = self.record.first_value(self.motion.over)
+        message, remedy = voteless(self.motion, f"its first value is {value!r}")
+        if self.inquiry is None:
+            raise InputDataError(f"{self.record.out}: {message}", remedy=remedy)
+        return [f"{message} ({remedy})"]
+
     def _compared(self, poll: Poll) -> Poll:
         """Texts that mean the same as one value."""
         nested, similarity = self._one("embedded"), self.motion.section.similarity
@@ -118,7 +135,10 @@ class Agreeing:
         if self.inquiry is not None:
             self._ask(nested, embedding_source(poll))
         record = answered(nested.out, nested.name, KEY)
-        return poll if record is None else vectors_of(poll, record, similarity.threshold)
+        if record is None:
+            return poll
+        self.failed["embedded"] = record.manifest.failed
+        return vectors_of(poll, record, similarity.threshold)
 
     def _escalated(self, before: Decided) -> Decided:
         nested = self._one("escalated")
@@ -128,10 +148,11 @@ class Agreeing:
         names = RowNames(self.key, self.record)
         record = answered(nested.out, nested.name, KEY)
         if self.inquiry is not None and wanted.any():
-            self._ask(nested, escalation_source(self.inquiry, wanted, names, record))
+            self._ask(nested, escalation_source(self.inquiry, wanted, names, record, again=self.again))
             record = answered(nested.out, nested.name, KEY)
         if record is None:
             return before
+        self.failed["escalated"] = failed_among(names, record, wanted)
         poll, late = escalated(before.poll, self.motion, names, record)
         return self._settled(before, poll, late)
 
@@ -149,6 +170,7 @@ class Agreeing:
             record = answered(nested.out, nested.name, KEY)
         if record is None:
             return before
+        self.failed["judged"] = failed_among(names, record, wanted, strip=len(FORWARD))
         late, judging = judged(before.poll, names, record, wanted, CANDIDATES)
         self._judging = judging.told()
         return self._settled(before, before.poll, late)
@@ -170,13 +192,6 @@ class Agreeing:
 
     def _one(self, role: Role) -> Beside | None:
         return next((nested for nested in self.beside if nested.role == role), None)
-
-    def stood_still(self) -> list[tuple[Nested, Manifest]]:
-        """Nested jobs with a record that were not started now."""
-        started = {summary.job for summary in self.summaries}
-        still = [one for one in self.beside if isinstance(one, Nested) and one.loaded.job.name not in started]
-        found = [(nested, self._manifest(nested)) for nested in still]
-        return [(nested, manifest) for nested, manifest in found if manifest is not None]
 
     def _manifest(self, nested: Beside) -> Manifest | None:
         return read_manifest(nested.out) if nested.out.is_dir() else None

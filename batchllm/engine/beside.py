@@ -1,16 +1,20 @@
 """What lanes asked beside the voters have cost of the present input's budget.
 
-Their records count all that they have ever cost. As with the voters, what an earlier input cost that came to its
-consensus is not the present one's: how much that was is noted in `OUT/consensus/spending.json` when another one comes.
+Their records count all that they have ever cost, those put aside for another judge or lane as well. As with the voters,
+what an earlier input cost that came to its consensus is not the present one's: how much that was of each record is
+noted in `OUT/consensus/spending.json` when another one comes. A record is known by when it was begun, so that one that
+was put aside is still the same, and one that somebody removed takes its own money with it and no other.
+
+What `--new-run` puts aside as a whole is another output, whose budget was its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import orjson
 
-from batchllm.journal import read_manifest
+from batchllm.journal import EverSpent, ever_spent, records_aside
 from batchllm.journal.files import mapped_faults, sync_folder, write_new
 from batchllm.wiring.nested import Role
 
@@ -20,16 +24,23 @@ _ROLES: Sequence[Role] = ("embedded", "escalated", "judged")
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """`before_usd`: of earlier inputs; `concluded`: whether this one has come to its consensus."""
+    """`before_usd`: of each record, what earlier inputs cost; `concluded`: whether this one has its consensus."""
 
     input: str | None
-    before_usd: float = 0.0
+    before_usd: Mapping[str, float] = field(default_factory=dict)
     concluded: bool = False
 
 
 def spent_beside(out: Path, digest: str | None) -> float:
-    """USD so far, as far as it is known, of the input of this digest."""
-    return max(0.0, _lifetime(out) - _note_for(out, digest).before_usd)
+    """USD of the input of this digest: as far as it is known, and at most so much for calls that kills cut off."""
+    before = _note_for(out, digest).before_usd
+    return sum(max(0.0, usd - before.get(created, 0.0)) for created, usd in _most_usd(out).items())
+
+
+def cost_beside(out: Path) -> float | None:
+    """USD over all inputs and runs; None when the price of something is not known."""
+    records = list(_records(out))
+    return sum(one.cost_usd for one in records) if all(one.is_priced for one in records) else None
 
 
 def note_input(out: Path, digest: str | None) -> None:
@@ -49,22 +60,28 @@ def _note_for(out: Path, digest: str | None) -> _Note:
     """One input that was never concluded goes on to count: its rows may be the next one's."""
     note = _read(out)
     if note is None or note.input == digest or not note.concluded:
-        return _Note(digest, 0.0 if note is None else note.before_usd, note is not None and note.concluded)
-    return _Note(digest, _lifetime(out))
+        return _Note(digest, {} if note is None else note.before_usd, note is not None and note.concluded)
+    return _Note(digest, _most_usd(out))
 
 
-def _lifetime(out: Path) -> float:
-    folders = [out / "consensus" / role for role in _ROLES]
-    manifests = [read_manifest(folder) for folder in folders if folder.is_dir()]
-    return sum((one.cost_usd or 0.0) for one in manifests if one is not None)
+def _most_usd(out: Path) -> dict[str, float]:
+    return {one.created: one.cost_usd + one.exposed_usd for one in _records(out)}
+
+
+def _records(out: Path) -> Iterator[EverSpent]:
+    for role in _ROLES:
+        folder = out / "consensus" / role
+        if folder.is_dir():
+            yield from filter(None, map(ever_spent, (folder, *records_aside(folder))))
 
 
 def _read(out: Path) -> _Note | None:
     """A note that cannot be read was written by nobody: all counts."""
     try:
         said = orjson.loads((out / "consensus" / _FILE).read_bytes())
-        return _Note(said["input"], float(said["before_usd"]), bool(said["concluded"]))
-    except (OSError, LookupError, TypeError, ValueError):
+        before = {str(created): float(usd) for created, usd in said["before_usd"].items()}
+        return _Note(said["input"], before, bool(said["concluded"]))
+    except (OSError, LookupError, TypeError, ValueError, AttributeError):
         return None
 
 

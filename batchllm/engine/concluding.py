@@ -8,12 +8,14 @@ from batchllm.clock import Clock
 from batchllm.consensus.motion import Motion
 from batchllm.consensus.reading import Record, open_record
 from batchllm.engine.agreeing import Agreeing, Ask, StoppedError
+from batchllm.engine.beside import cost_beside
 from batchllm.engine.inquiries import Inquiry
 from batchllm.engine.summary import write_page
 from batchllm.errors import ExitCode
 from batchllm.report.agreement import agreement_lines
 from batchllm.report.summary import RunSummary
 from batchllm.wiring import CheckedJob
+from batchllm.wiring.nested import Beside, Nested
 
 
 def conclude(
@@ -45,7 +47,9 @@ def conclude(
     except StoppedError as stopped:
         budget = None if checked.job.budget is None else checked.job.budget.usd
         return _left(_with(summary, agreeing), stopped.summary, budget, out, say)
-    whole = replace(_with(summary, agreeing), agreement=agreement_lines(told), figures=told)
+    summary = _with(summary, agreeing)
+    notes = (*summary.notes, *(f"consensus: {note}" for note in told["notes"]))
+    whole = replace(summary, agreement=agreement_lines(told), figures=told, notes=notes)
     return _written(whole, out, say)
 
 
@@ -98,28 +102,27 @@ def _left(
 
 def _with(summary: RunSummary, agreeing: Agreeing) -> RunSummary:
     """One summary of all that was asked in this start, and of what earlier ones have left."""
+    out = agreeing.record.out
+    for beside in agreeing.beside:
+        where = f"{summary.output}/{beside.out.relative_to(out)}"
+        summary = _with_failures(summary, beside, agreeing.failed.get(beside.role, 0), where)
     for one in agreeing.summaries:
-        summary = _with_failures(summary, one.job, one.failed + one.failed_before, one.output)
         summary = replace(
             summary,
             prompt_tokens=summary.prompt_tokens + one.prompt_tokens,
             completion_tokens=summary.completion_tokens + one.completion_tokens,
             cost_usd=_sum(summary.cost_usd, one.cost_usd),
-            spent_usd=_sum(summary.spent_usd, one.spent_usd),
             seconds=summary.seconds + one.seconds,
             lanes=(*summary.lanes, *one.lanes),
         )
-    for nested, manifest in agreeing.stood_still():
-        where = f"{summary.output}/{nested.out.parent.name}/{nested.out.name}"
-        summary = _with_failures(summary, nested.loaded.job.name, manifest.failed, where)
-        summary = replace(summary, spent_usd=_sum(summary.spent_usd, manifest.cost_usd))
-    return summary
+    return replace(summary, spent_usd=_sum(summary.spent_usd, cost_beside(out)))
 
 
-def _with_failures(summary: RunSummary, job: str, failed: int, where: str) -> RunSummary:
-    """Rows that a nested run gave up have failed, whenever that was."""
+def _with_failures(summary: RunSummary, beside: Beside, failed: int, where: str) -> RunSummary:
+    """Rows that a nested run gave up have failed, whenever that was, as long as it is about open ones."""
     if not failed:
         return summary
+    job = beside.loaded.job.name if isinstance(beside, Nested) else beside.role
     told = f"{job}: {failed:,} {'row' if failed == 1 else 'rows'} failed, see {where}/failures/*.parquet"
     if summary.exit_code:
         return replace(summary, notes=(*summary.notes, told))

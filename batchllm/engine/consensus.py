@@ -1,5 +1,6 @@
 """A consensus without a run: of a job file, of an output, or of an output and files of votes."""
 
+import glob
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def _of_output(
         del given["ties"]
     data: dict[str, object] = {
         "name": out.resolve().name or "consensus",
-        "consensus": {**given, "votes": [str(out), *votes]},
+        "consensus": {**given, "votes": [glob.escape(str(out)), *votes]},
         "output": {"path": str(out)},
     }
     key = kept_key(out)
@@ -97,8 +98,7 @@ def _offline_again(
     data = dict(changed.data)
     section = data.get("consensus")
     if votes and isinstance(section, dict):
-        here = [str(Path(path).absolute()) for path in votes]
-        data["consensus"] = {**section, "votes": [*section.get("votes", []), *here]}
+        data["consensus"] = {**section, "votes": [*section.get("votes", []), *votes]}
     data["output"] = {**_mapping(data.get("output")), "path": str(out.absolute())}
     loaded = load_any_mapping(data, folder=Path.cwd(), environ=environ, file=str(out))
     if not isinstance(loaded, LoadedVotes):

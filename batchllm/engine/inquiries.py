@@ -4,7 +4,7 @@ A row that was answered before stays in, although it may not be open any more: i
 be paid for again if it came back.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -65,11 +65,13 @@ def vectors_of(poll: Poll, record: Answered, threshold: float) -> Poll:
     return replace(poll, votes=merged(poll.votes, found, threshold))
 
 
-def escalation_source(inquiry: Inquiry, wanted: Bools, names: RowNames, record: Answered | None) -> Source:
-    """Rows as the voters had them."""
+def escalation_source(
+    inquiry: Inquiry, wanted: Bools, names: RowNames, record: Answered | None, *, again: bool = False
+) -> Source:
+    """Rows as the voters had them. `again`: what failed is asked once more, so that only open rows may be among it."""
     chosen = bytearray(wanted.astype(np.uint8).tobytes())
     if record is not None:
-        for row in names.places(record.keys).tolist():
+        for row in names.places(record.answered_keys if again else record.keys).tolist():
             if 0 <= row < len(chosen):
                 chosen[row] = 1
 
@@ -90,9 +92,11 @@ def judging_source(
             chosen[row] = 1
 
     def made(row: Row) -> Iterator[tuple[str, Mapping[str, object], bytes]]:
-        texts = candidates(before, row.ordinal) if wanted[row.ordinal] else shown[row.ordinal]
+        listings = (
+            _in_both_orders(candidates(before, row.ordinal)) if wanted[row.ordinal] else shown[row.ordinal]
+        )
         values = {**row.values, PROMPT: _prompt(inquiry.task, row)}
-        for order, listed in ((FORWARD, texts), (BACKWARD, texts[::-1])):
+        for order, listed in listings.items():
             yield name_of(row) + order, {**values, CANDIDATES: listed}, orjson.dumps([listed])
 
     return Subset(inquiry.source, chosen, made, KEY, (_CANDIDATES,))
@@ -117,13 +121,20 @@ def text_key(text: str) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _shown_before(names: RowNames, record: Answered) -> dict[int, list[str]]:
+def _in_both_orders(texts: list[str]) -> dict[str, list[str]]:
+    return {FORWARD: texts, BACKWARD: texts[::-1]}
+
+
+def _shown_before(names: RowNames, record: Answered) -> dict[int, dict[str, list[str]]]:
+    """Of each row that the judge has answered about what it was shown, by the orders that have their answer."""
     lines = record.read("output", [KEY, CANDIDATES])
-    keys = lines.column(KEY).combine_chunks()
-    forward = pc.ends_with(keys, FORWARD)
-    rows = names.places(pc.utf8_slice_codeunits(keys.filter(forward), 0, -len(FORWARD)))
-    shown: Sequence[list[str]] = lines.column(CANDIDATES).combine_chunks().filter(forward).to_pylist()
-    return dict(zip(rows.tolist(), shown, strict=True))
+    keys = lines.column(KEY).cast(pa.string()).combine_chunks()
+    rows = names.places(pc.utf8_slice_codeunits(keys, 0, -len(FORWARD))).tolist()
+    orders = pc.utf8_slice_codeunits(keys, -len(FORWARD)).to_pylist()
+    found: dict[int, dict[str, list[str]]] = {}
+    for row, order, texts in zip(rows, orders, lines.column(CANDIDATES).to_pylist(), strict=True):
+        found.setdefault(row, {})[order] = texts
+    return found
 
 
 def _differing(votes: LabelVotes) -> list[int]:

@@ -99,10 +99,7 @@ def _execute_nested(loaded: LoadedJob, options: Options, source: Source) -> RunS
     with _locked(checked, options) as out:
         before = stored_job(out)
         changed = before is not None and differences(before.sections, semantic_sections(checked.job))
-        own = replace(
-            options, limit=None, new_run=bool(changed), keep_old=False, only_missing=False, spends_anew=True
-        )
-        return _Run(checked, own, out).execute()
+        return _Run(checked, options.nested(is_changed=bool(changed)), out).execute()
 
 
 @contextmanager
@@ -136,7 +133,7 @@ class _Run:
         with self._opened() as journal:
             self._note_unknown_files(journal)
             manifest = read_manifest(self._out)
-            is_wanted = self._options.retries_failed and journal.counts.failed
+            is_wanted = self._options.retries and journal.counts.failed
             if (
                 manifest is not None
                 and manifest.complete
@@ -150,6 +147,8 @@ class _Run:
             reopen(journal, self._votes)
             if self._options.retries_failed:
                 self._again = journal.forget_failures()
+            elif is_wanted:
+                journal.forget_failures()
             self._dedupe = self._repeats(journal, table)
             runners = asyncio.Runner(loop_factory=_loop_factory())
             with simulators_of(self._checked.lanes) as base_urls, runners as runner:
@@ -332,7 +331,7 @@ class _Run:
             in_order=job.routing == "fallback",
             budget=budget,
             say=self._options.say,
-            spreading=spreading_of(journal, job.samples) if self._slots > 1 else None,
+            spreading=spreading_of(journal, job.samples, self._again) if self._slots > 1 else None,
             slots=self._slots,
             polling=self._polling(journal, input_rows),
         )

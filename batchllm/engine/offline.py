@@ -14,10 +14,12 @@ from batchllm.consensus.concluding import Facts, decided, weigh
 from batchllm.consensus.foreign import Elections, Known, open_votes
 from batchllm.consensus.motion import Motion, motion_of
 from batchllm.consensus.normalising import vocabulary
+from batchllm.consensus.poll import Poll
+from batchllm.consensus.voteless import is_voteless, voteless
 from batchllm.engine.agreeing import gold_notes
 from batchllm.engine.publishing import Edition, publish
 from batchllm.engine.summary import shown
-from batchllm.errors import ExitCode, Fault, InputDataError, JobError
+from batchllm.errors import ExitCode, InputDataError, JobError
 from batchllm.journal.files import cannot_create
 from batchllm.journal.manifest import instant
 from batchllm.ports import Source
@@ -28,6 +30,8 @@ from batchllm.source import frame_source, open_source
 from batchllm.spec.loading import LoadedVotes
 from batchllm.spec.models import Input
 from batchllm.wiring.consensus import Told, kind_faults, name_faults, voter_faults
+
+_OR_LEAVE_OUT = {"output.carry": ", or leave it out"}
 
 
 def _silence(text: str) -> None:
@@ -57,6 +61,7 @@ def agree_offline(
     _refuse(loaded, kind_faults(section, motion))
     poll = votes.poll(vocabulary(motion.kind, motion.labels, section.normalise))
     motion = Motion(section, votes.over, motion.kind, motion.labels, poll.votes.voters)
+    _refuse_voteless(votes, motion, poll)
     _refuse(loaded, voter_faults(section, motion.voters))
     _check_names(loaded, votes)
     notes = [*votes.notes, *gold_notes(poll)]
@@ -176,6 +181,14 @@ def _motion(loaded: LoadedVotes, votes: Elections) -> Motion:
     return motion
 
 
+def _refuse_voteless(votes: Elections, motion: Motion, poll: Poll) -> None:
+    """Raises InputDataError, before an earlier consensus is lost to one that decides nothing."""
+    if is_voteless(poll):
+        path, value = votes.first_value()
+        message, remedy = voteless(motion, f"its first value is {value!r}")
+        raise InputDataError(f"{path}: {message}", remedy=remedy)
+
+
 def _refuse(loaded: LoadedVotes, faults: Iterable[Told]) -> None:
     """Raises JobError with all of them."""
     found = [loaded.fault(f"consensus.{path}", message, remedy) for path, message, remedy in faults]
@@ -184,11 +197,11 @@ def _refuse(loaded: LoadedVotes, faults: Iterable[Told]) -> None:
 
 
 def _check_names(loaded: LoadedVotes, votes: Elections) -> None:
-    key = [] if votes.key is None else [votes.key]
-    names = [one.name for one in (*key, *votes.carried_fields) if one.name != "row"]
-    remedy = "rename it there, or leave it out of output.carry"
-    faults: list[Fault] = [
-        loaded.fault("output.carry", message, remedy) for message in name_faults(loaded.job.consensus, names)
+    key = None if votes.key is None else votes.key.name
+    carried = [one.name for one in votes.carried_fields if one.name != "row"]
+    faults = [
+        loaded.fault(path, message, "rename it in the files" + _OR_LEAVE_OUT.get(path, ""))
+        for path, message in name_faults(loaded.job.consensus, key, carried)
     ]
     if faults:
         raise JobError(loaded.file, faults)

@@ -5,7 +5,7 @@ nobody's, and go with the next start.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,16 @@ from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import open_part
 
 AGREEMENT_FILE = "agreement.json"
+#: Of what agreement.json holds: one of another form is written anew.
+_FORM = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Edition:
     """What is published, and whose it is. `stamp`: by which it is known whether anything has changed since.
 
-    `offline`: the job whose votes were there already, so that they can be looked at again.
+    `offline`: the job whose votes were there already, so that they can be looked at again. `failed_beside`: rows that
+    lanes asked beside the voters gave up, by role.
     """
 
     out: Path
@@ -48,6 +51,7 @@ class Edition:
     stamp: str
     is_simulated: bool = False
     notes: Sequence[str] = ()
+    failed_beside: Mapping[str, int] = field(default_factory=dict)
     offline: Mapping[str, object] | None = None
 
 
@@ -62,6 +66,7 @@ def publish(edition: Edition) -> dict[str, Any]:
         "simulated": edition.is_simulated,
         "given": given_section(edition.motion),
         "notes": list(edition.notes),
+        "failed_beside": dict(edition.failed_beside),
         "offline": edition.offline,
         "parts": [asdict(part) for part in parts],
         "stamp": edition.stamp,
@@ -93,7 +98,7 @@ def read_agreement(out: Path) -> dict[str, Any] | None:
 
 
 def is_current(out: Path, stamp: str) -> dict[str, Any] | None:
-    """The agreement that is there, if it is of this very record and section, and its files are there."""
+    """The agreement that is there, if it is of this very record and section, and its files and its page are there."""
     try:
         told = read_agreement(out)
     except StorageError:
@@ -101,10 +106,17 @@ def is_current(out: Path, stamp: str) -> dict[str, Any] | None:
     if told is None or told.get("stamp") != stamp:
         return None
     paths = [str(part["path"]) for part in told["parts"]]
-    if not all((out / path).is_file() for path in paths) or not (out / "report.html").is_file():
+    if not all((out / path).is_file() for path in paths) or not _has_page(out, told):
         return None
     remove_others(out, paths)
     return told
+
+
+def _has_page(out: Path, told: Mapping[str, Any]) -> bool:
+    """A kill may have left the page of an earlier edition: each says when its edition was made."""
+    path = out / "report.html"
+    with mapped_faults("read", path):
+        return path.is_file() and str(told.get("created")).encode() in path.read_bytes()
 
 
 def given_section(motion: Motion) -> dict[str, Any]:
@@ -123,6 +135,7 @@ def stamp_of(motion: Motion, manifests: Sequence[Manifest | None], version: str,
     """Equal as long as neither the records nor the section change. `has_asked`: all was asked that had to be."""
     told = {
         "version": version,
+        "form": _FORM,
         "section": given_section(motion),
         "voters": motion.voters,
         "has_asked": has_asked,

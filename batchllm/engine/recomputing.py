@@ -127,7 +127,10 @@ def _motion(kept: Kept, section: Consensus, file: str) -> Motion:
         told.append(
             ("gold", f"{section.gold} was not carried", f"carried are: {', '.join(carried) or 'none'}")
         )
-    told += [("gold", message, "") for message in name_faults(section, carried)]
-    if told:
-        raise JobError(file, [Fault(f"consensus.{path}", message, remedy) for path, message, remedy in told])
+    faults = [Fault(f"consensus.{path}", message, remedy) for path, message, remedy in told]
+    key = None if kept.key is None else kept.key.name
+    remedy = "the output was made so: rename it in the input, and start the job with --new-run"
+    faults += [Fault(path, message, remedy) for path, message in name_faults(section, key, carried)]
+    if faults:
+        raise JobError(file, faults)
     return motion

@@ -74,7 +74,11 @@ class Result:
     def _scan(self, table: str) -> "pl.LazyFrame":
         import polars as pl
 
-        return pl.scan_parquet(self.path / table / "*.parquet")
+        paths = sorted((self.path / table).glob("*.parquet"))
+        if not paths:
+            remedy = "give the job a consensus section" if table == "consensus" else "run the job to its end"
+            raise InputMissingError(f"{self.path} holds no {table} table", remedy=remedy)
+        return pl.scan_parquet(paths, glob=False)  # a folder's name may look like a pattern
 
 
 def run(

@@ -1,13 +1,16 @@
 """Which answers a row gets, and which of them are still to be asked for."""
 
 from batchllm.dispatch import Portion, Spreading
-from batchllm.journal import Journal
+from batchllm.journal import Forgotten, Journal
 from batchllm.plan import narrow
 from batchllm.records import Request
 
 
-def spreading_of(journal: Journal, samples: int) -> Spreading:
-    """Of each slot the rows that lack it; with `routing: all` only its lane may answer."""
+def spreading_of(journal: Journal, samples: int, again: Forgotten | None = None) -> Spreading:
+    """Of each slot the rows that lack it; with `routing: all` only its lane may answer.
+
+    `again`: failures that are to be asked once more, and nothing else that a row may lack.
+    """
     slots = journal.finished.slots
     is_pinned = slots > samples
 
@@ -18,6 +21,7 @@ def spreading_of(journal: Journal, samples: int) -> Spreading:
                 position
                 for position, row in enumerate(request.rows)
                 if not journal.finished.has(row.ordinal, slot)
+                and (again is None or again.has_unit(row.ordinal * slots + slot))
             ]
             if open_rows:
                 lane, sample = divmod(slot, samples)

@@ -29,7 +29,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from batchllm.journal.aside import finish_putting_aside, put_aside
+    from batchllm.journal.aside import finish_putting_aside, put_aside, records_aside
     from batchllm.journal.carries import Carried, Carries
     from batchllm.journal.copies import Copied, CopyRequests
     from batchllm.journal.database import Counts
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
     from batchllm.journal.renewal import Changed, Renewal
     from batchllm.journal.space import DiskRules
-    from batchllm.journal.tables import check_names
+    from batchllm.journal.spending import EverSpent, ever_spent
+    from batchllm.journal.tables import Named, check_names
 
 _HOMES = {
     "Carried": "carries",
@@ -53,11 +54,13 @@ _HOMES = {
     "Counts": "database",
     "Forgotten": "forgetting",
     "DiskRules": "space",
+    "EverSpent": "spending",
     "Identity": "identity",
     "InputState": "inputs",
     "Interrupted": "interrupted",
     "Journal": "journal",
     "Manifest": "manifest",
+    "Named": "tables",
     "OutputLock": "lock",
     "PartEntry": "manifest",
     "Renewal": "renewal",
@@ -65,9 +68,11 @@ _HOMES = {
     "Tuning": "journal",
     "changed_sections": "identity",
     "check_names": "tables",
+    "ever_spent": "spending",
     "finish_putting_aside": "aside",
     "put_aside": "aside",
     "read_manifest": "manifest",
+    "records_aside": "aside",
     "stored_job": "identity",
 }
 
@@ -79,12 +84,14 @@ __all__ = [
     "CopyRequests",
     "Counts",
     "DiskRules",
+    "EverSpent",
     "Forgotten",
     "Identity",
     "InputState",
     "Interrupted",
     "Journal",
     "Manifest",
+    "Named",
     "OutputLock",
     "PartEntry",
     "Renewal",
@@ -92,9 +99,11 @@ __all__ = [
     "Tuning",
     "changed_sections",
     "check_names",
+    "ever_spent",
     "finish_putting_aside",
     "put_aside",
     "read_manifest",
+    "records_aside",
     "stored_job",
 ]
 

@@ -43,6 +43,12 @@ def is_putting_aside(layout: Layout) -> bool:
     return (layout.state / _NOTE).is_file()
 
 
+def records_aside(out: Path) -> list[Path]:
+    """Output folders of the records that were put aside here, the oldest first."""
+    folder = Layout(out).state / _FOLDER
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
 def _unused(path: Path) -> Path:
     names = (path.with_name(f"{path.name}-{number}") if number else path for number in range(1000))
     return next(one for one in names if not os.path.lexists(one))

@@ -8,14 +8,31 @@ from batchllm.journal.parts import Store
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Failures that are no more: so many units of work, of rows that `in` finds."""
+    """Failures that are no more: of rows that `in` finds, of units (`row * slots + slot`) that `has_unit` does.
+
+    `units`: so many units of work are pending again, with those that were skipped since others had failed.
+    """
 
     units: int
     rows: bytearray = field(repr=False)
+    failed: bytearray = field(repr=False)
 
     def __contains__(self, row: int) -> bool:
-        place = row >> 3
-        return place < len(self.rows) and bool(self.rows[place] >> (row & 7) & 1)
+        return _has(self.rows, row)
+
+    def has_unit(self, unit: int) -> bool:
+        return _has(self.failed, unit)
+
+
+def difference(before: bytearray, after: bytearray) -> bytearray:
+    """The bits that are set no more."""
+    was, stays = (int.from_bytes(bits, "little") for bits in (before, after))
+    return bytearray((was & ~stays).to_bytes(len(before), "little"))
+
+
+def _has(bits: bytearray, at: int) -> bool:
+    place = at >> 3
+    return place < len(bits) and bool(bits[place] >> (at & 7) & 1)
 
 
 def forget_failures(store: Store) -> None:

@@ -32,7 +32,7 @@ from batchllm.journal.files import (
     no_fault,
 )
 from batchllm.journal.finished import Finished
-from batchllm.journal.forgetting import Forgotten, forget_failures
+from batchllm.journal.forgetting import Forgotten, difference, forget_failures
 from batchllm.journal.identity import Identity, adopt, register_lanes, slot_lanes
 from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.interrupted import interrupted
@@ -536,12 +536,12 @@ class Journal:
     def _forget_failures(self) -> Forgotten:
         rows = failed_rows(self._store)
         reopened = self._reopen(rows)  # first: of a row without its failure they would not be relied on
-        forgotten = Forgotten(self._counts.failed + reopened, rows)
+        units, before = self._counts.failed + reopened, self.finished.bits()
         forget_failures(self._store)
         save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
         self._recall()
-        return forgotten
+        return Forgotten(units, rows, difference(before, self.finished.bits()))
 
     def _renew(self, renewal: Renewal, state: InputState) -> None:
         self._drains.drain_all()

@@ -6,10 +6,13 @@ whose answers nobody has: as much as was exposed counts, since a budget must hol
 """
 
 import sqlite3
+from pathlib import Path
 from typing import NamedTuple
 
 from batchllm.journal.database import Database, store_meta
-from batchllm.journal.snapshot import Snapshot
+from batchllm.journal.files import Layout
+from batchllm.journal.manifest import instant, read_manifest
+from batchllm.journal.snapshot import Snapshot, opened
 
 _COMPLETE, _BEFORE = "complete_usd", "before_usd"
 _KINDS = ("spent", "exposed")
@@ -72,6 +75,40 @@ def copy_spending(journal: Snapshot, connection: sqlite3.Connection) -> None:
     places = ", ".join("?" * len(names))
     for run in journal.rows(f"SELECT {', '.join(names)} FROM runs ORDER BY run"):  # noqa: S608 - our own names
         connection.execute(f"INSERT INTO runs ({', '.join(names)}) VALUES ({places})", run)  # noqa: S608
+
+
+class EverSpent(NamedTuple):
+    """Of a record over all its inputs. `created`: by which it is known wherever it lies.
+
+    `cost_usd` sums what is known, `is_priced` tells whether that is all; `exposed_usd`: at most so much more for calls
+    that kills cut off, as far as it is known.
+    """
+
+    created: str
+    cost_usd: float
+    is_priced: bool
+    exposed_usd: float = 0.0
+
+
+def ever_spent(out: Path) -> EverSpent | None:
+    """By its journal, which a kill leaves behind its manifest; None where there is no record. Raises StorageError."""
+    with opened(Layout(out)) as journal:
+        if journal is not None:
+            counts = journal.counts()
+            created = instant(float(journal.meta("created") or 0.0))
+            return EverSpent(created, counts.cost_usd, not counts.unpriced, _exposed_in(journal))
+    manifest = read_manifest(out)
+    if manifest is None:
+        return None
+    return EverSpent(manifest.created, manifest.cost_usd or 0.0, manifest.cost_usd is not None)
+
+
+def _exposed_in(journal: Snapshot) -> float:
+    """A journal of an older format tells nothing of it."""
+    there = {name for _, name, *_ in journal.rows("PRAGMA table_info(runs)")}
+    if "exposed_usd" not in there:
+        return 0.0
+    return float(journal.rows("SELECT total(exposed_usd) FROM runs WHERE NOT clean")[0][0])
 
 
 def _exposed_usd(database: Database) -> float | None:

@@ -7,7 +7,7 @@ readers. A line whose checksum no longer fits is never handed out.
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -89,6 +89,10 @@ SELECTED: Mapping[Kind, str] = {
 }
 
 
+#: Who has named a column.
+Named = Literal["key", "answer", "carried"]
+
+
 def check_names(
     key: str | None,
     carry: Sequence[str],
@@ -96,23 +100,25 @@ def check_names(
     *,
     keeps_bodies: bool = False,
     has_samples: bool = False,
-) -> list[str]:
-    """What is wrong with the names of the columns of output/ and failures/; empty when all differ.
+) -> list[tuple[Named, str]]:
+    """Whose column has a name that is taken, and by what, in output/ and failures/; empty when all differ.
 
     Case does not count: Spark and DuckDB take `Model` and `model` for the same column.
     """
-    faults: list[str] = []
+    faults: list[tuple[Named, str]] = []
     kept = (*((_SAMPLE,) if has_samples else ()), *((_BODY,) if keeps_bodies else ()))
     ours = {field.name: "a column of batchllm's own" for field in (_ROW, *_OUTPUT_TAIL, *kept)}
     if key is not None:
         failures = {field.name: "a column of failures/" for field in _FAILURES_TAIL}
         if key.casefold() in {**failures, **ours}:
-            faults.append(f"the key column {key!r} has the name of {({**failures, **ours})[key.casefold()]}")
+            holder = {**failures, **ours}[key.casefold()]
+            faults.append(("key", f"the key column {key!r} has the name of {holder}"))
         ours[key.casefold()] = "the key"
-    for role, names in (("answer", answers), ("carried", carry)):
+    roles: tuple[tuple[Named, Sequence[str]], ...] = (("answer", answers), ("carried", carry))
+    for role, names in roles:
         for name in names:
             if name.casefold() in ours:
-                faults.append(f"the {role} column {name!r} has the name of {ours[name.casefold()]}")
+                faults.append((role, f"the {role} column {name!r} has the name of {ours[name.casefold()]}"))
             else:
                 ours[name.casefold()] = f"another {role} column"
     return faults

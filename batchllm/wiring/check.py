@@ -8,7 +8,7 @@ from functools import partial
 from batchllm.clock import Clock
 from batchllm.consensus.motion import Motion
 from batchllm.errors import BatchllmError, Fault, JobError
-from batchllm.journal import check_names
+from batchllm.journal import Named, check_names
 from batchllm.ports import Source, Task
 from batchllm.prompt import Template, TemplateError
 from batchllm.provider.catalogue import Catalogue
@@ -315,14 +315,30 @@ def _column_faults(loaded: LoadedJob, task: Task, source: Source) -> Iterable[Fa
         )
     shape = source.shape
     key = None if shape.key is None else shape.key.name
-    for clash in check_names(
+    for named, clash in check_names(
         key,
         [field.name for field in shape.carry],
         [field.name for field in task.answer_fields],
         keeps_bodies=loaded.job.output.keep == "bodies",
         has_samples=loaded.job.samples > 1,
     ):
-        yield loaded.fault("output.carry", clash, "rename it in the input, or in the schema")
+        yield _name_fault(loaded, named, clash)
+
+
+def _name_fault(loaded: LoadedJob, named: Named, clash: str) -> Fault:
+    """At the setting that brings the column."""
+    match named:
+        case "key":
+            return loaded.fault("input.key", clash, "rename it in the input")
+        case "carried":
+            return loaded.fault("output.carry", clash, "rename it in the input, or leave it out")
+        case "answer":
+            has_schema = getattr(loaded.job.task, "answer_schema", None) is not None
+            return loaded.fault(
+                "task.schema" if has_schema else "input.key",
+                clash,
+                "rename it in the schema, or in the input",
+            )
 
 
 def _optional_columns(job: Job) -> frozenset[str]:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 import pyarrow as pa
 
-from batchllm.carry import CarryCodec
+from batchllm.carry import CarryCodec, is_text
 from batchllm.consensus.kinds import column_words, fits
 from batchllm.consensus.motion import (
     Motion,
@@ -17,8 +17,9 @@ from batchllm.consensus.motion import (
     usual_column,
     voter_names,
 )
-from batchllm.consensus.normalising import vocabulary
+from batchllm.consensus.normalising import Vocabulary, vocabulary
 from batchllm.consensus.table import COLUMNS
+from batchllm.consensus.voteless import voteless
 from batchllm.errors import Fault
 from batchllm.ports import Shape, Source
 from batchllm.prompt import TemplateError
@@ -91,11 +92,12 @@ class _Check:
             self._misfit(column, motion)
             return
         self._check_labels(motion, allowed)
+        self._check_kind(motion, column, allowed)
         self._tell(kind_faults(self.section, motion))
         self._check_gold(motion)
-        key = [] if self.shape.key is None else [self.shape.key]
-        for message in name_faults(self.section, [one.name for one in (*key, *self.shape.carry)]):
-            self.found.faults.append(self.loaded.fault("output.carry", message, "rename it in the input"))
+        key = None if self.shape.key is None else self.shape.key.name
+        for path, message in name_faults(self.section, key, [one.name for one in self.shape.carry]):
+            self.found.faults.append(self.loaded.fault(path, message, "rename it in the input"))
         self.found.motion = motion
 
     def _column(self) -> pa.Field | None:
@@ -175,6 +177,19 @@ class _Check:
                 "labels", f"the schema allows no {listed}", "the labels are those of the schema's enum"
             )
 
+    def _check_kind(self, motion: Motion, column: pa.Field, allowed: Sequence[str] | None) -> None:
+        """Texts that the schema lists may be numbers, truth values or JSON; where none is, all would be for nothing."""
+        if not allowed or not is_text(column.type) or motion.kind not in ("number", "boolean", "labels"):
+            return
+        try:
+            words = vocabulary(motion.kind, None, self.section.normalise)
+        except TemplateError:
+            return  # told with the template
+        strange = _strange(words, pa.array(list(allowed), pa.string()))
+        if len(strange) == len(allowed):
+            listed = ", ".join(map(repr, allowed[:5]))
+            self._fault("kind", *voteless(motion, f"the schema allows no value but {listed}"))
+
     def _check_gold(self, motion: Motion) -> None:
         gold = self.section.gold
         if gold is None:
@@ -203,8 +218,7 @@ class _Check:
         values = CarryCodec(self.shape.carry).decode([row.carry for row in rows])[fields.index(gold)]
         known = values.drop_null()
         words = vocabulary(motion.kind, motion.labels, self.section.normalise)
-        whys = words.numbers(known)[1] if motion.kind == "number" else words.reason_of(words.codes(known))
-        strange = known.filter(pa.array(whys != 0))
+        strange = _strange(words, known)
         if not len(strange):
             return
         listed = ", ".join(repr(value) for value in strange.cast(pa.string()).unique().to_pylist()[:5])
@@ -278,12 +292,13 @@ def _normalise_faults(section: Consensus, kind: VoteKind) -> Iterator[Told]:
         yield "normalise", f"the template is wrong in its line {error.line}: {error}", ""
 
 
-def name_faults(section: Consensus, names: Sequence[str]) -> Iterator[str]:
-    """Of the key and carried columns, which stand beside the table's own."""
+def name_faults(section: Consensus, key: str | None, carried: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The setting that brings a column whose name the table has itself, and what is wrong with it."""
     taken = set(COLUMNS) - (set() if section.gold else {"gold", "correct"})
-    for name in names:
-        if name.casefold() in taken and name != section.gold:
-            yield f"the column {name!r} has the name of a column of the consensus table"
+    named = [("input.key", key)] if key is not None else []
+    for path, name in (*named, *(("output.carry", name) for name in carried)):
+        if name.casefold() in taken and (path == "input.key" or name != section.gold):
+            yield path, f"the column {name!r} has the name of a column of the consensus table"
 
 
 def similarity_faults(section: Consensus, kind: VoteKind) -> Iterator[Told]:
@@ -299,6 +314,12 @@ def similarity_faults(section: Consensus, kind: VoteKind) -> Iterator[Told]:
         yield "similarity.embed", "the votes are vectors already", "take it out"
     elif kind not in ("text", "vector"):
         yield "similarity", f"votes that are {kind}s are the same or not", "say kind: text, or take it out"
+
+
+def _strange(words: Vocabulary, values: pa.Array) -> pa.Array:
+    """Those that are no votes."""
+    whys = words.numbers(values)[1] if words.kind == "number" else words.reason_of(words.codes(values))
+    return values.filter(pa.array(whys != 0))
 
 
 def _is_same(one: LaneSpec, other: LaneSpec) -> bool:

@@ -28,9 +28,10 @@ _PARTS = re.compile(r"[/?&=]")
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """One lane, checked. `base_url` is empty for a simulated provider until that has started."""
+    """One lane, checked. `place`: in the job. `base_url` is empty for a simulated provider before it has started."""
 
     index: int
+    place: str
     spec: LaneSpec
     info: LaneInfo
     entry: ProviderEntry
@@ -109,6 +110,7 @@ class LanePlanner:
             return None
         return LanePlan(
             index=index,
+            place=f"providers.{index}",
             spec=spec,
             info=LaneInfo(name, entry.name, model, entry.name == SIMULATOR),
             entry=entry,

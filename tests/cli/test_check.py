@@ -279,13 +279,75 @@ def test_what_goes_wrong_before_the_lanes_is_told_to_machines(
     assert json.loads(capsys.readouterr().out)["code"] == 78
 
 
+def test_lanes_asked_beside_the_voters_are_checked_as_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --spend each gets the request that it would get, about answers that nobody has given yet."""
+
+    def script(seen: Seen, _: int) -> Say:
+        if seen.method == "GET":
+            return MODELS
+        if seen.path.endswith("/embeddings"):
+            vector = {"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}
+            return Say(
+                body={"data": [vector], "model": "sim", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+            )
+        return Say(body=chat_reply("fine"))
+
+    with scripted(otherwise=script) as server:
+        names = ("a", "b", "arbiter", "judge", "vectors")
+        lanes = {name: lane(server.base_url, name, api_key=KEY) for name in names}
+        section = {
+            "kind": "text",
+            "ties": {"escalate": {**lanes["arbiter"], "model": "other"}},
+            "judge": {
+                "lane": {**lanes["judge"], "model": "gone"},
+                "prompt": "{{ prompt }}: {{ candidates }}",
+            },
+            "similarity": {"threshold": 0.9, "embed": lanes["vectors"], "dimensions": 2},
+        }
+        more = {"routing": "all", "consensus": section}
+        code, lines, _ = checked(tmp_path, [lanes["a"], lanes["b"]], capsys, "--spend", **more)
+        bodies = {seen.path: seen for seen in server.seen if seen.method == "POST"}
+        texts = [body["messages"][-1]["content"] for body in server.bodies() if "messages" in body]
+    assert code == ExitCode.UNAVAILABLE
+    assert [(line["lane"], line["place"]) for line in lines] == [
+        ("a", "providers.0"),
+        ("b", "providers.1"),
+        ("vectors", "consensus.similarity.embed"),
+        ("arbiter", "consensus.ties.escalate"),
+        ("judge", "consensus.judge.lane"),
+    ]
+    assert state(lines[-1], "model") == "failed"
+    assert [line["ok"] for line in lines] == [True, True, True, True, False]
+    assert [state(line, "call") for line in lines] == ["ok"] * 5
+    assert "/v1/embeddings" in bodies
+    assert sorted(texts) == ["text number 0"] * 3 + ['text number 0: ["one answer", "another answer"]']
+
+
+def test_a_refused_key_of_a_lane_beside_the_voters_is_named_at_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = Say(401, refusal("no", code="invalid_api_key"))
+    with scripted(otherwise=listing()) as server, scripted(otherwise=listing(get=refused)) as other:
+        voters = [lane(server.base_url, name, api_key=KEY) for name in "ab"]
+        section = {"ties": {"escalate": lane(other.base_url, "c", api_key=KEY)}}
+        code, lines, _ = checked(tmp_path, voters, capsys, routing="all", consensus=section)
+    assert code == ExitCode.NO_PERMISSION
+    assert lines[2]["findings"]["key"]["remedy"].startswith("consensus.ties.escalate.api_key: check")
+
+
 @pytest.mark.parametrize("width", [60, 100])
 def test_the_table_fits_a_terminal_and_cuts_nothing(width: int) -> None:
     refused = Finding(
         Step.KEY, State.FAILED, "HTTP 401: [bold]no[/bold]", "check GROQ_API_KEY", ExitCode.NO_PERMISSION
     )
     report = LaneReport(
-        0, "groq", "groq", "openai/gpt-oss-120b", (refused, Finding(Step.LIMITS, State.OK, "x " * 60))
+        "providers.0",
+        "groq",
+        "groq",
+        "openai/gpt-oss-120b",
+        (refused, Finding(Step.LIMITS, State.OK, "x " * 60)),
     )
     text = io.StringIO()
     Console(file=text, width=width, color_system=None).print(as_table((report,)))

@@ -114,6 +114,36 @@ def test_the_input_of_a_job_says_which_rows_there_are(
     ]
 
 
+def test_reasons_say_what_is_so_where_nobody_is_asked(tmp_path: Path) -> None:
+    """Sets are decided label by label: how many voted for the very set that leads says nothing."""
+    sets: dict[str, list[list[str] | None]] = {
+        "a": [["x", "y"], ["x"], [], ["x"], ["x", "z"]],
+        "b": [["x"], ["y"], [], None, ["x"]],
+        "c": [["x"], ["z"], [], ["x"], ["x", "y"]],
+    }
+    keys = ["two", "apart", "empty", "hole", "one"]
+    for name, votes in sets.items():
+        frame = pl.DataFrame(
+            {"id": keys, "label": votes}, schema={"id": pl.String, "label": pl.List(pl.String)}
+        )
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+    path = offline(tmp_path, [f"{name}.parquet" for name in sets], min_votes=2)
+    assert invoke(["run", str(path), "-q"]) == ExitCode.OK
+    assert rig.by_id(tmp_path, "reason") == {
+        "two": "of 3 votes, label by label, 3 for x",
+        "apart": "no label has enough of 3 votes",
+        "empty": "3 of 3 votes for no label",
+        "hole": '2 of 2 votes for ["x"]; b has no vote',
+        "one": "of 3 votes, label by label, 3 for x",
+    }
+    pl.DataFrame({"id": ["apart"], "label": [["y"]]}).write_parquet(tmp_path / "d.parquet")
+    assert invoke(["consensus", "out", "--votes", "d.parquet"]) == ExitCode.OK
+    reasons = rig.by_id(tmp_path, "reason")
+    assert reasons["apart"] == "of 4 votes, label by label, 2 for y"
+    assert reasons["empty"] == "3 of 3 votes for no label; d has no vote"
+    assert rig.by_id(tmp_path, "votes")["empty"][3]["state"] == "absent"
+
+
 @pytest.mark.parametrize("has_input", [False, True])
 def test_without_a_key_files_are_joined_by_their_rows(tmp_path: Path, *, has_input: bool) -> None:
     pl.DataFrame({"row": [0, 1, 3], "label": ["pos", "neg", "pos"]}).write_parquet(tmp_path / "a.parquet")
@@ -143,6 +173,89 @@ def test_two_files_of_one_name_are_two_voters(tmp_path: Path) -> None:
     assert invoke(["run", str(offline(tmp_path, ["x/a.parquet", "y/a.parquet"])), "-q"]) == ExitCode.OK
     assert consensus(tmp_path) == {"k1": None, "k2": "neg", "k3": None}
     assert [vote["voter"] for vote in rig.by_id(tmp_path, "votes")["k1"]] == ["x/a", "y/a"]
+
+
+def voters(folder: Path) -> list[str]:
+    return [voter["name"] for voter in rig.told(folder)["voters"]]
+
+
+@pytest.mark.parametrize(
+    ("files", "pattern", "named"),
+    [
+        (["v/a.parquet", "v/b.parquet", "v/c.txt"], "v/*.parquet", ["a", "b"]),
+        (["r/a/p0.parquet", "r/b/p0.parquet", "r/b/x.txt"], "r/*/*.parquet", ["a", "b"]),
+        (["r/a/in/p0.parquet", "r/b/in/p0.parquet"], "r/*/in", ["a", "b"]),
+        (["r/a/p0.parquet", "r/b/p0.parquet"], "r/*", ["a", "b"]),
+        (["r/a/p0.parquet", "r/b/c/p0.parquet"], "r/**/*.parquet", ["a", "c"]),
+        (["r[1]/a.parquet", "r[1]/b.parquet"], "r[[]1]/?.parquet", ["a", "b"]),
+        (["r[1]/a.parquet", "r[1]/b.parquet"], "r[1]", ["r[1]"]),
+    ],
+)
+def test_a_pattern_has_a_voter_for_each_match_of_its_first_wildcard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], pattern: str, named: list[str]
+) -> None:
+    """Also in a folder whose own name looks like a pattern."""
+    here = tmp_path / "[x]*"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for at, file in enumerate(files):
+        path = here / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys = [f"k{at}"] if len(named) == 1 else ["k0", "k1"]
+        pl.DataFrame({"id": keys, "label": ["pos"] * len(keys)}).write_parquet(path)
+    assert invoke(["run", str(offline(here, [pattern])), "-q"]) == ExitCode.OK
+    assert voters(here) == named
+    assert rig.told(here)["counts"]["decided"] == 2
+    assert invoke(["consensus", "out"]) == ExitCode.OK
+    assert voters(here) == named
+
+
+def test_parts_of_one_folder_are_one_voter(tmp_path: Path) -> None:
+    for at, key in enumerate(VOTES):
+        for name in "ab":
+            (tmp_path / "r" / name).mkdir(parents=True, exist_ok=True)
+            part = pl.DataFrame({"id": [key], "label": ["pos"]})
+            part.write_parquet(tmp_path / "r" / name / f"part-{at}.parquet")
+    for votes in (["r/*/*.parquet"], ["r/a", "r/b"]):
+        assert invoke(["run", str(offline(tmp_path, votes)), "-q"]) == ExitCode.OK
+        assert voters(tmp_path) == ["a", "b"]
+        assert rig.by_id(tmp_path, "votes_cast") == dict.fromkeys(VOTES, 2)
+
+
+def test_a_pattern_over_outputs_has_what_their_manifests_list(tmp_path: Path) -> None:
+    """One that was spread over two lanes is one voter; a part of nobody's is no vote."""
+    rig.rows(tmp_path, {"r1": "+", "r2": "-"})
+    for name in ("one", "two"):
+        out = tmp_path / "runs" / name
+        lanes = [rig.letters("x", 0), rig.letters("y", 0)]
+        spec = rig.job(tmp_path, lanes, {}, routing="spread", output={"path": str(out)})
+        del spec["consensus"]
+        job_rig.run(tmp_path, spec)
+        stray = pl.DataFrame({"id": ["r1"], "label": ["neg"]})
+        stray.write_parquet(out / "output" / "part-stray.parquet")
+    for votes in (
+        ["runs/*/output/*.parquet"],
+        ["runs/*/output"],
+        ["runs/*"],
+        ["runs/one/output/*.parquet", "runs/two/output"],
+    ):
+        assert invoke(["run", str(offline(tmp_path, votes)), "-q"]) == ExitCode.OK
+        assert voters(tmp_path) == ["one", "two"]
+        assert consensus(tmp_path) == {"r1": "pos", "r2": "neg"}
+
+
+def test_votes_that_no_pattern_matches_and_such_as_two_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide(tmp_path, ("a", "b"))
+    assert invoke(["run", str(offline(tmp_path, ["a.parquet", "x/*.parquet"]))]) == ExitCode.NO_INPUT
+    said = capsys.readouterr().err
+    assert "x/*.parquet matches no file or folder" in said
+    assert f"there is no folder {tmp_path / 'x'}" in said
+    assert invoke(["run", str(offline(tmp_path, ["a*.csv"]))]) == ExitCode.NO_INPUT
+    assert "there is: a.parquet, b.parquet" in capsys.readouterr().err
+    assert invoke(["run", str(offline(tmp_path, ["a.parquet", "*.parquet"]))]) == ExitCode.DATA
+    assert "a.parquet is named twice in consensus.votes" in capsys.readouterr().err
 
 
 def test_ids_are_the_same_whichever_type_holds_them(tmp_path: Path) -> None:
@@ -181,6 +294,18 @@ def test_a_column_that_tells_rows_apart_does_not_say_who_votes(tmp_path: Path) -
         ({"b": {"id": ["k1"], "label": ["pos"], "voter": [["x"]]}}, {}, 65, "which names nothing"),
         ({}, {"votes": ["a.parquet", "./a.parquet"]}, 65, "a.parquet is named twice"),
         ({}, {"gold": "truth"}, 65, "no file of votes has a column 'truth'"),
+        (
+            {},
+            {"kind": "number"},
+            65,
+            "a.parquet: the column 'label' holds no number votes: its first value is 'pos'\n  mend consensus.kind, or",
+        ),
+        (
+            {},
+            {"labels": ["yes", "no"]},
+            65,
+            "holds no label votes: its first value is 'pos'\n  mend consensus.labels",
+        ),
         ({}, {"priority": ["zz"]}, 78, "nobody called zz votes"),
         ({}, {"min_votes": 9}, 78, "9 of 2 votes"),
         ({}, {"rule": "median"}, 78, "it is of numbers"),
@@ -200,6 +325,23 @@ def test_bad_files_and_settings_are_named(
     path = offline(tmp_path, section.pop("votes", ["a.parquet", "b.parquet"]), **section)
     assert invoke(["run", str(path), "-q"]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_key_with_the_name_of_a_column_of_the_table_is_blamed_on_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        frame = pl.DataFrame({"votes": ["k1"], "reason": ["x"], "label": ["pos"]})
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+    path = offline(tmp_path, ["a.parquet", "b.parquet"])
+    data = json.loads(path.read_text())
+    data["input"]["key"] = "votes"
+    data["output"]["carry"] = ["reason"]
+    path.write_text(json.dumps(data))
+    assert invoke(["run", str(path)]) == ExitCode.CONFIG
+    said = capsys.readouterr().err
+    assert "input.key: the column 'votes' has the name of a column of the consensus table" in said
+    assert "output.carry: the column 'reason' has the name of a column of the consensus table" in said
 
 
 def test_files_that_share_no_row_with_the_input_are_refused(
@@ -281,6 +423,34 @@ def test_what_cannot_be_is_said(
     ran(tmp_path)
     assert invoke(["consensus", *args]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_setting_by_which_nothing_is_a_vote_leaves_the_consensus_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran(tmp_path, {})
+    before = consensus(tmp_path)
+    assert invoke(["consensus", "out", "--set", "consensus.kind=number"]) == ExitCode.DATA
+    assert (
+        "out: the column 'label' holds no number votes: its first value is 'pos'" in capsys.readouterr().err
+    )
+    assert invoke(["consensus", "out"]) == ExitCode.OK
+    assert consensus(tmp_path) == before
+
+
+def test_an_output_made_with_a_name_of_the_table_s_own_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.rows(tmp_path, {"r1": "++-"}, margin=["x"])
+    lanes = [rig.letters(name, at) for at, name in enumerate(("one", "two", "three"))]
+    output = {"path": str(tmp_path / "out"), "carry": ["margin"]}
+    spec = rig.job(tmp_path, lanes, {}, output=output)
+    del spec["consensus"]
+    job_rig.run(tmp_path, spec)
+    assert invoke(["consensus", "out"]) == ExitCode.CONFIG
+    said = capsys.readouterr().err
+    assert "output.carry: the column 'margin' has the name of a column of the consensus table" in said
+    assert "start the job with --new-run" in said
 
 
 def test_an_empty_folder_has_nothing_to_agree_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

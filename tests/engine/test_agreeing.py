@@ -8,8 +8,9 @@ import job_rig
 import polars as pl
 import pytest
 import voting_rig as rig
+from server_rig import Say, Seen, refusal, scripted
 
-from batchllm.errors import ExitCode, JobError
+from batchllm.errors import ExitCode, InputMissingError, JobError
 from batchllm.journal import read_manifest
 from batchllm.report.summary import trouble
 
@@ -121,6 +122,19 @@ def test_numbers_have_a_median(tmp_path: Path) -> None:
     ]
     run(tmp_path, {"rule": {"trimmed_mean": 0.0}}, lanes, {"x": "x"}, task=task)
     assert rig.by_id(tmp_path, "consensus") == {"x": 5.0}
+
+
+def test_answers_of_which_none_is_a_vote_are_kept_and_told(tmp_path: Path) -> None:
+    """What the schema tells is told before; of free texts it is known once they are there, and paid for."""
+    lanes = [rig.lane(name, (".", "many stars")) for name in "ab"]
+    for _ in range(2):
+        task = {"type": "chat", "prompt": "{{ text }}"}
+        summary = run(tmp_path, {"kind": "number"}, lanes, {"x": "x"}, task=task)
+        (note,) = summary.notes
+        assert note.startswith(
+            "consensus: the column 'content' holds no number votes: its first value is 'many stars'"
+        )
+    assert rig.by_id(tmp_path, "status") == {"x": "too_few"}
 
 
 def test_truth_values_and_sets_of_labels_keep_their_types(tmp_path: Path) -> None:
@@ -281,6 +295,40 @@ def test_texts_that_mean_the_same_are_one_vote(tmp_path: Path) -> None:
     assert rig.told(tmp_path)["settings"]["kind"] == "text"
 
 
+def test_a_lane_that_refuses_every_text_is_asked_at_most_twice_for_each(tmp_path: Path) -> None:
+    """Packs are halved until the texts at fault stand alone; when all of the first ones are, the job is."""
+
+    def script(seen: Seen, _: int) -> Say:
+        del seen
+        return Say(400, refusal("bad input"))
+
+    texts, lanes = 15, [rig.lane(name, seed=seed) for seed, name in enumerate("abc")]
+    with scripted(otherwise=script) as server:
+        embed = {**job_rig.lane(server.base_url, "vectors"), "price": {"input": 1.0}}
+        similarity = {"threshold": 0.9, "embed": embed, "dimensions": 2}
+        summary = run(
+            tmp_path,
+            {"similarity": similarity},
+            lanes,
+            {f"r{n}": f"text {n}" for n in range(texts)},
+            task={"type": "chat", "prompt": "{{ text }}"},
+        )
+        sizes = [len(body["input"]) for body in server.bodies()]
+    assert summary.exit_code == ExitCode.CONFIG
+    assert (
+        summary.ending == "test-embedded: the first 20 rows were all refused as invalid: HTTP 400: bad input"
+    )
+    assert sizes[0] == 3 * texts
+    assert 20 <= sizes.count(1) <= len(sizes) < 2 * 3 * texts
+    assert summary.cost_usd == pytest.approx(read_cost(tmp_path))
+    assert not (tmp_path / "out" / "consensus" / "agreement.json").exists()
+
+
+def read_cost(folder: Path) -> float:
+    """Of the voters alone."""
+    return float(job_rig.table(folder, "usage").get_column("cost_usd").sum())
+
+
 def test_the_width_of_vectors_that_no_catalogue_knows_is_the_section_s(tmp_path: Path) -> None:
     own = {"provider": "custom", "name": "own", "base_url": "http://127.0.0.1:9/v1", "model": "mine"}
     similarity = {"threshold": 0.9, "embed": own}
@@ -336,6 +384,22 @@ def test_python_reads_the_consensus(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.consensus.select("consensus").collect().height == 5
     assert result.agreement["rows"] == 5
     assert json.loads(json.dumps(result.to_dict()))["consensus"]["counts"]["decided"] == 3
+
+
+def test_python_says_that_there_is_no_consensus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder whose name looks like a pattern."""
+    import batchllm
+
+    monkeypatch.setenv("BATCHLLM_STATE_DIR", str(tmp_path / "state"))
+    rig.rows(tmp_path, {"a": "++"})
+    spec = rig.job(tmp_path, THREE[:2], {}, output={"path": "out[1]"})
+    del spec["consensus"]
+    result = batchllm.run(spec, folder=tmp_path)
+    assert result.output.collect().height == 2
+    assert result.failures.collect().height == 0
+    for read in (lambda: result.consensus, lambda: result.agreement):
+        with pytest.raises(InputMissingError, match="give the job a consensus section"):
+            read()
 
 
 def test_no_row_and_no_vote_are_no_fault(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import job_rig
+import pytest
 import voting_rig as rig
 
+from batchllm.engine.beside import spent_beside
 from batchllm.errors import ExitCode
+from batchllm.journal import read_manifest
 from batchllm.simulate import SimulatedProvider
 
 ROWS, IN_FLIGHT, BOUND_S = 16, 2, 60
@@ -71,6 +74,17 @@ def finish(path: Path) -> None:
         assert process.returncode == ExitCode.OK, said
 
 
+def counted_usd(out: Path) -> float:
+    """What the budget takes for spent beside the voters."""
+    manifest = read_manifest(out)
+    assert manifest is not None
+    return spent_beside(out, manifest.input_digest)
+
+
+def billed_usd(book: SimulatedProvider) -> float:
+    return (book.ledger.prompt_tokens + book.ledger.completion_tokens) / 1e6
+
+
 def test_a_kill_pays_twice_at_most_for_what_was_in_flight(tmp_path: Path) -> None:
     with job(tmp_path, "judged") as (path, books):
         with started(path) as process:
@@ -78,20 +92,38 @@ def test_a_kill_pays_twice_at_most_for_what_was_in_flight(tmp_path: Path) -> Non
             process.kill()
             process.wait()
         assert not (tmp_path / "out" / "consensus" / "agreement.json").exists()
+        assert counted_usd(tmp_path / "out") >= billed_usd(books[2])
         finish(path)
         assert [sum(book.ledger.billed.values()) for book in books[:2]] == [ROWS, ROWS]
         assert 2 * ROWS <= sum(books[2].ledger.billed.values()) <= 2 * ROWS + IN_FLIGHT
     assert set(rig.by_id(tmp_path, "status").values()) == {"tied"}
 
 
-def test_ctrl_c_there_ends_the_command_and_the_next_start_goes_on_there(tmp_path: Path) -> None:
-    with job(tmp_path, "escalated") as (path, books):
+@pytest.mark.parametrize(
+    ("role", "number", "code", "asked"),
+    [
+        ("escalated", signal.SIGINT, ExitCode.INTERRUPTED, ROWS),
+        ("judged", signal.SIGTERM, ExitCode.TERMINATED, 2 * ROWS),
+    ],
+)
+def test_a_signal_there_ends_the_command_and_the_next_start_goes_on_there(
+    tmp_path: Path, role: str, number: signal.Signals, code: ExitCode, asked: int
+) -> None:
+    """What was in flight is waited for: nothing is paid twice, and what comes out is that of an unbroken run."""
+    with job(tmp_path, role) as (path, books):
         with started(path) as process:
             wait_for(books[2], 4)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             process.communicate(timeout=BOUND_S)
-            assert process.returncode == ExitCode.INTERRUPTED
+            assert process.returncode == code
         assert not (tmp_path / "out" / "consensus" / "agreement.json").exists()
         finish(path)
-        assert [sum(book.ledger.billed.values()) for book in books] == [ROWS, ROWS, ROWS]
-    assert rig.told(tmp_path)["counts"]["decided"] == ROWS
+        assert [sum(book.ledger.billed.values()) for book in books] == [ROWS, ROWS, asked]
+        broken = rig.table(tmp_path)
+        unbroken = tmp_path / "unbroken"
+        unbroken.mkdir()
+        rig.rows(unbroken, {f"r{n}": f"text {n}" for n in range(ROWS)})
+        spec = json.loads(path.read_text("utf-8"))
+        job_rig.run(unbroken, {**spec, "output": {"path": str(unbroken / "out")}})
+        assert broken.equals(rig.table(unbroken))
+    assert rig.told(tmp_path)["counts"]["tied" if role == "judged" else "decided"] == ROWS

@@ -15,6 +15,7 @@ from typing import Any
 import job_rig as rig
 import polars as pl
 import pytest
+import voting_rig
 import yaml
 
 from batchllm.engine.repair import Tools, rebuild_job, reparse_job
@@ -276,6 +277,30 @@ def test_answers_read_by_another_schema_are_voted_on_again(folder: Path) -> None
     check(folder / "out")
     found = labels(folder / "out")
     assert [row for row in range(ROWS) if found[row] == "seven"] == sevens
+
+
+def test_retry_failed_asks_for_failures_alone_once_all_are_to_be_asked(tmp_path: Path) -> None:
+    """What was skipped is open again with stop_early switched off, and is no failure."""
+    voting_rig.rows(tmp_path, {"lost": "?++", "kept": "+++"})
+    lanes = [voting_rig.letters(name, at) for at, name in enumerate(NAMES)]
+
+    def calls(**options: Any) -> dict[str, int]:
+        weights = {"one": 1, "two": 9, "three": 1}
+        section = {
+            "rule": "weighted",
+            "weights": weights,
+            "min_votes": 1,
+            "stop_early": options.pop("stop_early"),
+        }
+        rig.run(tmp_path, voting_rig.job(tmp_path, lanes, section), **options)
+        return dict(rig.table(tmp_path, "usage").group_by("lane").len().iter_rows())
+
+    assert calls(stop_early=True) == {"one": 3, "two": 2}
+    assert calls(stop_early=False, retries_failed=True) == {"one": 5, "two": 2}
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None
+    assert (manifest.complete, manifest.failed, manifest.pending) == (False, 1, 2)
+    assert calls(stop_early=False) == {"one": 5, "two": 2, "three": 2}
 
 
 def test_samples_stop_early_too(folder: Path) -> None:

@@ -16,7 +16,7 @@ ABC = [rig.letters(name, at) for at, name in enumerate("abc")]
 
 
 def checked(folder: Path, consensus: dict[str, Any], lanes: Any = ABC, **more: Any) -> CheckedJob:
-    rig.rows(folder, {"r1": "+++"}, gold=["pos"], status=["x"])
+    rig.rows(folder, {"r1": "+++"}, gold=["pos"], status=["x"], votes=["y"])
     loaded = load_mapping(rig.job(folder, lanes, consensus, **more), folder=folder, environ={})
     return check(loaded, catalogue=open_catalogue({}), environ={}, clock=SystemClock())
 
@@ -25,6 +25,13 @@ def checked(folder: Path, consensus: dict[str, Any], lanes: Any = ABC, **more: A
     ("section", "more", "said"),
     [
         ({"over": "lable"}, {}, "consensus.over: the answers have no column 'lable' (did you mean label?"),
+        (
+            {"kind": "number"},
+            {},
+            "consensus.kind: the column 'label' holds no number votes: the schema allows no value but 'pos', 'neg'",
+        ),
+        ({"kind": "boolean"}, {}, "the column 'label' holds no boolean votes"),
+        ({"kind": "labels"}, {}, "the column 'label' holds no labels votes"),
         ({"kind": "vector"}, {}, "consensus.kind: the column label is string, which holds no vector votes"),
         ({"labels": ["pos", "meh"]}, {}, "consensus.labels: the schema allows 'neg', which would be no vote"),
         ({"labels": ["pos", "neg", "meh"]}, {}, "consensus.labels: the schema allows no 'meh'"),
@@ -35,6 +42,12 @@ def checked(folder: Path, consensus: dict[str, Any], lanes: Any = ABC, **more: A
             {"carry": ["status"]},
             "output.carry: the column 'status' has the name of a column of the consensus",
         ),
+        (
+            {},
+            {"key": "votes"},
+            "input.key: the column 'votes' has the name of a column of the consensus table (rename it in the",
+        ),
+        ({}, {"key": "status"}, "input.key: the key column 'status' has the name of a column of failures/"),
         ({"normalise": "{{ valu }}"}, {}, "it reads 'valu', and there is only value"),
         ({"rule": "median"}, {}, "consensus.rule: it is of numbers, and the votes are labels"),
         ({"scale": "interval"}, {}, "consensus.scale: votes that are labels have no distances"),
@@ -93,6 +106,8 @@ def test_faults_are_named_at_their_place(
     tmp_path: Path, section: dict[str, Any], more: dict[str, Any], said: str
 ) -> None:
     more = dict(more)
+    if "key" in more:
+        more["input"] = {"path": "rows.jsonl", "key": more.pop("key")}
     if "carry" in more:
         more["output"] = {"path": str(tmp_path / "out"), "carry": more.pop("carry")}
     with pytest.raises(JobError) as error:

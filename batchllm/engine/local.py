@@ -100,7 +100,13 @@ def _execute_nested(loaded: LoadedJob, options: Options, source: Source) -> RunS
         before = stored_job(out)
         changed = before is not None and differences(before.sections, semantic_sections(checked.job))
         own = replace(
-            options, limit=None, new_run=bool(changed), keep_old=False, only_missing=False, spends_anew=True
+            options,
+            limit=None,
+            new_run=bool(changed),
+            keep_old=False,
+            only_missing=False,
+            spends_anew=True,
+            asks_open=True,
         )
         return _Run(checked, own, out).execute()
 
@@ -149,7 +155,8 @@ class _Run:
             self._table = table = self._taken_in(journal)
             reopen(journal, self._votes)
             if self._options.retries_failed:
-                self._again = journal.forget_failures()
+                forgotten = journal.forget_failures()
+                self._again = None if self._options.asks_open else forgotten
             self._dedupe = self._repeats(journal, table)
             runners = asyncio.Runner(loop_factory=_loop_factory())
             with simulators_of(self._checked.lanes) as base_urls, runners as runner:
@@ -402,6 +409,7 @@ class _Run:
                 notes=self._checked.notes,
                 changes={} if self._intake.changes is None else asdict(self._intake.changes),
                 copied=self._copied,
+                retries_failed=self._again is not None,
             ),
             ending,
             manifest,

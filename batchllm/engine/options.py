@@ -20,13 +20,14 @@ def _silence(text: str) -> None:
 class Options:
     """`watch` shows the counters while the run goes; `say` gets single lines.
 
-    `retries_failed`: only rows that failed. `only_missing`: only rows without an outcome, not changed ones. On another
-    job's record, `new_run` puts it aside and `keep_old` leaves its answers as they are. `spends_anew`: the budget is
-    of this start alone.
+    `retries_failed`: only rows that failed, or with `asks_open` those without an outcome as well. `only_missing`: only
+    rows without an outcome, not changed ones. On another job's record, `new_run` puts it aside and `keep_old` leaves
+    its answers as they are. `spends_anew`: the budget is of this start alone.
     """
 
     limit: int | None = None
     retries_failed: bool = False
+    asks_open: bool = False
     only_missing: bool = False
     new_run: bool = False
     keep_old: bool = False

@@ -31,6 +31,7 @@ class Figures:
     notes: tuple[str, ...]
     changes: Mapping[str, int]
     copied: int
+    retries_failed: bool = False
 
 
 def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunStats) -> RunSummary:
@@ -38,12 +39,13 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
     reused = stats.reused if stats.lanes else manifest.ok
     failed_before = stats.failed_before if stats.lanes else manifest.failed
     skipped = stats.skipped + stats.skipped_before if stats.lanes else manifest.skipped
+    pending = max(0, units - reused - failed_before - skipped - stats.ok - stats.failed)
     settled = manifest.ok + manifest.failed + manifest.skipped
     costs = [lane.cost_usd for lane in stats.lanes]
     return RunSummary(
         job=figures.job,
         exit_code=int(ending.code),
-        ending=ending.reason or _ending(figures, stats, manifest),
+        ending=ending.reason or _ending(figures, stats, manifest, pending),
         remedy=ending.remedy,
         is_complete=manifest.complete,
         is_simulated=manifest.simulated,
@@ -53,7 +55,7 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
         failed=stats.failed,
         reused=reused,
         failed_before=failed_before,
-        pending=max(0, units - reused - failed_before - skipped - stats.ok - stats.failed),
+        pending=pending,
         prompt_tokens=sum(lane.prompt_tokens for lane in stats.lanes),
         completion_tokens=sum(lane.completion_tokens for lane in stats.lanes),
         cost_usd=None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs),
@@ -79,11 +81,15 @@ def write_page(summary: RunSummary, out: Path) -> None:
     draft.replace(out / SUMMARY_FILE)
 
 
-def _ending(figures: Figures, stats: RunStats, manifest: Manifest) -> str:
+def _ending(figures: Figures, stats: RunStats, manifest: Manifest, pending: int) -> str:
     if not stats.lanes:
         return NOTHING_TO_DO
     if figures.limit is not None and not manifest.complete:
         return f"the first {figures.limit:,} rows (--limit)"
+    others = (manifest.pending or 0) - pending
+    if figures.retries_failed and others > 0:
+        are = "other is" if others == 1 else "others are"
+        return f"{others:,} {are} still to be asked: start without --retry-failed"
     return ""
 
 

@@ -44,8 +44,10 @@ _REMEDIES = {
     errno.EEXIST: "a file is in the way: remove it",
     errno.ENOTDIR: "a file is in the way: remove it",
     errno.ENAMETOOLONG: "the path is too long: choose a shorter one",
+    errno.EMFILE: "raise how many files this process may have open (ulimit -n)",
     errno.EFBIG: "raise the file size limit of this process (ulimit -f) or of its disk",
 }
+_MOST_PATH_BYTES = 511
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 #: Where several hosts may map one file: SQLite's shared memory does not work across them.
@@ -111,6 +113,7 @@ class Layout:
 
 def make_folders(layout: Layout) -> None:
     """Create what is missing. Raises OutputError, also when something else stands in the way."""
+    _check_length(layout)
     try:
         new = [folder for folder in (layout.out, *layout.out.parents) if not folder.exists()]
         layout.out.mkdir(parents=True, exist_ok=True)
@@ -124,6 +127,17 @@ def make_folders(layout: Layout) -> None:
     for kind in STANDING:
         _make_folder(layout.folder(kind), 0o777)
     sync_folder(layout.out)
+
+
+def _check_length(layout: Layout) -> None:
+    """Of what SQLite opens, which takes links out of a path and then refuses one of 512 bytes or more."""
+    longest = f"{os.path.realpath(layout.database)}-journal"
+    over = len(os.fsencode(longest)) - _MOST_PATH_BYTES
+    if over > 0:
+        raise OutputError(
+            f"{layout.out} is a path too long for the journal in it, by {over} bytes",
+            remedy="choose a shorter output path",
+        )
 
 
 def make_table_folder(layout: Layout, kind: Kind) -> None:

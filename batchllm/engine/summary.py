@@ -7,6 +7,7 @@ from pathlib import Path
 from batchllm.dispatch import Ending
 from batchllm.events import LaneStats, RunStats
 from batchllm.journal import Manifest
+from batchllm.journal.files import write_new
 from batchllm.report.summary import (
     NOTHING_TO_DO,
     SUMMARY_FILE,
@@ -77,7 +78,8 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
 def write_page(summary: RunSummary, out: Path) -> None:
     """Leave the summary of this start beside what it made. Raises OSError."""
     draft = out / ".batchllm" / "summary.new"
-    draft.write_text(page(summary) + "\n", "utf-8")
+    draft.unlink(missing_ok=True)
+    write_new(draft, f"{page(summary)}\n".encode(), 0o644)
     draft.replace(out / SUMMARY_FILE)
 
 

@@ -122,10 +122,10 @@ def make_folders(layout: Layout) -> None:
     for folder in new:
         with suppress(StorageError):  # a folder that may be written but not listed cannot be fsynced
             sync_folder(folder.parent)
-    _make_folder(layout.state, 0o700)
+    make_folder(layout.state, 0o700)
     _make_private(layout.state)
     for kind in STANDING:
-        _make_folder(layout.folder(kind), 0o777)
+        make_folder(layout.folder(kind), 0o777)
     sync_folder(layout.out)
 
 
@@ -143,7 +143,7 @@ def _check_length(layout: Layout) -> None:
 def make_table_folder(layout: Layout, kind: Kind) -> None:
     """Of a table that comes with its first lines. Raises OutputError, as above."""
     if not layout.folder(kind).is_dir() or layout.folder(kind).is_symlink():
-        _make_folder(layout.folder(kind), 0o777)
+        make_folder(layout.folder(kind), 0o777)
         sync_folder(layout.out)
 
 
@@ -154,7 +154,8 @@ def _make_private(folder: Path) -> None:
         raise cannot_create(folder, error) from error
 
 
-def _make_folder(path: Path, mode: int) -> None:
+def make_folder(path: Path, mode: int) -> None:
+    """Where it is missing. Raises OutputError, also for a link to one: what is done in it would be done elsewhere."""
     try:
         path.mkdir(mode=mode, exist_ok=True)
         found = path.lstat()

@@ -279,6 +279,20 @@ def test_failed_rows_that_a_stop_kept_from_being_asked_again_are_asked_the_next_
     assert {f"text number {n}" for n in range(30)} == set(books[0].ledger.billed)
 
 
+def test_the_summary_is_not_written_through_a_link(folder: Path) -> None:
+    rig.write_rows(folder / "rows.jsonl", 3)
+    precious = folder / "precious"
+    precious.write_text("precious")
+    with rig.served({}) as (urls, _):
+        spec = rig.job(folder, [rig.lane(urls[0], "one")])
+        (folder / "out" / ".batchllm").mkdir(parents=True)
+        (folder / "out" / ".batchllm" / "summary.new").symlink_to(precious)
+        (folder / "out" / "summary.txt").symlink_to(precious)
+        assert rig.run(folder, spec).exit_code == ExitCode.OK
+    assert precious.read_text() == "precious"
+    assert "complete" in (folder / "out" / "summary.txt").read_text()
+
+
 def test_a_foreign_file_among_the_parts_is_said_and_left(folder: Path) -> None:
     rig.write_rows(folder / "rows.jsonl", 3)
     said: list[str] = []

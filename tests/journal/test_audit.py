@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchllm.errors import InputMissingError, LockedError
+from batchllm.errors import InputMissingError, LockedError, OutputError
 from batchllm.journal.aside import put_aside
 from batchllm.journal.audit import audit
 from batchllm.journal.files import Layout
@@ -164,6 +164,16 @@ def test_a_record_that_is_half_put_aside_is_not_judged(whole):
     (Layout(whole).state / "putting-aside").write_text("20260101T000000Z")
     with pytest.raises(LockedError, match="being put aside"):
         audit(whole)
+
+
+def test_no_record_is_put_aside_by_way_of_a_link(whole, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (whole / ".batchllm" / "earlier").symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="symbolic link"):
+        put_aside(Layout(whole), 0.0)
+    assert list(elsewhere.iterdir()) == []
+    assert (whole / "manifest.json").exists()
 
 
 def test_a_record_that_was_put_aside_is_whole_in_its_new_place(whole):

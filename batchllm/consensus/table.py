@@ -25,7 +25,7 @@ from batchllm.consensus.telling import Telling
 from batchllm.consensus.terms import Terms
 from batchllm.consensus.values import Values
 from batchllm.consensus.votes import LabelVotes
-from batchllm.journal.files import mapped_faults, sync_folder
+from batchllm.journal.files import make_folder, mapped_faults, sync_folder
 
 #: Rows made at a time, which are a row group.
 STEP_ROWS = 1 << 16
@@ -108,7 +108,8 @@ def write_table(
     named = [*([] if key is None else [key]), *carried]
     lines = _Lines(outcome, schema)
     with mapped_faults("write", folder):
-        hidden.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, 0o777)
+        make_folder(hidden, 0o777)
         for leftover in hidden.iterdir():
             leftover.unlink()
         parts: list[TablePart] = []
@@ -136,10 +137,12 @@ def remove_others(out: Path, parts: Sequence[str]) -> None:
     """Parts of earlier tables, or of one that a kill cut off: all that are not of these paths."""
     folder = out / "consensus"
     with mapped_faults("remove", folder):
+        make_folder(folder, 0o777)
         for path in sorted(folder.glob("part-*.parquet")):
             if f"consensus/{path.name}" not in parts:
                 path.unlink()
         if (folder / _WRITING).is_dir():
+            make_folder(folder / _WRITING, 0o777)
             for path in (folder / _WRITING).iterdir():
                 path.unlink()
             (folder / _WRITING).rmdir()

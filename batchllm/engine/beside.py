@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from batchllm.journal import EverSpent, ever_spent, records_aside
-from batchllm.journal.files import mapped_faults, sync_folder, write_new
+from batchllm.journal.files import make_folder, mapped_faults, sync_folder, write_new
 from batchllm.wiring.nested import Role
 
 _FILE = "spending.json"
@@ -89,7 +89,7 @@ def _write(out: Path, note: _Note) -> None:
     folder = out / "consensus"
     draft = folder / f".{_FILE}.new"
     with mapped_faults("write", folder / _FILE):
-        folder.mkdir(exist_ok=True)
+        make_folder(folder, 0o777)
         draft.unlink(missing_ok=True)
         write_new(draft, orjson.dumps(asdict(note)), 0o644)
         draft.replace(folder / _FILE)

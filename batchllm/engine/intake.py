@@ -32,7 +32,7 @@ class Intake:
     def take_in(self, journal: Journal) -> InputTable:
         """The rows of the input; the record is that of this very input afterwards."""
         if self._source.shape.key is None:
-            table = self._scanned(journal)
+            table = self._placed(journal)
         elif journal.input_digest is None:
             table = self._marked(journal)
         else:
@@ -51,12 +51,16 @@ class Intake:
     def _stamps(self) -> str:
         return orjson.dumps(self._source.stamps()).decode()
 
-    def _scanned(self, journal: Journal) -> InputTable:
+    def _placed(self, journal: Journal) -> InputTable:
         """Without a key a row is its place, which must not change once something is answered."""
         stamps = self._stamps()
-        scan = self._source.scan()
-        state = InputState(scan.digest, scan.rows, stamps)
-        if journal.input_digest in (None, scan.digest):
+        marked = self._source.mark()
+        state = InputState(marked.digest, marked.rows, stamps, marked.marks, marked.basis)
+        before = journal.input_digest
+        if before == marked.digest and journal.input_marks(marked.basis) is not None:
+            if journal.input_stamps != stamps:
+                journal.set_input_stamps(stamps)
+        elif before in (None, marked.digest):
             journal.set_input(state)
         elif not journal.counts.ok + journal.counts.failed:
             _let_go(journal, state)
@@ -67,7 +71,7 @@ class Intake:
                 remedy="for inputs that grow, name a column of unique values in input.key (and choose another"
                 " output.path once: the rows answered so far have no key); or put the old input back",
             )
-        return InputTable(scan.rows, tuple(scan.file_rows))
+        return InputTable(marked.rows, tuple(marked.file_rows))
 
     def _marked(self, journal: Journal) -> InputTable:
         """The first input of a record."""

@@ -401,6 +401,7 @@ class _Run:
                 notes=self._checked.notes,
                 changes={} if self._intake.changes is None else asdict(self._intake.changes),
                 copied=self._copied,
+                retries_failed=self._again is not None,
             ),
             ending,
             manifest,

@@ -7,6 +7,7 @@ from pathlib import Path
 from batchllm.dispatch import Ending
 from batchllm.events import LaneStats, RunStats
 from batchllm.journal import Manifest
+from batchllm.journal.files import write_new
 from batchllm.report.summary import (
     NOTHING_TO_DO,
     SUMMARY_FILE,
@@ -31,6 +32,7 @@ class Figures:
     notes: tuple[str, ...]
     changes: Mapping[str, int]
     copied: int
+    retries_failed: bool = False
 
 
 def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunStats) -> RunSummary:
@@ -38,12 +40,13 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
     reused = stats.reused if stats.lanes else manifest.ok
     failed_before = stats.failed_before if stats.lanes else manifest.failed
     skipped = stats.skipped + stats.skipped_before if stats.lanes else manifest.skipped
+    pending = max(0, units - reused - failed_before - skipped - stats.ok - stats.failed)
     settled = manifest.ok + manifest.failed + manifest.skipped
     costs = [lane.cost_usd for lane in stats.lanes]
     return RunSummary(
         job=figures.job,
         exit_code=int(ending.code),
-        ending=ending.reason or _ending(figures, stats, manifest),
+        ending=ending.reason or _ending(figures, stats, manifest, pending),
         remedy=ending.remedy,
         is_complete=manifest.complete,
         is_simulated=manifest.simulated,
@@ -53,7 +56,7 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
         failed=stats.failed,
         reused=reused,
         failed_before=failed_before,
-        pending=max(0, units - reused - failed_before - skipped - stats.ok - stats.failed),
+        pending=pending,
         prompt_tokens=sum(lane.prompt_tokens for lane in stats.lanes),
         completion_tokens=sum(lane.completion_tokens for lane in stats.lanes),
         cost_usd=None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs),
@@ -75,15 +78,20 @@ def summarise(figures: Figures, ending: Ending, manifest: Manifest, stats: RunSt
 def write_page(summary: RunSummary, out: Path) -> None:
     """Leave the summary of this start beside what it made. Raises OSError."""
     draft = out / ".batchllm" / "summary.new"
-    draft.write_text(page(summary) + "\n", "utf-8")
+    draft.unlink(missing_ok=True)
+    write_new(draft, f"{page(summary)}\n".encode(), 0o644)
     draft.replace(out / SUMMARY_FILE)
 
 
-def _ending(figures: Figures, stats: RunStats, manifest: Manifest) -> str:
+def _ending(figures: Figures, stats: RunStats, manifest: Manifest, pending: int) -> str:
     if not stats.lanes:
         return NOTHING_TO_DO
     if figures.limit is not None and not manifest.complete:
         return f"the first {figures.limit:,} rows (--limit)"
+    others = (manifest.pending or 0) - pending
+    if figures.retries_failed and others > 0:
+        are = "other is" if others == 1 else "others are"
+        return f"{others:,} {are} still to be asked: start without --retry-failed"
     return ""
 
 

@@ -10,7 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batchllm.errors import StorageError
-from batchllm.journal.files import KINDS, Fault, Layout, mapped_faults, no_fault, sync_folder, write_new
+from batchllm.journal.files import (
+    KINDS,
+    Fault,
+    Layout,
+    make_folder,
+    mapped_faults,
+    no_fault,
+    sync_folder,
+    write_new,
+)
 
 _NOTE = "putting-aside"
 _FOLDER = "earlier"
@@ -40,7 +49,8 @@ def finish_putting_aside(layout: Layout) -> Path | None:
 
 def is_putting_aside(layout: Layout) -> bool:
     """Whether a killed run left a move half done."""
-    return (layout.state / _NOTE).is_file()
+    note = layout.state / _NOTE
+    return note.is_file() and not note.is_symlink()
 
 
 def records_aside(out: Path) -> list[Path]:
@@ -64,9 +74,9 @@ def _finish(layout: Layout, fault: Fault) -> Path:
                 remedy="remove it; then look at what is in the folder",
             )
         target = layout.state / _FOLDER / name
-        target.mkdir(parents=True, exist_ok=True, mode=0o700)
         state = target / layout.state.name
-        state.mkdir(exist_ok=True, mode=0o700)
+        for folder in (target.parent, target, state):
+            make_folder(folder, 0o700)
         for path in _state_files(layout):
             _move(path, state / path.name, fault)
         others = [layout.out / name for name in _OTHERS]

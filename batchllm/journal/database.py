@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from batchllm.errors import ChangedJobError, FullDiskError, InvariantError, OutputError, StorageError
+from batchllm.journal.checksums import has_its_schema, know_checksums, note_schema, triggers, wrong_lines
 from batchllm.journal.files import (
     Layout,
     cannot_create,
@@ -47,48 +48,51 @@ _MOST = 2**63 - 1
 #: `seq` has AUTOINCREMENT because a number must never come back: without it SQLite starts at 1 again once a drain has
 #: emptied the table, and a part's `hi_seq` would then speak of other rows.
 _SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL, line_crc INTEGER) WITHOUT ROWID;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, ended REAL, pid INTEGER NOT NULL, host TEXT NOT NULL,
     version TEXT NOT NULL, exposed_calls INTEGER NOT NULL DEFAULT 0, exit_code INTEGER,
-    clean INTEGER NOT NULL DEFAULT 0, exposed_usd REAL
+    clean INTEGER NOT NULL DEFAULT 0, exposed_usd REAL, line_crc INTEGER
 );
 CREATE TABLE lanes (
     lane INTEGER PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
-    simulated INTEGER NOT NULL
+    simulated INTEGER NOT NULL, line_crc INTEGER
 );
 CREATE TABLE totals (
     one INTEGER PRIMARY KEY CHECK (one = 1), run INTEGER NOT NULL, ok INTEGER NOT NULL, failed INTEGER NOT NULL,
     attempts INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
-    cost_usd REAL NOT NULL, unpriced INTEGER NOT NULL, uncertain INTEGER NOT NULL, skipped INTEGER NOT NULL DEFAULT 0
+    cost_usd REAL NOT NULL, unpriced INTEGER NOT NULL, uncertain INTEGER NOT NULL, skipped INTEGER NOT NULL DEFAULT 0,
+    line_crc INTEGER
 );
 CREATE TABLE results (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, lane INTEGER NOT NULL, key,
     carry BLOB NOT NULL, answer NOT NULL, finish_reason TEXT, model TEXT, prompt_tokens INTEGER,
     completion_tokens INTEGER, cost_usd REAL, latency_ms REAL, attempts INTEGER NOT NULL, request_id TEXT,
-    digest BLOB NOT NULL, body TEXT, crc INTEGER NOT NULL, UNIQUE (row, slot)
+    digest BLOB NOT NULL, body TEXT, crc INTEGER NOT NULL, line_crc INTEGER, UNIQUE (row, slot)
 );
 CREATE TABLE failures (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, lane INTEGER, key,
     class TEXT NOT NULL, message TEXT NOT NULL, status INTEGER, attempts INTEGER NOT NULL, digest BLOB NOT NULL,
-    content TEXT, body TEXT, UNIQUE (row, slot)
+    content TEXT, body TEXT, line_crc INTEGER, UNIQUE (row, slot)
 );
 CREATE TABLE attempts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, rows INTEGER NOT NULL, lane INTEGER NOT NULL,
     model TEXT, prompt_tokens INTEGER, completion_tokens INTEGER, cached_tokens INTEGER, reasoning_tokens INTEGER,
     cost_usd REAL, billed TEXT NOT NULL, status INTEGER, class TEXT, latency_ms REAL, started_at REAL, request_id TEXT,
-    ttft_ms REAL
+    ttft_ms REAL, line_crc INTEGER
 );
 CREATE TABLE skipped (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, slot INTEGER NOT NULL, key, digest BLOB NOT NULL,
-    UNIQUE (row, slot)
+    line_crc INTEGER, UNIQUE (row, slot)
 );
 CREATE TABLE parts (
     part INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL CHECK (state IN ('intent', 'committed', 'retired')), hi_seq INTEGER NOT NULL,
-    rows INTEGER, bytes INTEGER, sha256 TEXT, min_row INTEGER, max_row INTEGER
-);
-INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, 0)"""
+    rows INTEGER, bytes INTEGER, sha256 TEXT, min_row INTEGER, max_row INTEGER,
+    line_crc INTEGER
+)"""
+#: After the triggers, which give it its checksum.
+_TOTALS = "INSERT INTO totals VALUES (1, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, 0, NULL)"
 
 
 class Counts(NamedTuple):
@@ -239,7 +243,7 @@ class Database:
 
 
 def store_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+    connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
 
 
 def open_database(
@@ -261,6 +265,7 @@ def open_database(
             _check_pages(connection, layout.database)
             _configure(connection, max_page_count)
             migrate(connection, layout.database, version, migrations)
+            check_lines(connection, layout.database)
         except sqlite3.Error as error:
             connection.close()
             raise database_fault(error, layout.database) from error
@@ -290,6 +295,7 @@ def _connect(path: Path, *, is_network: bool) -> sqlite3.Connection:
         )
     except sqlite3.Error as error:
         raise database_fault(error, path) from error
+    know_checksums(connection)
     if is_network:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
     return connection
@@ -354,11 +360,13 @@ def _clear_drafts(path: Path) -> None:
 def _make_tables(connection: sqlite3.Connection, fill: Callable[[sqlite3.Connection], None] | None) -> None:
     for pragma in (f"page_size = {_PAGE_BYTES}", "synchronous = FULL", "fullfsync = ON"):
         connection.execute(f"PRAGMA {pragma}")
+    know_checksums(connection)
     connection.execute("BEGIN")
-    for statement in _SCHEMA.split(";"):
+    for statement in (*_SCHEMA.split(";"), *triggers(), _TOTALS):
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
+    note_schema(connection)
     if fill is not None:
         fill(connection)
     connection.execute("COMMIT")
@@ -399,6 +407,14 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     said = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
     if said != ["ok"]:
         raise damaged(path, "; ".join(said))
+
+
+def check_lines(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises StorageError, and sqlite3.Error where there is something that is no line."""
+    if not has_its_schema(connection):
+        raise damaged(path, "its tables are not those that were made")
+    if wrong := wrong_lines(connection):
+        raise damaged(path, f"lines of {' and '.join(wrong)} do not fit their checksums")
 
 
 def damaged(path: Path, how: str) -> StorageError:

@@ -44,8 +44,10 @@ _REMEDIES = {
     errno.EEXIST: "a file is in the way: remove it",
     errno.ENOTDIR: "a file is in the way: remove it",
     errno.ENAMETOOLONG: "the path is too long: choose a shorter one",
+    errno.EMFILE: "raise how many files this process may have open (ulimit -n)",
     errno.EFBIG: "raise the file size limit of this process (ulimit -f) or of its disk",
 }
+_MOST_PATH_BYTES = 511
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 #: Where several hosts may map one file: SQLite's shared memory does not work across them.
@@ -111,6 +113,7 @@ class Layout:
 
 def make_folders(layout: Layout) -> None:
     """Create what is missing. Raises OutputError, also when something else stands in the way."""
+    _check_length(layout)
     try:
         new = [folder for folder in (layout.out, *layout.out.parents) if not folder.exists()]
         layout.out.mkdir(parents=True, exist_ok=True)
@@ -119,17 +122,28 @@ def make_folders(layout: Layout) -> None:
     for folder in new:
         with suppress(StorageError):  # a folder that may be written but not listed cannot be fsynced
             sync_folder(folder.parent)
-    _make_folder(layout.state, 0o700)
+    make_folder(layout.state, 0o700)
     _make_private(layout.state)
     for kind in STANDING:
-        _make_folder(layout.folder(kind), 0o777)
+        make_folder(layout.folder(kind), 0o777)
     sync_folder(layout.out)
+
+
+def _check_length(layout: Layout) -> None:
+    """Of what SQLite opens, which takes links out of a path and then refuses one of 512 bytes or more."""
+    longest = f"{os.path.realpath(layout.database)}-journal"
+    over = len(os.fsencode(longest)) - _MOST_PATH_BYTES
+    if over > 0:
+        raise OutputError(
+            f"{layout.out} is a path too long for the journal in it, by {over} bytes",
+            remedy="choose a shorter output path",
+        )
 
 
 def make_table_folder(layout: Layout, kind: Kind) -> None:
     """Of a table that comes with its first lines. Raises OutputError, as above."""
     if not layout.folder(kind).is_dir() or layout.folder(kind).is_symlink():
-        _make_folder(layout.folder(kind), 0o777)
+        make_folder(layout.folder(kind), 0o777)
         sync_folder(layout.out)
 
 
@@ -140,7 +154,8 @@ def _make_private(folder: Path) -> None:
         raise cannot_create(folder, error) from error
 
 
-def _make_folder(path: Path, mode: int) -> None:
+def make_folder(path: Path, mode: int) -> None:
+    """Where it is missing. Raises OutputError, also for a link to one: what is done in it would be done elsewhere."""
     try:
         path.mkdir(mode=mode, exist_ok=True)
         found = path.lstat()

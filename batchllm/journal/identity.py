@@ -157,7 +157,7 @@ def register_lanes(database: Database, lanes: Sequence[LaneInfo]) -> tuple[list[
     with database.transaction() as connection:
         for lane in lanes:
             if lane not in known:
-                connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?)", (len(known), *lane))
+                connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?, NULL)", (len(known), *lane))
                 known.append(lane)
             numbers.append(known.index(lane))
     return numbers, known

@@ -32,7 +32,15 @@ from batchllm.journal.files import (
     no_fault,
 )
 from batchllm.journal.finished import Finished
-from batchllm.journal.forgetting import Forgotten, difference, forget_failures
+from batchllm.journal.forgetting import (
+    Forgotten,
+    difference,
+    forget_failures,
+    forgotten,
+    move_forgotten,
+    note_all_asked,
+    to_forget,
+)
 from batchllm.journal.identity import Identity, adopt, register_lanes, slot_lanes
 from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.interrupted import interrupted
@@ -41,7 +49,7 @@ from batchllm.journal.lines import Harvest, Harvester, flat, statements, storabl
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.merge import MergeStopped, never
 from batchllm.journal.parts import Sizes, Store, read_part
-from batchllm.journal.recall import failed_rows, lines_among, recall, rows_end
+from batchllm.journal.recall import lines_among, recall, rows_end
 from batchllm.journal.recovery import purge, recover
 from batchllm.journal.renewal import Renewal, renew
 from batchllm.journal.sealing import (
@@ -352,9 +360,10 @@ class Journal:
         return ok, self.finished.marked_in(0, rows * self.finished.slots) - ok - skipped, skipped
 
     def forget_failures(self) -> Forgotten:
-        """Make all failed units pending again; returns which. Their attempts stay in usage/.
+        """Make all failed units pending again; their attempts stay in usage/.
 
-        To be called before `start`; `finished` is another object afterwards.
+        Returns which, with those that an earlier start has made so and that nobody has asked since. To be called before
+        `start`; `finished` is another object afterwards.
         """
         return self._called(self._forget_failures)
 
@@ -534,14 +543,14 @@ class Journal:
         return reopened
 
     def _forget_failures(self) -> Forgotten:
-        rows = failed_rows(self._store)
-        reopened = self._reopen(rows)  # first: of a row without its failure they would not be relied on
-        units, before = self._counts.failed + reopened, self.finished.bits()
-        forget_failures(self._store)
+        again = to_forget(self._store, self.finished)
+        self._reopen(again.rows)  # first: of a row without its failure they would not be relied on
+        before = self.finished.bits()
+        forget_failures(self._store, again.rows)
         save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
         self._recall()
-        return Forgotten(units, rows, difference(before, self.finished.bits()))
+        return forgotten(again, difference(before, self.finished.bits()), self.finished)
 
     def _renew(self, renewal: Renewal, state: InputState) -> None:
         self._drains.drain_all()
@@ -551,6 +560,7 @@ class Journal:
             write_input(connection)
             store_meta(connection, "renewals", str(renewals(self._database) + 1))
             leave_input(connection, self._database)
+            move_forgotten(connection, self._database, renewal.places)
 
         finished = renew(self._store, renewal, write)
         self._input.clear()
@@ -598,6 +608,7 @@ class Journal:
             return self._seal()
         with self._database.transaction() as connection:
             note_complete(connection, self._database)
+            note_all_asked(connection)
         manifest = save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
         pa.default_memory_pool().release_unused()

@@ -5,7 +5,7 @@ something was bought twice.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
@@ -13,6 +13,7 @@ from math import isfinite
 from typing import Any
 
 from batchllm.errors import InvariantError
+from batchllm.journal.checksums import COLUMN, GATHERED, crc_of
 from batchllm.journal.database import Counts
 from batchllm.journal.finished import Finished
 from batchllm.journal.tables import Line, checksum
@@ -29,17 +30,27 @@ INSERTED = {
 #: Lines in one INSERT. Each statement gives up the interpreter lock once: with one line a statement, a busy event
 #: loop holds the writer off for up to 5 ms a line (measured: 251 µs a line, with 64 together 21 µs). So many lines
 #: stay below the 999 variables that SQLite takes before 3.32; by halves, 29 lines are two statements and not ten.
-_TOGETHER = (56, 28, 14, 7, 4, 2, 1)
+_TOGETHER = (52, 26, 13, 7, 4, 2, 1)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
 #: A failure without a lane, where each lane has its own unit, stands for the whole row; so does one without a sample.
 WHOLE_ROW = -1
 
 
+def inserted(table: str) -> str:
+    """The columns of a line, its checksum last."""
+    return f"{INSERTED[table]}, {COLUMN}"
+
+
+def insertable(table: str, line: Mapping[str, Any]) -> list[Any]:
+    """The values of a line that was read, for `inserted`."""
+    return [*line.values(), crc_of(*(line[name] for name in GATHERED[table].split(", ")))]
+
+
 @cache
 def statements(table: str) -> Sequence[tuple[int, str]]:
     """How many lines, and the INSERT for so many; largest first."""
-    columns = INSERTED[table]
+    columns = inserted(table)
     holes = f"({', '.join('?' * len(columns.split(',')))})"
     return [
         (count, f"INSERT INTO {table} ({columns}) VALUES {', '.join([holes] * count)}")  # noqa: S608 - our names
@@ -99,7 +110,7 @@ class Harvester:
         return harvest
 
     def _add_done(self, harvest: Harvest, record: RowDone) -> int:
-        row, lane, answer, *rest, sample = record
+        row, lane, answer, finish_reason, model, prompt, completion, cost, latency, *rest, sample = record
         ordinal, key, carry = row
         slot = self._slot(lane, sample) if self._slots > 1 else 0
         unit = ordinal * self._slots + slot
@@ -107,8 +118,9 @@ class Harvester:
             harvest.repeated = self._repeated("answer", ordinal, slot)
             return 0
         harvest.units.add(unit)
-        crc = checksum(carry, answer)
-        harvest.results.append((ordinal, slot, self._number(lane), key, carry, answer, *rest, crc))
+        told = (finish_reason, model, prompt, completion, _real(cost), _real(latency), *rest)
+        crc, place = checksum(carry, answer), (ordinal, slot, self._number(lane), key)
+        harvest.results.append((*place, carry, answer, *told, crc, crc_of(*place, *told, crc)))
         harvest.answer_bytes += len(answer) + len(carry) + len(record.body or "")
         return 1
 
@@ -128,9 +140,8 @@ class Harvester:
             return 0
         harvest.units.update(fresh)
         number = None if lane is None else self._number(lane)
-        harvest.failures.append(
-            (ordinal, slot, number, key, str(code), message, _status(status), attempts, digest, content, body)
-        )
+        told = (str(code), message, _status(status), attempts, digest, content, body)
+        harvest.failures.append(summed((ordinal, slot, number, key, *told)))
         harvest.failure_bytes += len(message) + len(content or "") + len(body or "")
         return len(fresh)
 
@@ -143,7 +154,7 @@ class Harvester:
                 harvest.repeated = self._repeated("outcome", ordinal, slot)
                 continue
             harvest.units.add(unit)
-            harvest.skipped.append((ordinal, slot, key, digest))
+            harvest.skipped.append(summed((ordinal, slot, key, digest)))
             added += 1
         return added
 
@@ -165,9 +176,9 @@ class Harvester:
             if billed == "unknown":
                 uncertain += 1
             lane = self._number(record.lane)
-            harvest.attempts.append(
-                (*record[:2], lane, *record[3:8], price, billed, _status(record.status), code, *record[12:])
-            )
+            latency, started, request_id, ttft = record[12:]
+            told = (*record[:2], lane, *record[3:8], _real(price), billed, _status(record.status), code)
+            harvest.attempts.append(summed((*told, _real(latency), _real(started), request_id, _real(ttft))))
         return Counts(0, 0, len(attempts), prompt, completion, cost, unpriced, uncertain)
 
     def _slot(self, lane: int, sample: int) -> int:
@@ -197,6 +208,16 @@ class Harvester:
 def _status(status: int | None) -> int | None:
     """Services put numbers of their own in place of a status; the column has 32 bits."""
     return status if status is None or -(2**31) <= status < 2**31 else None
+
+
+def _real(value: float | None) -> float | None:
+    """As a column of real numbers gives it back: SQLite knows no NaN, and no integers there."""
+    return None if value is None or value != value else float(value)  # noqa: PLR0124 - only NaN differs from itself
+
+
+def summed(line: Line) -> Line:
+    """A line of failures, attempts or skipped with its checksum."""
+    return (*line, crc_of(*line))
 
 
 def flat(lines: Sequence[Line]) -> list[Any]:

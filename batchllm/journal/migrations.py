@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from batchllm.errors import InvariantError
+from batchllm.journal.checksums import additions, note_schema
 from batchllm.journal.files import open_new, remove_files, sync_folder
 
 _COPY_DRAFT = "journal.copy"
@@ -36,6 +37,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType(
             ),
             "ALTER TABLE totals ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0",
         ),
+        5: tuple(additions()),
     }
 )
 
@@ -62,6 +64,7 @@ def migrate(
         for number in range(version, target):
             for statement in migrations[number]:
                 connection.execute(statement)
+        note_schema(connection)
         connection.execute(f"PRAGMA user_version = {target:d}")
         connection.execute("COMMIT")
     except BaseException:

@@ -150,7 +150,7 @@ class Store:
             for old in retired:
                 connection.execute("UPDATE parts SET state = 'retired' WHERE part = ?", (old.part,))
             if is_complete:
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '1')")
+                connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('complete', '1')")
             if along is not None:
                 along(connection)
         self.fault("after_part_commit")

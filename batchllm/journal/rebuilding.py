@@ -261,7 +261,7 @@ class _Making:
             store_meta(connection, name, value)
         self._keep_spending(connection)
         for number, lane in enumerate(lanes):
-            connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?)", (number, *lane))
+            connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?, ?, NULL)", (number, *lane))
         counts = usage.plus(lost)._replace(ok=gathered.ok, failed=gathered.failed, skipped=gathered.skipped)
         names = ", ".join(f"{name} = ?" for name in Counts._fields)
         connection.execute(f"UPDATE totals SET {names}", tuple(counts))  # noqa: S608 - our own names

@@ -104,7 +104,7 @@ def renew(store: Store, renewal: Renewal, along: Callable[[sqlite3.Connection], 
         along(connection)
         now = counts._replace(ok=finished.ok, failed=finished.failed, skipped=finished.skipped)
         store.database.store_counts(connection, now)
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '0')")
+        connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('complete', '0')")
 
     store.commit(renewed.sealed, retired=renewed.retired, along=write)
     finished.spent_usd = counts.cost_usd

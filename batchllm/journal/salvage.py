@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from batchllm.journal.database import Counts
 from batchllm.journal.gathering import Gathered, Reader
-from batchllm.journal.lines import INSERTED, WHOLE_ROW
+from batchllm.journal.lines import INSERTED, WHOLE_ROW, insertable, inserted
 from batchllm.journal.snapshot import Snapshot
 from batchllm.journal.tables import checksum
 from batchllm.records import LaneInfo
@@ -119,6 +119,6 @@ class _Lines:
 
     def insert(self, table: str, line: dict[str, Any]) -> None:
         new = {"lane": self._numbers[line["lane"]]} if "lane" in line else {}
-        values = list({**line, **new}.values())
+        values = insertable(table, {**line, **new})
         holes = ", ".join("?" * len(values))
-        self._connection.execute(f"INSERT INTO {table} ({INSERTED[table]}) VALUES ({holes})", values)  # noqa: S608
+        self._connection.execute(f"INSERT INTO {table} ({inserted(table)}) VALUES ({holes})", values)  # noqa: S608

@@ -19,7 +19,15 @@ import orjson
 import pyarrow as pa
 
 from batchllm.errors import ChangedJobError
-from batchllm.journal.database import APPLICATION_ID, FORMAT, Counts, damaged, database_fault
+from batchllm.journal.checksums import FIRST_FORMAT, know_checksums
+from batchllm.journal.database import (
+    APPLICATION_ID,
+    FORMAT,
+    Counts,
+    check_lines,
+    damaged,
+    database_fault,
+)
 from batchllm.journal.files import KINDS, Kind, Layout, mapped_faults
 from batchllm.journal.parts import Intent, PartInfo
 from batchllm.journal.slots import Slots
@@ -64,6 +72,14 @@ class Snapshot:
                 f"{self.path} has journal format {version}; this version of batchllm reads formats up to {FORMAT}",
                 remedy="use the version of batchllm that made it",
             )
+        if version >= FIRST_FORMAT:
+            self._check_lines()
+
+    def _check_lines(self) -> None:
+        try:
+            check_lines(self._connection, self.path)
+        except sqlite3.Error as error:
+            raise database_fault(error, self.path) from error
 
     def meta(self, name: str) -> str | None:
         found = self.rows("SELECT value FROM meta WHERE name = ?", (name,))
@@ -180,15 +196,17 @@ def _connected(path: Path, stack: ExitStack) -> sqlite3.Connection:
         shutil.copyfile(wal, readable.with_name(wal.name))
         mode = "mode=rw"
     try:
-        return stack.enter_context(
+        connection = stack.enter_context(
             closing(
                 sqlite3.connect(
                     f"file:{quote(str(readable.absolute()))}?{mode}", isolation_level=None, uri=True
                 )
             )
         )
+        know_checksums(connection)
     except sqlite3.Error as error:
         raise database_fault(error, path) from error
+    return connection
 
 
 def totals_differ(said: Counts, found: Counts) -> str | None:

@@ -93,6 +93,8 @@ def line(summary: RunSummary) -> str:
     """One line, for a log or a cron mail."""
     is_offline = not summary.units and bool(summary.agreement)
     parts = [] if is_offline else [_counts(summary), _changes(summary), _saved(summary)]
+    if not summary.exit_code and summary.ending != NOTHING_TO_DO:
+        parts.append(summary.ending)
     if summary.lanes:
         cost = money(summary.cost_usd) + (" (simulated)" if summary.is_simulated else "")
         parts += [f"tokens {_tokens(summary)}", f"cost {cost}", _duration(summary.seconds)]

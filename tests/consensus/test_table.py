@@ -13,6 +13,7 @@ from batchllm.consensus.poll import Ballots, Poll, State, Voter
 from batchllm.consensus.rules import decide
 from batchllm.consensus.table import Outcome, remove_others, show_table, write_table
 from batchllm.consensus.terms import Terms
+from batchllm.errors import OutputError
 
 KEY, CARRIED = pa.field("id", pa.string()), [pa.field("text", pa.string())]
 
@@ -95,3 +96,19 @@ def test_what_a_kill_left_is_written_over_and_removed(tmp_path: Path) -> None:
     remove_others(tmp_path, new)
     assert read(tmp_path).height == 3
     assert not hidden.exists()
+
+
+@pytest.mark.parametrize("name", ["consensus", "consensus/.writing"])
+def test_what_is_behind_a_link_is_neither_written_nor_removed(tmp_path: Path, name: str) -> None:
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    precious = [elsewhere / "notes", elsewhere / "part-00000-mine.parquet"]
+    for path in precious:
+        path.write_text("precious")
+    (out / name).parent.mkdir(parents=True)
+    (out / name).symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="symbolic link"):
+        written(out, poll(3))
+    with pytest.raises(OutputError, match="symbolic link"):
+        remove_others(out, [])
+    assert sorted(elsewhere.iterdir()) == precious

@@ -365,6 +365,27 @@ def test_a_budget_holds_for_all_that_is_asked(tmp_path: Path) -> None:
     assert done.spent_usd == pytest.approx(whole.spent_usd)
 
 
+def test_what_is_asked_about_ties_is_asked_to_its_end_also_when_failures_are_asked_again(
+    tmp_path: Path,
+) -> None:
+    """Nobody sees which of these rows had failed and which were not reached: they are no rows of the input."""
+    texts = {f"r{n}": "+-?+" for n in range(12)}
+    whole = run(tmp_path, ESCALATE, texts=texts)
+    folder = tmp_path / "again"
+    folder.mkdir()
+    assert whole.spent_usd is not None
+    nested = read_manifest(tmp_path / "out" / "consensus" / "escalated")
+    assert nested is not None
+    assert nested.cost_usd is not None
+    budget = {"usd": whole.spent_usd - nested.cost_usd / 2}
+    assert run(folder, ESCALATE, texts=texts, budget=budget).exit_code == ExitCode.LIMIT_STOPPED
+    job_rig.run(folder, rig.job(folder, THREE, ESCALATE), retries_failed=True)
+    again = read_manifest(folder / "out" / "consensus" / "escalated")
+    assert again is not None
+    assert (again.complete, again.pending) == (True, 0)
+    assert again.ok > nested.ok // 2
+
+
 def test_what_is_wrong_is_told_before_anything_is_asked(tmp_path: Path) -> None:
     with pytest.raises(JobError) as error:
         run(tmp_path, {"over": "labels", "priority": ["swft"], "min_votes": 4})

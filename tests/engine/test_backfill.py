@@ -589,6 +589,48 @@ def test_an_input_that_was_rewritten_while_it_was_read_is_compared_by_key(job: J
     assert job.book.ledger.accepted - calls <= len(now)
 
 
+def test_without_a_key_no_row_is_asked_in_other_words_than_the_input_had_at_the_start(
+    job: Job, tmp_path: Path
+) -> None:
+    """The old file may come back, and its rows would have the answers of the other one."""
+    table = [{"text": f"text number {n}", "note": "x" * 4000} for n in range(4000)]  # more than is read ahead
+    path = tmp_path / "rows.jsonl"
+    job.more = {
+        "input": {"path": "rows.jsonl"},
+        "output": {"path": "out"},
+        "providers": [rig.lane(job.url, "one", limits={"concurrency": 16})],
+    }
+
+    def edit() -> None:
+        while not job.book.ledger.accepted:
+            time.sleep(0.001)
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"text number", b"TEXT NUMBER"))
+
+    path.write_text("".join(json.dumps(row) + "\n" for row in table), "utf-8")
+    threading.Thread(target=edit).start()
+    with pytest.raises(InputDataError, match="changed while it was read"):
+        job.start()
+    assert job.book.ledger.accepted > 0
+    assert [text for text in job.book.ledger.billed if "TEXT" in text] == []
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_without_a_key_rows_may_be_asked_that_read_no_column(job: Job, tmp_path: Path, ending: str) -> None:
+    table = pl.DataFrame({"gold": [1, 2, 3]})
+    path = tmp_path / f"rows.{ending}"
+    {"jsonl": table.write_ndjson, "csv": table.write_csv, "parquet": table.write_parquet}[ending](path)
+    job.more = {
+        "input": {"path": path.name},
+        "output": {"path": "out"},
+        "task": {"type": "chat", "prompt": "Name a fruit."},
+        "dedupe": False,
+    }
+    assert job.start().exit_code == ExitCode.OK
+    assert job.start().reused == 3
+    assert job.output()["row"].to_list() == [0, 1, 2]
+
+
 def test_a_row_that_becomes_unreadable_is_a_failure_and_no_crash(job: Job, tmp_path: Path) -> None:
     job.more = {"input": {"path": "rows.jsonl", "key": "id", "columns": {"gold": "int64"}}}
     table = rows(*range(5))

@@ -258,6 +258,41 @@ def test_failed_rows_are_asked_again_when_that_is_wanted(folder: Path) -> None:
     assert again == 30
 
 
+def test_failed_rows_that_a_stop_kept_from_being_asked_again_are_asked_the_next_time(folder: Path) -> None:
+    """And no others: ten rows were never reached. What the run says leaves no doubt that they are open."""
+    rig.write_rows(folder / "rows.jsonl", 40)
+    with rig.served({"faults": {"error_rate": 0.4}}) as (urls, books):
+        one = rig.lane(urls[0], "one", limits={"concurrency": 1}, price={"input": 1.0, "output": 1.0})
+        spec = rig.job(folder, [one], retry={"max_attempts": 1, "backoff_s": 0.01})
+        spec["task"]["params"] = {"max_tokens": 20}
+        first = rig.run(folder, spec, limit=30)
+        spec["retry"]["max_attempts"] = 20
+        budget = {"usd": first.spent_usd + 0.0001}  # for some of them
+        stopped = rig.run(folder, {**spec, "budget": budget}, retries_failed=True)
+        failed_now = rig.table(folder, "failures").height
+        last = rig.run(folder, spec, retries_failed=True)
+    assert stopped.exit_code == ExitCode.LIMIT_STOPPED
+    assert 0 < stopped.ok < first.failed - failed_now
+    assert (last.exit_code, last.ok + stopped.ok, last.pending) == (ExitCode.OK, first.failed, 0)
+    assert last.ending == "10 others are still to be asked: start without --retry-failed"
+    assert sorted(rig.table(folder, "output")["row"]) == list(range(30))
+    assert {f"text number {n}" for n in range(30)} == set(books[0].ledger.billed)
+
+
+def test_the_summary_is_not_written_through_a_link(folder: Path) -> None:
+    rig.write_rows(folder / "rows.jsonl", 3)
+    precious = folder / "precious"
+    precious.write_text("precious")
+    with rig.served({}) as (urls, _):
+        spec = rig.job(folder, [rig.lane(urls[0], "one")])
+        (folder / "out" / ".batchllm").mkdir(parents=True)
+        (folder / "out" / ".batchllm" / "summary.new").symlink_to(precious)
+        (folder / "out" / "summary.txt").symlink_to(precious)
+        assert rig.run(folder, spec).exit_code == ExitCode.OK
+    assert precious.read_text() == "precious"
+    assert "complete" in (folder / "out" / "summary.txt").read_text()
+
+
 def test_a_foreign_file_among_the_parts_is_said_and_left(folder: Path) -> None:
     rig.write_rows(folder / "rows.jsonl", 3)
     said: list[str] = []

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from batchllm.errors import BatchllmError
 from batchllm.journal.aside import put_aside
+from batchllm.journal.checksums import know_checksums
 from batchllm.journal.copies import CopyRequests
 from batchllm.journal.files import Layout
 from batchllm.journal.identity import Identity
@@ -33,6 +34,14 @@ from batchllm.journal.parts import Sizes
 from batchllm.journal.renewal import Renewal
 from batchllm.matching import Places
 from batchllm.records import AttemptRecord, Billed, LaneInfo, RowDone, RowFailed, RowRef, RowSkipped
+
+
+def raw(path: Path, **options) -> sqlite3.Connection:
+    """A journal as a table of lines, to write what it would not."""
+    connection = sqlite3.connect(path, **options)
+    know_checksums(connection)
+    return connection
+
 
 STARTED_S = 1_700_000_000.25
 LANES = (LaneInfo("first", "openai", "model-a", False), LaneInfo("second", "groq", "model-b", True))

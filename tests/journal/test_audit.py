@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchllm.errors import InputMissingError, LockedError
+from batchllm.errors import InputMissingError, LockedError, OutputError
 from batchllm.journal.aside import put_aside
 from batchllm.journal.audit import audit
 from batchllm.journal.files import Layout
@@ -166,6 +166,16 @@ def test_a_record_that_is_half_put_aside_is_not_judged(whole):
         audit(whole)
 
 
+def test_no_record_is_put_aside_by_way_of_a_link(whole, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (whole / ".batchllm" / "earlier").symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="symbolic link"):
+        put_aside(Layout(whole), 0.0)
+    assert list(elsewhere.iterdir()) == []
+    assert (whole / "manifest.json").exists()
+
+
 def test_a_record_that_was_put_aside_is_whole_in_its_new_place(whole):
     assert audit(put_aside(Layout(whole), 0.0)).is_whole
 
@@ -269,8 +279,8 @@ def test_a_damaged_journal_is_named_and_the_parts_are_still_looked_at(whole, dam
     assert len(audit(whole).findings) == 2
 
 
-def test_an_answer_that_rotted_in_the_journal_is_named(stopped):
-    with closing(sqlite3.connect(Layout(stopped).database)) as connection:
+def test_an_answer_that_rotted_in_the_journal_is_named(kit, stopped):
+    with closing(kit.raw(Layout(stopped).database)) as connection:
         connection.execute("UPDATE results SET answer = 'another' WHERE row = 22")
         connection.commit()
     assert "row 22: the answer does not fit its checksum" in only(stopped).message
@@ -284,8 +294,8 @@ def test_a_journal_without_its_wal_is_found_out(stopped):
     assert (found.ok, found.failed, found.in_journal) == (19, 1, 0)
 
 
-def test_totals_that_do_not_fit_are_named(whole):
-    with closing(sqlite3.connect(Layout(whole).database)) as connection:
+def test_totals_that_do_not_fit_are_named(kit, whole):
+    with closing(kit.raw(Layout(whole).database)) as connection:
         connection.execute("UPDATE totals SET prompt_tokens = prompt_tokens + 1")
         connection.commit()
     found = only(whole)
@@ -320,7 +330,7 @@ def test_rows_that_are_there_twice_are_named(kit, whole):
     first = parts(whole)[0]
     twin = first.with_name("part-00000099-" + "0" * 32 + ".parquet")
     shutil.copy(first, twin)
-    with closing(sqlite3.connect(Layout(whole).database)) as connection:
+    with closing(kit.raw(Layout(whole).database)) as connection:
         connection.execute(
             "INSERT INTO parts (kind, name, state, hi_seq, rows, bytes, sha256, min_row, max_row)"
             " SELECT kind, ?, state, hi_seq, rows, bytes, sha256, min_row, max_row FROM parts WHERE name = ?",
@@ -333,13 +343,13 @@ def test_rows_that_are_there_twice_are_named(kit, whole):
     assert "row 0 has an outcome already" in found.row_faults[0].message
 
 
-def test_rows_out_of_order_are_named(whole):
+def test_rows_out_of_order_are_named(kit, whole):
     """In a part that was made by hand, with a checksum to fit."""
     path = parts(whole)[0]
     table = pq.read_table(path)
     order = pa.array([1, 0, *range(2, table.num_rows)])
     pq.write_table(table.take(order), path, compression="zstd")
-    with closing(sqlite3.connect(Layout(whole).database)) as connection:
+    with closing(kit.raw(Layout(whole).database)) as connection:
         connection.execute(
             "UPDATE parts SET bytes = ?, sha256 = ? WHERE name = ?",
             (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest(), path.name),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import BatchllmError, ChangedJobError, InvariantError, OutputError, StorageError
+from batchllm.journal.checksums import know_checksums
 from batchllm.journal.database import (
     FORMAT,
     Counts,
@@ -35,7 +36,9 @@ def layout(out):
 
 
 def raw(layout):
-    return sqlite3.connect(layout.database, isolation_level=None)
+    connection = sqlite3.connect(layout.database, isolation_level=None)
+    know_checksums(connection)
+    return connection
 
 
 def test_the_journal_is_private_and_survives_power_cuts_by_its_settings(layout):
@@ -65,11 +68,11 @@ def test_numbers_never_come_back(layout):
     with database.transaction() as connection:
         for _ in range(2):
             connection.execute(
-                "INSERT INTO failures VALUES (NULL, 1, 0, NULL, 'k', 'c', 'm', 1, 1, x'00', NULL, NULL)"
+                "INSERT INTO failures VALUES (NULL, 1, 0, NULL, 'k', 'c', 'm', 1, 1, x'00', NULL, NULL, NULL)"
             )
             connection.execute("DELETE FROM failures")
         connection.execute(
-            "INSERT INTO failures VALUES (NULL, 1, 0, NULL, 'k', 'c', 'm', 1, 1, x'00', NULL, NULL)"
+            "INSERT INTO failures VALUES (NULL, 1, 0, NULL, 'k', 'c', 'm', 1, 1, x'00', NULL, NULL, NULL)"
         )
     assert database.rows("SELECT seq FROM failures") == [(3,)]
     database.close()

@@ -1,10 +1,12 @@
 import errno
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from batchllm.errors import FullDiskError, OutputError, StorageError
+from batchllm.journal.database import create_database, open_database
 from batchllm.journal.files import (
     Layout,
     ballast_bytes,
@@ -61,6 +63,20 @@ def test_folders_that_are_missing_are_made_with_all_above_them(tmp_path):
     assert sorted(path.name for path in layout.out.iterdir()) == [".batchllm", "failures", "output", "usage"]
 
 
+def test_a_path_that_sqlite_cannot_open_is_refused_as_too_long_and_nothing_is_made(tmp_path):
+    """SQLite takes 511 bytes, links taken out; the system takes 4,095."""
+    room = 511 - len(os.fsencode(os.path.realpath(tmp_path))) - len("/x/.batchllm/journal.db-journal")
+    levels, rest = divmod(room, 200)
+    long = tmp_path.joinpath(*["a" * 199] * levels, "b" * max(0, rest - 1)) / "x"
+    with pytest.raises(OutputError, match="too long for the journal in it, by 1 bytes") as error:
+        make_folders(Layout(long.with_name("xx")))
+    assert "shorter" in error.value.remedy
+    assert list(tmp_path.iterdir()) == []
+    make_folders(Layout(long))
+    create_database(Layout(long))
+    open_database(Layout(long), is_network=False).close()
+
+
 def test_a_full_disk_at_the_start_is_no_wrong_path(tmp_path):
     assert isinstance(cannot_create(tmp_path, OSError(errno.ENOSPC, "full")), StorageError)
     assert isinstance(cannot_create(tmp_path, OSError(errno.EACCES, "no")), OutputError)
@@ -75,6 +91,7 @@ def test_a_full_disk_at_the_start_is_no_wrong_path(tmp_path):
         (errno.EEXIST, "remove it"),
         (errno.ENOTDIR, "remove it"),
         (errno.ENAMETOOLONG, "shorter"),
+        (errno.EMFILE, "ulimit -n"),
         (errno.EIO, "disk"),
     ],
 )

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import shutil
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -294,7 +293,7 @@ def test_a_full_disk_is_refused_before_anything_is_asked(kit, out):
 def test_a_run_without_its_lock_is_fenced_off_before_a_second_start_reads_what_is_finished(kit, out):
     """A line that the first one commits after that would be asked, and paid for, again."""
     first = kit.open_journal(out)
-    with sqlite3.connect(out / ".batchllm" / "journal.db") as connection:
+    with kit.raw(out / ".batchllm" / "journal.db") as connection:
         connection.execute(
             "INSERT INTO parts (kind, name, state, hi_seq) VALUES ('output', 'part-x.parquet', 'retired', 0)"
         )
@@ -321,7 +320,7 @@ def test_a_run_without_its_lock_is_fenced_off_before_a_second_start_reads_what_i
 def test_rows_that_come_after_a_complete_drain_get_higher_numbers(kit, out):
     asyncio.run(kit.run(out, [[kit.done(0)]], lambda journal: journal.seal()))
     asyncio.run(kit.run(out, [[kit.done(1)]]))
-    with sqlite3.connect(out / ".batchllm" / "journal.db") as connection:
+    with kit.raw(out / ".batchllm" / "journal.db") as connection:
         assert connection.execute("SELECT seq FROM results").fetchall() == [(2,)]
     connection.close()
 

@@ -54,9 +54,9 @@ def test_a_journal_of_the_present_format_is_not_copied(kit, layout):
 
 
 def test_what_is_only_in_the_wal_is_in_the_copy_too(kit, layout):
-    with closing(sqlite3.connect(layout.database)) as writing:
+    with closing(kit.raw(layout.database)) as writing:
         writing.execute("PRAGMA journal_mode = WAL")
-        writing.execute("INSERT INTO meta VALUES ('late', 'yes')")
+        writing.execute("INSERT INTO meta (name, value) VALUES ('late', 'yes')")
         writing.commit()
         opened(layout, migrations=NEXT)
         with closing(sqlite3.connect(layout.state / f"journal.db.format-{FORMAT}")) as copy:

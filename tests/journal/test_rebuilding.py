@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import sqlite3
 from contextlib import closing, suppress
 from dataclasses import replace
 
@@ -395,7 +394,7 @@ def test_parts_keep_their_numbers_and_new_ones_come_after(kit, half):
     before = {path.name for path in (half / "output").iterdir()}
     lose(half)
     mend(kit, half)
-    with closing(sqlite3.connect(Layout(half).database)) as connection:
+    with closing(kit.raw(Layout(half).database)) as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM parts WHERE kind = 'output'")}
         assert names == before
         for part, name in connection.execute("SELECT part, name FROM parts"):
@@ -421,7 +420,7 @@ def killed_with_lines(kit, out):
 @pytest.mark.parametrize("fault", ["totals", "older"])
 def test_a_journal_that_does_not_fit_gives_up_its_lines_first(kit, out, fault):
     killed_with_lines(kit, out)
-    with closing(sqlite3.connect(Layout(out).database)) as connection:
+    with closing(kit.raw(Layout(out).database)) as connection:
         if fault == "totals":
             connection.execute("UPDATE totals SET ok = ok + 1")
         else:
@@ -455,7 +454,7 @@ def test_an_older_journal_that_was_put_back_repeats_nothing(kit, out):
 
 def test_an_answer_that_rotted_is_not_salvaged(kit, out):
     killed_with_lines(kit, out)
-    with closing(sqlite3.connect(Layout(out).database)) as connection:
+    with closing(kit.raw(Layout(out).database)) as connection:
         connection.execute("UPDATE totals SET ok = ok + 1")
         connection.execute("UPDATE results SET answer = 'rotten' WHERE row = 22")
         connection.commit()

@@ -1,5 +1,4 @@
 import asyncio
-import sqlite3
 
 import pyarrow as pa
 import pytest
@@ -79,7 +78,7 @@ def test_answers_and_failures_among_the_first_rows_are_counted(kit, tmp_path_fac
 
 def test_a_journal_whose_lines_were_removed_is_refused(kit, out):
     asyncio.run(kit.run(out, [[kit.done(0), kit.done(1)]]))
-    with sqlite3.connect(out / ".batchllm" / "journal.db") as connection:
+    with kit.raw(out / ".batchllm" / "journal.db") as connection:
         connection.execute("DELETE FROM results WHERE row = 1")
     connection.close()
     with pytest.raises(StorageError, match="do not belong together: it counts 2 answers"):

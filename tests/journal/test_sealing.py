@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,8 @@ from batchllm.journal.inputs import InputState
 from batchllm.journal.journal import Tuning
 from batchllm.journal.manifest import read_manifest
 from batchllm.journal.parts import Sizes
+from batchllm.journal.renewal import Renewal
+from batchllm.matching import Places
 from batchllm.records import Billed
 
 
@@ -141,6 +145,36 @@ def test_failures_can_be_forgotten_and_tried_again(kit, out):
     manifest = asyncio.run(kit.run(out, [[kit.done(1), kit.failed(2, message="again")]], complete(3)))
     assert (manifest.ok, manifest.failed, manifest.attempts) == (2, 1, 1)
     assert kit.read(out, "failures")["message"].to_pylist() == ["again"]
+
+
+def test_what_was_forgotten_and_not_asked_again_is_remembered(kit, out):
+    """A start that is cut off does not turn failed rows into rows that were never reached."""
+    asyncio.run(kit.run(out, [[kit.done(0), kit.failed(1), kit.failed(2), kit.failed(9)]]))
+    close(forgetting(kit, out, [1, 2, 9]))
+    asyncio.run(kit.run(out, [[kit.done(2), kit.failed(4)]]))
+    journal = forgetting(kit, out, [1, 4, 9])
+    close(journal)
+    asyncio.run(kit.run(out, [[kit.failed(row) for row in (1, 3, 4, 5, 6, 7, 8, 9)]], complete(10)))
+    asyncio.run(kit.run(out, [], lambda journal: journal.seal()))
+    close(forgetting(kit, out, [1, *range(3, 10)]))
+
+
+def test_what_is_remembered_moves_with_the_rows(kit, out):
+    asyncio.run(kit.run(out, [[kit.done(0), kit.failed(1), kit.failed(2)]], complete(3)))
+    journal = forgetting(kit, out, [1, 2])
+    with closing(journal.carries()) as carries:
+        places = Places(0, pa.array([None, 5, None], pa.int64()))
+        journal.renew(Renewal(places, carries), InputState("other", 6, "[]"))
+    close(journal)
+    close(forgetting(kit, out, [5]))
+
+
+def forgetting(kit, out, expected):
+    journal = kit.open_journal(out)
+    forgotten = journal.forget_failures()
+    assert [row for row in range(-1, 60) if row in forgotten] == expected
+    assert forgotten.units == len(expected)
+    return journal
 
 
 def test_forgotten_failures_can_be_put_again_in_the_same_run(kit, out):

@@ -1,7 +1,6 @@
 """Several answers to a row, some of which need not be asked: each unit has one outcome, and all that is kept tells."""
 
 import asyncio
-import sqlite3
 from contextlib import closing
 
 import pyarrow as pa
@@ -155,7 +154,7 @@ def test_a_journal_that_is_made_anew_knows_what_was_skipped(kit, out):
 
 def test_lines_of_a_journal_that_does_not_fit_are_taken_over(kit, out):
     polled(kit, out, lambda _journal: None)
-    with closing(sqlite3.connect(Layout(out).database)) as connection:
+    with closing(kit.raw(Layout(out).database)) as connection:
         connection.execute("UPDATE totals SET ok = ok + 1")
         connection.commit()
     rebuild(out, owner(kit), clock=kit.Clock(), drops_missing=False)

@@ -58,7 +58,7 @@ def test_a_journal_that_is_made_anew_knows_what_earlier_inputs_cost(kit, out):
     run(kit, out, rows=range(4), completes=4)
     run(kit, out, moves=True, rows=[4], told=(64, 0.75), clean=False)
     owner = Owner(kit.IDENTITY, kit.LANES, 1, kit.ChatTask(), kit.Shape())
-    with kit.sqlite3.connect(Layout(out).database) as connection:
+    with kit.raw(Layout(out).database) as connection:
         connection.execute("UPDATE totals SET ok = ok + 1")  # it does not fit its parts any more
     assert rebuild(out, owner, clock=kit.Clock(), drops_missing=False).is_new
     assert run(kit, out) == Spending(0.25, 0.75)

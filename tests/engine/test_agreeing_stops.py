@@ -33,7 +33,7 @@ def job(folder: Path, role: str) -> Iterator[tuple[Path, list[SimulatedProvider]
     """A job of two voters that agree on nothing, and a slow third lane that is asked about it; and all books."""
     rig.rows(folder, {f"r{n}": f"text {n}" for n in range(ROWS)})
     answer = CHOICE if role == "judged" else rig.POSITIVE
-    slow = says(answer, latency={"median_s": 0.03})
+    slow = says(answer, latency={"median_s": 0.06})
     with job_rig.served(says(rig.POSITIVE), says(rig.NEGATIVE), slow) as (urls, books):
         price = {"price": {"input": 1.0, "output": 1.0}}
         first, second = (job_rig.lane(url, name, **price) for url, name in zip(urls, "ab", strict=False))
@@ -112,7 +112,7 @@ def test_a_signal_there_ends_the_command_and_the_next_start_goes_on_there(
     """What was in flight is waited for: nothing is paid twice, and what comes out is that of an unbroken run."""
     with job(tmp_path, role) as (path, books):
         with started(path) as process:
-            wait_for(books[2], 4)
+            wait_for(books[2], 2)
             process.send_signal(number)
             process.communicate(timeout=BOUND_S)
             assert process.returncode == code

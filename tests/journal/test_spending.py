@@ -4,11 +4,12 @@ import asyncio
 
 import pyarrow as pa
 
+from batchllm.journal.aside import put_aside, records_aside
 from batchllm.journal.files import Layout
 from batchllm.journal.inputs import InputState
 from batchllm.journal.rebuilding import Owner, rebuild
 from batchllm.journal.renewal import Renewal
-from batchllm.journal.spending import Spending
+from batchllm.journal.spending import EverSpent, Spending, ever_spent
 from batchllm.matching import Places
 
 
@@ -52,6 +53,20 @@ def test_an_input_that_was_complete_counts_no_more_once_another_one_comes(kit, o
 def test_an_input_that_was_never_complete_goes_on_to_count(kit, out):
     run(kit, out, rows=range(2), told=(64, 0.5), clean=False)
     assert run(kit, out, moves=True) == Spending(0.5, 0.5)
+
+
+def test_all_that_a_record_ever_cost_is_told_by_its_journal_wherever_it_lies(kit, out):
+    """Over all inputs; a kill leaves it behind the manifest, which speaks where there is no journal."""
+    assert ever_spent(out) is None
+    run(kit, out, rows=range(2), completes=2)
+    run(kit, out, moves=True, rows=[2], told=(64, 0.75), clean=False)
+    found = ever_spent(out)
+    assert (found.cost_usd, found.exposed_usd, found.is_priced) == (0.75, 0.75, True)
+    aside = put_aside(Layout(out), 0.0)
+    assert records_aside(out) == [aside]
+    assert ever_spent(aside) == found
+    Layout(aside).database.unlink()
+    assert ever_spent(aside) == EverSpent(found.created, 0.5, True)
 
 
 def test_a_journal_that_is_made_anew_knows_what_earlier_inputs_cost(kit, out):

@@ -146,7 +146,8 @@ class _Run:
             self._table = table = self._taken_in(journal)
             reopen(journal, self._votes)
             if self._options.retries_failed:
-                self._again = journal.forget_failures()
+                again = journal.forget_failures()
+                self._again = again if self._votes is not None else again.alone()
             elif is_wanted:
                 journal.forget_failures()
             self._dedupe = self._repeats(journal, table)

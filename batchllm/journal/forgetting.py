@@ -8,7 +8,7 @@ import base64
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -40,6 +40,10 @@ class Forgotten:
 
     def has_unit(self, unit: int) -> bool:
         return _has(self.failed, unit)
+
+    def alone(self) -> "Forgotten":
+        """Where a row is not polled: what was skipped stays open, and is not among what is asked."""
+        return replace(self, units=int.from_bytes(self.failed, "little").bit_count())
 
 
 def difference(before: bytearray, after: bytearray) -> bytearray:

@@ -303,6 +303,19 @@ def test_retry_failed_asks_for_failures_alone_once_all_are_to_be_asked(tmp_path:
     assert calls(stop_early=False) == {"one": 5, "two": 2, "three": 2}
 
 
+def test_retry_failed_leaves_a_record_open_where_every_row_had_failed(tmp_path: Path) -> None:
+    """With stop_early switched off meanwhile: what was skipped is not asked, so this is not the end of it."""
+    voting_rig.rows(tmp_path, {"lost": "?++"})
+    lanes = [voting_rig.letters(name, at) for at, name in enumerate(NAMES)]
+    section = {"rule": "weighted", "weights": {"one": 1, "two": 9, "three": 1}, "min_votes": 1}
+    rig.run(tmp_path, voting_rig.job(tmp_path, lanes, {**section, "stop_early": True}))
+    summary = rig.run(tmp_path, voting_rig.job(tmp_path, lanes, section), retries_failed=True)
+    assert (summary.exit_code, summary.is_complete, summary.pending) == (ExitCode.ROWS_FAILED, False, 0)
+    assert voting_rig.by_id(tmp_path, "status") == {"lost": "pending"}
+    done = rig.run(tmp_path, voting_rig.job(tmp_path, lanes, section))
+    assert (done.ok, done.is_complete) == (1, True)
+
+
 def test_samples_stop_early_too(folder: Path) -> None:
     with served() as (urls, books):
         spec = {**job(folder, urls), "routing": "spread", "samples": 5}

@@ -42,7 +42,10 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What stands beside what is measured. `usd`: all that was spent; None: not known."""
+    """What stands beside what is measured. `usd`: all that was spent; None: not known.
+
+    `calls`: what was asked and what was not; None where the votes were there already.
+    """
 
     created: str
     usd: float | None = None
@@ -153,6 +156,7 @@ def figures(outcome: Outcome, motion: Motion, weighed: Weighed, facts: Facts) ->
             _latency(voter),
             weights[at] if at < len(weights) else None,
             is_late=at >= poll.votes_wanted,
+            not_asked=0 if facts.calls is None else int((poll.states[:, at] == State.NOT_ASKED).sum()),
         )
         for at, voter in enumerate(poll.voters)
     ]

@@ -66,13 +66,23 @@ def _accuracy(told: Mapping[str, Any]) -> str:
     accuracy = _figure("", found.get("accuracy"), is_share=True)
     if not accuracy:
         return ""
-    best = [
-        (voter["accuracy"]["value"], voter["name"])
+    judged = [
+        voter
         for voter in told.get("voters") or ()
         if voter.get("against") == "gold" and (voter.get("accuracy") or {}).get("value") is not None
     ]
-    beside = f"; the best voter, {max(best)[1]}: {max(best)[0]:.1%}" if best else ""
+    whole = [voter for voter in judged if not _has_chosen_rows(voter)]
+    beside = ""
+    if whole:
+        best = max(whole, key=lambda voter: float(voter["accuracy"]["value"]))
+        of_them = "" if len(whole) == len(judged) else " of those asked about every row"
+        beside = f"; the best voter{of_them}, {best['name']}: {best['accuracy']['value']:.1%}"
     return f"{accuracy.strip()} of {found['accuracy']['n']:,} rows with gold{beside}"
+
+
+def _has_chosen_rows(voter: Mapping[str, Any]) -> bool:
+    """It was asked only about rows that others had left open: what is said of it is of the harder ones."""
+    return bool(voter.get("is_late") or voter.get("not_asked"))
 
 
 def _cost(told: Mapping[str, Any]) -> str:
@@ -105,7 +115,8 @@ def _voters(voters: Sequence[Mapping[str, Any]]) -> list[str]:
     for name, voter in zip(names, voters, strict=True):
         accuracy, score = (_value(voter.get(key)) for key in ("accuracy", "macro_f1"))
         cells = f"  {name:<{width}}  {voter['votes']:>9,}  {voter['missing']:>8,}  {accuracy:>8}  {score:>8}"
-        rows.append(f"{cells}  {money(voter.get('cost_usd'))}")
+        mark = " (open rows only)" if _has_chosen_rows(voter) else ""
+        rows.append(f"{cells}  {money(voter.get('cost_usd'))}{mark}")
     return [*rows, f"  (accuracy against {'gold' if against == 'gold' else 'the consensus'})"]
 
 

@@ -57,6 +57,19 @@ def test_the_page_lists_voters_and_files_and_moves_no_cursor() -> None:
     assert "out/labels/report.html" in page
 
 
+def test_the_best_voter_is_one_that_had_all_rows() -> None:
+    """A judge that is right on the two rows that it saw is not better than a lane that is right on 75 of 100."""
+    swift = TOLD["voters"][0]
+    sure = {"accuracy": {"value": 1.0, "low": None, "high": None, "n": 2}}
+    late, skipped = {**swift, "name": "judge", "is_late": True, **sure}, {**swift, "not_asked": 9, **sure}
+    for other in (late, skipped):
+        lines = dict(agreement_lines({**TOLD, "voters": [other, swift]}))
+        assert lines["accuracy"].endswith(
+            "the best voter of those asked about every row, swift\x1b[2J: 75.0%"
+        )
+        assert "(open rows only)" in agreement_page({**TOLD, "voters": [other, swift]}, "out")
+
+
 def test_what_agreement_is_to_be_read_with_is_said() -> None:
     told = {**TOLD, "agreement": {**TOLD["agreement"], "note": "so it reads lower than it is"}}
     assert "  note: so it reads lower than it is" in agreement_page(told, "out").splitlines()

@@ -344,8 +344,29 @@ def test_a_voter_that_saw_the_open_rows_alone_is_not_the_best(tmp_path: Path) ->
     said = agreement()
     said["voters"][0]["is_late"] = True
     page, _ = made(tmp_path, said)
-    assert "The best single voter, sage , is right" in page.text
-    assert "asked on open rows only" in page.text
+    assert "The best voter that was asked about every row, sage , is right" in page.text
+    assert "open rows only: 20 of 20" in page.text
+
+
+def test_a_voter_that_was_not_asked_where_votes_had_settled_is_shown_so(tmp_path: Path) -> None:
+    said = agreement()
+    said["voters"][0] |= {"votes": 4, "not_asked": 16}
+    page, _ = made(tmp_path, said)
+    assert "The best voter that was asked about every row, sage , is right" in page.text
+    for part in (
+        "swift open rows only: 4 of 20",
+        "Not shown: swift, asked about open rows only",
+        "left open",
+    ):
+        assert part in page.text
+
+
+def test_a_long_reason_is_not_cut(tmp_path: Path) -> None:
+    said = agreement()
+    why = " and ".join(f"voter number {at}" for at in range(8)) + " were asked elsewhere"
+    said["agreement"] |= {"note": why, "alpha": {"value": None, "why": why}}
+    page, _ = made(tmp_path, said)
+    assert page.text.count(why) == 2
 
 
 def test_what_agreement_is_to_be_read_with_is_said(tmp_path: Path) -> None:

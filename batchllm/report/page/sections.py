@@ -76,7 +76,7 @@ def _agreement(figures: Figures) -> Mapping[str, Any]:
         "grid": pairs[0] if pairs else None,
         "kappa": pairs[1] if pairs else None,
         "why": figures.percent.why,
-        "note": clean(figures.agreement_note, 200),
+        "note": figures.agreement_note,
     }
 
 

@@ -42,10 +42,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What stands beside what is measured. `usd`: all that was spent; None: not known.
-
-    `calls`: what was asked and what was not; None where the votes were there already.
-    """
+    """What stands beside what is measured. `usd`: all that was spent; None: not known."""
 
     created: str
     usd: float | None = None
@@ -156,7 +153,7 @@ def figures(outcome: Outcome, motion: Motion, weighed: Weighed, facts: Facts) ->
             _latency(voter),
             weights[at] if at < len(weights) else None,
             is_late=at >= poll.votes_wanted,
-            not_asked=0 if facts.calls is None else int((poll.states[:, at] == State.NOT_ASKED).sum()),
+            not_asked=int((poll.states[:, at] == State.NOT_ASKED).sum()),
         )
         for at, voter in enumerate(poll.voters)
     ]

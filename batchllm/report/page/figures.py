@@ -13,6 +13,7 @@ from batchllm.report.page.text import clean
 
 _NAME_CHARS = 80
 _SENTENCE_CHARS = 400
+_MOST_NOTES = 20
 STATUSES = ("decided", "tied", "undecided", "too_few", "pending")
 
 
@@ -122,6 +123,7 @@ class Figures:
     judge: Mapping[str, float] = field(default_factory=dict)
     dawid_skene: Mapping[str, Any] = field(default_factory=dict)
     agreement_note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def has_gold(self) -> bool:
@@ -160,6 +162,7 @@ def read(agreement: Mapping[str, Any]) -> Figures:
         judge=_reals(agreement, "judge"),
         dawid_skene=_part(agreement, "dawid_skene"),
         agreement_note=_sentence(between.get("note")),
+        notes=tuple(_sentence(note) for note in _list(agreement.get("notes")))[:_MOST_NOTES],
     )
 
 
@@ -263,6 +266,10 @@ def _each(said: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
     parts = said.get(name)
     if isinstance(parts, Sequence) and not isinstance(parts, str):
         yield from (part for part in parts if isinstance(part, Mapping))
+
+
+def _list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _text(value: object) -> str:

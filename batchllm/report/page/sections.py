@@ -54,7 +54,7 @@ def consensus_sections(figures: Figures, found: Contention, most_bytes: int, dra
     pictures = _pictures(figures, found, draw)
     return [
         Section("overview", "Overview", "overview.html.j2", {
-            "sums": overview(figures), "voters": len(figures.voters), "judge": _judge(figures),
+            "sums": overview(figures), "voters": len(figures.voters), "judge": _judge(figures), "notes": figures.notes,
             "charts": pictures["overview"],
         }),
         Section("voters", "Voters", "voters.html.j2", {

@@ -58,7 +58,7 @@ def test_a_job_that_brings_its_votes_needs_no_call(
     assert consensus(tmp_path) == {"k1": "pos", "k2": "neg", "k3": "pos"}
     said = capsys.readouterr().out
     assert "consensus 3 of 3 rows decided" in said
-    assert "of 3 rows with gold" in said
+    assert "of 3 decided rows with gold" in said
     assert "tokens" not in said
     assert rig.by_id(tmp_path, "correct") == {"k1": True, "k2": True, "k3": False}
     assert [vote["voter"] for vote in rig.by_id(tmp_path, "votes")["k1"]] == ["a", "b", "c"]

@@ -423,3 +423,16 @@ def test_what_dawid_and_skene_estimate_is_shown_in_either_model(tmp_path: Path) 
     )
     assert "swift 82.5 %" in page.text
     assert "30 labels, few rows" in page.text
+
+
+def test_votes_that_were_there_already_have_no_cost(tmp_path: Path) -> None:
+    """It was said that a lane has no known price, where no lane was asked."""
+    said = agreement() | {"calls": None, "cost": {"usd": None, "per_decided_usd": None}}
+    page, _ = made(tmp_path, said)
+    assert "Cost of an agreed row" not in page.text
+    assert "set its price" not in page.text
+
+
+def test_labels_that_differ_in_space_alone_can_be_told_apart_in_a_matrix(tmp_path: Path) -> None:
+    page, _ = made(tmp_path, agreement(labels=("yes", "yes ")))
+    assert "yes␣" in page.text

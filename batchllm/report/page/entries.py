@@ -5,7 +5,6 @@ is left out. `groups` holds the votes that are alike: [value, [voters], is conse
 compared as they are, and not as they are shown: texts may differ after what is shown of them, numbers after six digits.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchllm.report.page.figures import real
-from batchllm.report.page.text import clean, cost, number
+from batchllm.report.page.text import clean, cost, number, with_ends
 
 #: Longest text of a carried column, a vote, a reason, in characters: enough to judge a row by.
 TEXT_CHARS = 1_200
@@ -25,7 +24,6 @@ _FACTS = (("margin", "margin"), ("entropy", "entropy"), ("share", "share"), ("co
 
 #: Columns that are held against the votes, as a whole.
 _COMPARED = frozenset({"consensus", "gold"})
-_ENDS = re.compile(r"^\s+|\s+$")
 
 Entry = dict[str, Any]
 
@@ -130,9 +128,7 @@ def _same(value: object) -> object:
 
 
 def _vote(value: object) -> str | None:
-    """As text; space at its ends, which makes another vote of it, can be seen."""
-    text = value if not isinstance(value, str) else _ENDS.sub(lambda met: "␣" * min(4, len(met[0])), value)
-    return shown(text)
+    return shown(with_ends(value) if isinstance(value, str) else value)
 
 
 def _facts(row: Mapping[str, Any]) -> str:

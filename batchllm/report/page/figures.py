@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchllm.report.page.text import clean
+from batchllm.report.page.text import clean, with_ends
 
 _NAME_CHARS = 80
 _SENTENCE_CHARS = 400
@@ -180,7 +180,7 @@ def confusion(labels: object, counts: object) -> Confusion | None:
     )
     if [len(labels)] * len(labels) != [len(line) for line in table]:
         return None
-    return Confusion(tuple(_text(label) for label in labels), table)
+    return Confusion(tuple(_text(with_ends(str(label))) for label in labels), table)
 
 
 def _measure(part: Mapping[str, Any], name: str) -> Measure:

@@ -168,6 +168,9 @@ def _goodness(figures: Figures) -> list[Card]:
 
 
 def _money(figures: Figures) -> list[Card]:
+    """None where nobody was asked, since the votes were there already."""
+    if not figures.calls and figures.cost_usd is None:
+        return []
     known = figures.cost_usd is not None
     cards = [
         Card(

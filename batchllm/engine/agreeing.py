@@ -90,7 +90,9 @@ class Agreeing:
             note_input(self.record.out, digest)
         poll = self._compared(self._poll())
         notes = [*gold_notes(poll), *self._voteless(poll), *doubts(poll, self.motion), *self._unsettled(poll)]
-        found = decided(poll, self.motion, weigh(poll, self.motion))
+        weighed = weigh(poll, self.motion)
+        notes += [weighed.why] * bool(weighed.why)
+        found = decided(poll, self.motion, weighed)
         found = self._escalated(found)
         found = self._judged(found)
         if self.inquiry is not None and self.beside:

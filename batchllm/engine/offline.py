@@ -82,14 +82,15 @@ def _edition(loaded: LoadedVotes, tools: Tools, frame: object | None) -> Edition
     _refuse(loaded, [*lone_faults(section, motion.voters), *voter_faults(section, motion.voters)])
     _refuse_strangers(votes, motion, poll)
     _check_names(loaded, votes)
-    notes = [*votes.notes, *gold_notes(poll), *doubts(poll, motion)]
+    weighed = weigh(poll, motion)
+    notes = [*votes.notes, *gold_notes(poll), *doubts(poll, motion), *filter(None, [weighed.why])]
     for note in notes:
         tools.say(note)
     return Edition(
         out=Path(str(job.output.path)),
         job=job.name,
         motion=motion,
-        decided=decided(poll, motion, weigh(poll, motion)),
+        decided=decided(poll, motion, weighed),
         facts=Facts(created=instant(tools.clock.wall_s())),
         rows=votes,
         key=votes.key,

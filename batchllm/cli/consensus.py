@@ -34,6 +34,10 @@ def consensus_command(
     from batchllm.engine.consensus import consensus_of
     from batchllm.report.agreement import agreement_page
 
+    if job is not None and target.is_file():
+        raise click.UsageError(
+            f"--job gives an output other settings, and {target} is a file: name the folder"
+        )
     with told_to_machines(as_json):
         told, out = consensus_of(
             target, job=job, overrides=overrides, votes=votes, environ=dict(os.environ), say=say

@@ -100,6 +100,7 @@ class _MacroF1:
     hits: Tally
     sides: Tally  # a row is on the side of its right value and on that of its vote
     bounds: tuple[float, float] = (0.0, 1.0)
+    is_mean: bool = False
 
     def at(self, counts: Floats) -> Floats:
         """Labels that a resample does not have do not count in it."""

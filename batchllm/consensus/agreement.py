@@ -61,6 +61,7 @@ class _Cohen:
     first: Tally
     second: Tally
     bounds: tuple[float, float] = (-1.0, 1.0)
+    is_mean: bool = False
 
     def at(self, counts: Floats) -> Floats:
         n = counts.sum(axis=1)
@@ -131,6 +132,7 @@ class _Fleiss:
     agreeing: Floats  # share of a row's pairs
     shares: Tally
     bounds: tuple[float, float] = (-1.0, 1.0)
+    is_mean: bool = False
 
     def at(self, counts: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):

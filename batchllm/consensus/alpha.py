@@ -28,6 +28,7 @@ class _Nominal:
     apart: Floats  # disagreeing ordered pairs of a row, over its votes less one
     votes: Tally
     bounds: tuple[float, float] = (-1.0, 1.0)
+    is_mean: bool = False
 
     def at(self, counts: Floats) -> Floats:
         total, used = counts @ self.cast, self.votes.at(counts)
@@ -69,6 +70,7 @@ class _Ordinal:
     cast: Floats
     votes: Tally
     bounds: tuple[float, float] = (-1.0, 1.0)
+    is_mean: bool = False
 
     def at(self, counts: Floats) -> Floats:
         total, used = counts @ self.cast, self.votes.at(counts)

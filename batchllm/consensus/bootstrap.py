@@ -8,6 +8,10 @@ Where a statistic has more than `MOST_PATTERNS` patterns (free text, numbers), t
 interval is the bootstrap's limit for many rows, with nothing drawn: the normal one with the infinitesimal jackknife's
 variance (Efron 1982, chapter 6), which comes from how the value moves with one row more of each pattern. It uses all
 rows, and from some thousand on the two agree to a few per cent of their width.
+
+Rows that all say the same (three right of three) say so however they are drawn, and that is not certainty: other rows
+may well exist, as long as n of n were likely to be none of them. Of shares that gives the exact interval (Clopper and
+Pearson 1934; three of three: 29 to 100 %); of what is no mean over rows there is none.
 """
 
 import math
@@ -39,6 +43,10 @@ class Statistic(Protocol):
     @property
     def bounds(self) -> tuple[float, float]:
         """No value is below or above."""
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a mean of something that each row has, within the bounds."""
 
     def at(self, counts: Floats) -> Floats:
         """Resamples × patterns, how often each occurs → a value for each resample; NaN where it is not defined."""
@@ -77,6 +85,8 @@ class Resampling:
         if not math.isfinite(value):
             return Estimate(None, None, None, n, undefined)
         low, high = self._interval(statistic, value, n)
+        if low is not None and low == high:
+            low, high = _of_equal_rows(statistic, value, n)
         return Estimate(value, low, high, n)
 
     def _interval(self, statistic: Statistic, value: float, n: int) -> tuple[float | None, float | None]:
@@ -106,6 +116,15 @@ def variance(slopes: Floats, counts: Floats) -> float:
     """What drawing rows anew adds up to, where a row more of each pattern moves the value by its slope."""
     mean = float(counts @ slopes) / float(counts.sum())
     return float(counts @ (slopes - mean) ** 2)
+
+
+def _of_equal_rows(statistic: Statistic, value: float, n: int) -> tuple[float | None, float | None]:
+    """How many other rows there may be, none of which was met, and what they could make of a mean."""
+    least, most = statistic.bounds
+    if not statistic.is_mean or not (math.isfinite(least) and math.isfinite(most)):
+        return None, None
+    unmet = 1 - ((1 - LEVEL) / 2) ** (1 / n)
+    return value - unmet * (value - least), value + unmet * (most - value)
 
 
 def _limit(statistic: Statistic, value: float) -> tuple[float | None, float | None]:

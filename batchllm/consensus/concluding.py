@@ -153,6 +153,7 @@ def figures(outcome: Outcome, motion: Motion, weighed: Weighed, facts: Facts) ->
             _latency(voter),
             weights[at] if at < len(weights) else None,
             is_late=at >= poll.votes_wanted,
+            not_asked=int((poll.states[:, at] == State.NOT_ASKED).sum()),
         )
         for at, voter in enumerate(poll.voters)
     ]

@@ -152,10 +152,17 @@ def _confusion(votes: LabelVotes, found: DistinctRows, lane_of: Ints, smoothing:
         moved = max(np.abs(new_prior - prior).max(), np.abs(new_rates - rates).max())
         prior, rates = new_prior, new_rates
         iterations, converged = iterations + 1, bool(moved <= STILL)
+    why = _unsettled(why, converged)
     by_voter = rates[lane_of]
     accuracy = np.einsum("k,vkk->v", prior, by_voter)
     weights = tuple(float(weight) for weight in log_odds(accuracy, values))
     return Estimate(votes.values, "confusion", prior, by_voter, accuracy, weights, iterations, converged, why)
+
+
+def _unsettled(why: str, converged: bool) -> str:
+    """What moves still after so many iterations may come to rest elsewhere: random votes, or a voter that is wrong."""
+    told = f"Dawid-Skene: it has not come to rest after {MOST_ITERATIONS} iterations, so do not build on it"
+    return why if converged else "; ".join(filter(None, (why, told)))
 
 
 def _vote_shares(codes: Codes, values: int) -> Floats:
@@ -207,6 +214,7 @@ def _one_coin(votes: LabelVotes, found: DistinctRows, lane_of: Ints, smoothing: 
         new = _agreeing(found, lane_of, smoothing, accuracy, values)
         moved = np.abs(new - accuracy).max()
         accuracy, iterations, converged = new, iterations + 1, bool(moved <= STILL)
+    why = _unsettled(why, converged)
     prior = np.full(values, 1 / values)
     weights = tuple(float(weight) for weight in log_odds(accuracy, values))
     return Estimate(votes.values, "one_coin", prior, None, accuracy, weights, iterations, converged, why)

@@ -13,8 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from batchllm.ballot import Ballot, Roll, SetBallot, Votes
+from batchllm.consensus.alike import Ints, alike, distinct_rows
 from batchllm.consensus.motion import Motion
 from batchllm.consensus.normalising import vocabulary
+from batchllm.consensus.poll import Poll, State
+from batchllm.consensus.votes import MISSING, Codes, LabelVotes
 from batchllm.consensus.weighting import given_weights
 
 
@@ -38,6 +41,41 @@ def early_votes(motion: Motion) -> EarlyVotes:
     roll = Roll(motion.terms, weights)
     make = SetBallot if motion.kind == "labels" else Ballot
     return EarlyVotes(motion.over, _reader(motion), lambda: make(roll), _digest(motion))
+
+
+def unsettled(poll: Poll, motion: Motion) -> int:
+    """Rows that were not put to all voters, and whose votes to come could change what is decided on these terms.
+
+    Rows that stopped on the same terms are none of them; other terms may need votes that nobody was asked for.
+    """
+    skipped = poll.states[:, : poll.votes_wanted] == State.NOT_ASKED
+    rows = np.flatnonzero(skipped.any(axis=1) & ~(poll.states == State.OPEN).any(axis=1))
+    if not len(rows) or not motion.section.can_stop_early:
+        return len(rows)
+    heard, voted = _heard(poll, rows)
+    found = distinct_rows(np.where(skipped[rows], MISSING, heard).astype(np.int32))
+    make = early_votes(motion).ballot
+    is_open = np.array([not _replayed(make(), row, voted).is_settled for row in found.rows], np.bool_)
+    return int(found.counts[is_open].sum())
+
+
+def _heard(poll: Poll, rows: Ints) -> tuple[Ints, Callable[[int], Hashable]]:
+    """Rows × voters: 0 where there is no vote, else a number for it; and the value of such a number."""
+    votes = poll.votes
+    cast = votes.cast[rows, : poll.votes_wanted]
+    if poll.kind == "labels" and isinstance(votes, LabelVotes):
+        sets = [frozenset(json.loads(text)) for text in votes.values]
+        return np.where(cast, votes.codes[rows, : poll.votes_wanted] + 1, 0), lambda number: sets[number - 1]
+    cells = votes.codes if isinstance(votes, LabelVotes) else votes.numbers
+    return np.where(cast, alike(cells[rows, : poll.votes_wanted], cast) + 1, 0), lambda number: number
+
+
+def _replayed(ballot: Votes, heard: Codes, voted: Callable[[int], Hashable]) -> Votes:
+    """`heard`: of each voter a number for its vote, 0 for none that will come, -1 for one that may."""
+    for voter, number in enumerate(heard.tolist()):
+        if number != MISSING:
+            ballot.note(voter, voted(number) if number else None)
+    return ballot
 
 
 def _reader(motion: Motion) -> Callable[[pa.Array], list[Hashable | None]]:

@@ -21,6 +21,8 @@ from batchllm.errors import InputDataError
 from batchllm.spec.consensus import VoteKind
 
 _SHOWN = 5
+#: What holds the votes where the job does not say.
+_USUAL_COLUMNS = ("label", "value", "vote", "content")
 #: Whose vote a line is, in the frames here; no column of a file.
 _WHOSE = "\0whose"
 Rows = npt.NDArray[np.int64]
@@ -103,12 +105,32 @@ class Elections:
             votes = _arrow(frame.get_column(self.over).gather(lines))
             is_there = _is_there(votes)
             ballots.vote(rows[is_there], place[voted][is_there], votes.filter(pa.array(is_there)))
+            if file.skipped and file.voter_column == "lane":
+                self._skip(file, frame, index, place, ballots)
             if self.gold in frame.columns and self.known is None:
-                ballots.note_gold(rows, _arrow(frame.get_column(self.gold).gather(lines)))
+                right = _arrow(frame.get_column(self.gold).gather(lines))
+                self._tell_gold(file, rows[ballots.is_other_gold(rows, right)])
+                ballots.note_gold(rows, right)
         if self.known is not None and self.gold is not None:
             ballots.note_gold(np.arange(len(ids)), self.known.table.column(self.gold).combine_chunks())
         row_usd = np.full(len(ids), np.nan)
         return ballots.poll(tuple(Voter(name) for name in voters), row_usd, rest=State.ABSENT)
+
+    def _skip(
+        self, file: VoteFile, frame: pl.DataFrame, index: pl.DataFrame, place: Rows, ballots: Ballots
+    ) -> None:
+        """What an output did not ask, as its votes had settled: those lanes have seen the harder rows alone."""
+        sample = ["sample"] if file.has_samples else []
+        ids = frame.get_column(self.by).dtype
+        lines = _casts(file.skipped_frame([self.by, "lane", *sample]), self.by, ids)
+        known = frame.get_column(_WHOSE).unique(maintain_order=True).cast(pl.String)
+        voter = pl.DataFrame({_WHOSE: known, "place": place})
+        found = (
+            lines.with_columns(_voter_of(file).alias(_WHOSE))
+            .join(index, on=self.by, how="inner")
+            .join(voter, on=_WHOSE, how="inner")
+        )
+        ballots.skip(found.get_column("").to_numpy(), found.get_column("place").to_numpy())
 
     def first_value(self) -> tuple[str, object]:
         """The first vote that is no null, and where it is; None where all are."""
@@ -118,6 +140,10 @@ class Elections:
             if len(found):
                 return file.path, found.to_list()[0]
         return self.files[0].path, None
+
+    def listed(self, rows: Rows) -> str:
+        """The first ids of these rows."""
+        return _listed(self._all_ids().gather(rows[: _SHOWN + 1]))
 
     def identities(self, fields: Sequence[pa.Field], step: int) -> Iterator[pa.Table]:
         """Key and carried columns of all rows in their order, `step` rows a table."""
@@ -169,10 +195,7 @@ class Elections:
             if file.voter_column is None:
                 named.append([file.name])
                 continue
-            voter = pl.col(file.voter_column).cast(pl.String).fill_null("?")
-            if file.has_samples:
-                voter = pl.format("{}#{}", voter, pl.col("sample"))
-            frames[at] = frames[at].with_columns(voter.alias(_WHOSE))
+            frames[at] = frames[at].with_columns(_voter_of(file).alias(_WHOSE))
             met = frames[at].get_column(_WHOSE).unique(maintain_order=True)
             frames[at] = frames[at].with_columns(pl.col(_WHOSE).cast(pl.Enum(met)))
             named.append(met.to_list())
@@ -187,25 +210,34 @@ class Elections:
     def _placed(self, file: VoteFile, frame: pl.DataFrame, index: pl.DataFrame) -> tuple[Rows, Rows]:
         """The row of each line that has one, and those lines; the others are counted and told."""
         found = frame.select(self.by).join(index, on=self.by, how="left", maintain_order="left")
-        rows = found.get_column("").to_numpy() if not found.get_column("").null_count() else None
-        if rows is None:
-            numbers = found.get_column("")
-            lines = np.flatnonzero(numbers.is_not_null().to_numpy())
-            strange = found.filter(pl.col("").is_null()).get_column(self.by).unique(maintain_order=True)
-            self._tell(file, strange, whole=not len(lines))
-            return numbers.drop_nulls().to_numpy().astype(np.int64), lines
+        numbers = found.get_column("")
+        lines = np.flatnonzero(numbers.is_not_null().to_numpy())
+        rows = numbers.drop_nulls().to_numpy().astype(np.int64)
+        strange = found.filter(pl.col("").is_null()).get_column(self.by)
+        if strange.null_count():
+            self.notes.append(
+                f"{file.path}: {_counted(strange.null_count(), 'line')} without a {self.by!r}, left out"
+            )
+        self._tell(file, strange.drop_nulls().unique(maintain_order=True), is_all=not len(lines))
         missing = len(index) - len(np.unique(rows))
         if missing:
             without = index.filter(~pl.col("").is_in(pl.Series(np.unique(rows)).implode()))
             listed = _listed(without.get_column(self.by))
             self.notes.append(f"{file.path} has no vote for {missing:,} of {len(index):,} rows: {listed}")
-        return rows.astype(np.int64), np.arange(len(rows))
+        return rows, lines
 
-    def _tell(self, file: VoteFile, strange: pl.Series, *, whole: bool) -> None:
-        told = (
-            f"{file.path}: {len(strange):,} values of {self.by!r} are no row of the input: {_listed(strange)}"
-        )
-        if whole:
+    def _tell_gold(self, file: VoteFile, rows: Rows) -> None:
+        if len(rows):
+            where = f"{file.path}: the gold of {_counted(len(rows), 'line')} is not that of a file before it"
+            self.notes.append(f"{where}, which counts: {self.listed(rows)}")
+
+    def _tell(self, file: VoteFile, strange: pl.Series, *, is_all: bool) -> None:
+        if not len(strange):
+            return
+        are = "is" if len(strange) == 1 else "are"
+        told = f"{file.path}: {_counted(len(strange), 'value')} of {self.by!r} {are} no row of the input: "
+        told += _listed(strange)
+        if is_all:
             raise InputDataError(
                 told, remedy="join by a column whose values are the same in all files (input.key)"
             )
@@ -252,8 +284,11 @@ def _check_types(file: VoteFile, by: str) -> None:
 
 
 def _usual_column(files: Sequence[VoteFile]) -> str:
-    for name in ("label", "value", "vote", "content"):
+    for name in _USUAL_COLUMNS:
         if all(name in file.schema.names for file in files):
+            return name
+    for name in _USUAL_COLUMNS:  # of the file that lacks it the next check tells
+        if any(name in file.schema.names for file in files):
             return name
     raise InputDataError(
         f"{files[0].path}: which column holds the votes?",
@@ -299,6 +334,15 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _is_there(votes: pa.Array) -> npt.NDArray[np.bool_]:
     return np.asarray(votes.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _voter_of(file: VoteFile) -> pl.Expr:
+    voter = pl.col(file.voter_column or "").cast(pl.String).fill_null("?")
+    return pl.format("{}#{}", voter, pl.col("sample")) if file.has_samples else voter
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _listed(ids: pl.Series) -> str:

@@ -29,9 +29,7 @@ MOST_LABELS = 256
 #: Their 496 pairs take some seconds; more voters are samples of one lane as a rule, whose pairs are all alike.
 MOST_PAIRED = 32
 
-STOPPED_EARLY = (
-    "rows whose first votes agreed were not put to all voters, so agreement reads lower than it is"
-)
+_ONE_ASKED = "fewer than two voters were asked about every row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,8 @@ class Voter:
     """What is known of a voter beside its votes; None: not known.
 
     `latency_ms`: p50 and p95. `is_late`: it is asked only where the others leave a row open (escalation, judge). Such
-    a voter is measured, but left out of what is said of all voters: it has seen the hard rows alone.
+    a voter is measured, but left out of what is said of all voters: it has seen the hard rows alone. `not_asked`: the
+    rows that it was not asked about, since their votes were settled without it.
     """
 
     lane: str
@@ -47,6 +46,12 @@ class Voter:
     latency_ms: Mapping[str, float | None] | None = None
     weight: float | None = None
     is_late: bool = False
+    not_asked: int = 0
+
+    @property
+    def has_chosen_rows(self) -> bool:
+        """What others had voted decided which rows it was asked about, and they were the harder ones."""
+        return self.is_late or self.not_asked > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def measure(
             "voters": _voters(votes, truth, told.voters, resampling),
             "agreement": _agreement(votes, scale, told, resampling),
             "consensus": _goodness(by_gold, agreed, resampling),
-            "comparisons": [] if by_gold is None else _comparisons(votes, by_gold, resampling),
+            "comparisons": [] if by_gold is None else _comparisons(votes, by_gold, told.voters, resampling),
             "cost": _cost(told.cost_usd, told.counts.get("decided", 0)),
             "calls": told.calls,
             "judge": told.judge,
@@ -139,7 +144,8 @@ def _voters(votes: Votes, truth: _Truth, known: Sequence[Voter], resampling: Res
             "name": name,
             "lane": voter.lane,
             "votes": int(cast[place]),
-            "missing": len(votes.cast) - int(cast[place]),
+            "missing": len(votes.cast) - int(cast[place]) - voter.not_asked,
+            "not_asked": voter.not_asked,
             "is_late": voter.is_late,
             "against": truth.against,
             **_goodness(truth, _columns(votes)[:, place], resampling),
@@ -206,8 +212,8 @@ class _Cast:
 
 
 def _agreement(votes: Votes, scale: Scale, told: Told, resampling: Resampling) -> Section:
-    """Of the voters that are asked for every row."""
-    asked = [place for place, voter in enumerate(told.voters) if not voter.is_late]
+    """Of the voters that were asked about every row: on rows that others leave open all agree less than elsewhere."""
+    asked = [place for place, voter in enumerate(told.voters) if not voter.has_chosen_rows]
     names = [votes.voters[place] for place in asked]
     cast = _cast(votes, asked)
     found: Section = {
@@ -218,8 +224,16 @@ def _agreement(votes: Votes, scale: Scale, told: Told, resampling: Resampling) -
         "cohen": [],
         "percent_pairs": [],
     }
-    if told.calls and told.calls.get("saved"):
-        found["note"] = STOPPED_EARLY
+    apart = [
+        name
+        for name, voter in zip(votes.voters, told.voters, strict=True)
+        if voter.not_asked and not voter.is_late
+    ]
+    if apart:
+        found["note"] = f"{_of_chosen(apart)}, and left out of agreement"
+    if apart and len(names) < 2:
+        nothing = statistic(Estimate(None, None, None, 0, _ONE_ASKED))
+        found |= {"percent": nothing, "fleiss": nothing, "alpha": {**nothing, "scale": scale, "infinite": 0}}
     if len(names) > MOST_PAIRED:
         return found | {"why": f"{len(names)} voters: pairs are measured of up to {MOST_PAIRED}"}
     pairs = [_pair(names, places, cast, scale, resampling) for places in _pairs(names)]
@@ -279,8 +293,14 @@ def _pair(
     }
 
 
-def _comparisons(votes: Votes, truth: _Truth, resampling: Resampling) -> list[Section]:
-    """None of more voters than pairs are measured of."""
+def _comparisons(
+    votes: Votes, truth: _Truth, known: Sequence[Voter], resampling: Resampling
+) -> list[Section]:
+    """None of more voters than pairs are measured of.
+
+    Where others' votes chose the rows of one of the two, nothing is said of which is better: on the rows on which the
+    first two voters differ, each of these is wrong about every other time, however good it is.
+    """
     if len(votes.voters) > MOST_PAIRED:
         return []
     return [
@@ -290,13 +310,21 @@ def _comparisons(votes: Votes, truth: _Truth, resampling: Resampling) -> list[Se
             "n": one.n,
             "only_a": one.only_first,
             "only_b": one.only_second,
-            "p_value": one.p_value if one.n else None,
+            "p_value": one.p_value if one.n and not chosen else None,
             "of": "mean_absolute" if truth.labels is None else "accuracy",
-            "difference": statistic(one.difference),
+            "difference": statistic(Estimate(None, None, None, one.n, _of_chosen(chosen)))
+            if chosen
+            else statistic(one.difference),
         }
         for first, second in _pairs(votes.voters)
+        for chosen in [[votes.voters[at] for at in (first, second) if known[at].has_chosen_rows]]
         for one in [_compared(votes, truth.right, first, second, resampling)]
     ]
+
+
+def _of_chosen(voters: Sequence[str]) -> str:
+    were = "was" if len(voters) == 1 else "were"
+    return f"{', '.join(voters)} {were} asked only about rows that the votes before had left open"
 
 
 def _compared(

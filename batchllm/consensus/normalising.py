@@ -68,7 +68,7 @@ class Vocabulary:
 
     def numbers(self, column: pa.Array) -> tuple[Numbers, Whys]:
         """Numbers as they are, text parsed; NaN with its reason where that is no finite number."""
-        numbers = _as_numbers(column)
+        numbers = _as_numbers(column) + 0.0  # -0.0 is 0
         whys = np.zeros(len(numbers), np.int16)
         bad = ~np.isfinite(numbers)
         large = ~bad & (np.abs(numbers) > (_LARGEST_WHOLE if types.is_integer(column.type) else _LARGEST))

@@ -140,6 +140,14 @@ class Ballots:
             texts = values.filter(pa.array(is_strange)).cast(pa.string()).unique().to_pylist()
             self._strange.update(dict.fromkeys(texts[: 5 - len(self._strange)]))
 
+    def is_other_gold(self, rows: npt.NDArray[np.int64], values: pa.Array) -> npt.NDArray[np.bool_]:
+        """Of which rows another right value is known than this."""
+        if self._gold is None:
+            return np.zeros(len(rows), np.bool_)
+        told, _ = self._read(values)
+        known = self._gold[rows]
+        return np.asarray(_is_value(told) & _is_value(known) & (told != known))
+
     def poll(self, voters: tuple[Voter, ...], row_usd: Floats, *, rest: State) -> Poll:
         """`rest`: what became of the votes of which nothing was told."""
         self.states[self.states == State.OPEN] = rest
@@ -168,3 +176,7 @@ class Ballots:
         if reason not in self._reasons:
             self._reasons.insert(0, reason)
         return self._reasons.index(reason) - len(self._reasons)
+
+
+def _is_value(cells: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    return np.asarray(cells >= 0 if cells.dtype.kind == "i" else ~np.isnan(cells))

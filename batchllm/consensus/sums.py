@@ -23,6 +23,7 @@ class Sums:
     counts: Floats
     value: Callable[[Floats], Floats]
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    is_mean: bool = False
 
     def at(self, counts: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -44,7 +45,7 @@ class Sums:
 
 def ratio(parts: Floats, wholes: Floats, counts: Floats, bounds: tuple[float, float]) -> Sums:
     """The total of `parts` over that of `wholes`."""
-    return Sums(np.stack([parts, wholes]), counts, lambda totals: totals[0] / totals[1], bounds)
+    return Sums(np.stack([parts, wholes]), counts, lambda totals: totals[0] / totals[1], bounds, is_mean=True)
 
 
 def centred(numbers: Floats) -> Floats:

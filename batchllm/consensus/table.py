@@ -10,12 +10,11 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchllm.consensus.kinds import value_type
@@ -254,9 +253,7 @@ class _Lines:
         if poll.gold is not None:
             gold = poll.gold.values[rows]
             columns["gold"] = values.array(gold)
-            columns["correct"] = pc.equal(columns["consensus"], columns["gold"])
-            if poll.kind == "labels":
-                columns["correct"] = pa.array(gold == winner, mask=(gold < 0) | (winner < 0))
+            columns["correct"] = pa.array(gold == winner, mask=_is_none(gold) | _is_none(winner))
         return columns
 
     def _votes(self, rows: slice) -> pa.Array:
@@ -279,6 +276,12 @@ class _Lines:
         offsets = made.offsets[rows.start : rows.stop + 1]
         values = self._values.array(made.leading[offsets[0] : offsets[-1]])
         return pa.ListArray.from_arrays((offsets - offsets[0]).astype(np.int32), values)
+
+
+def _is_none(cells: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Of codes or numbers."""
+    none: npt.NDArray[np.bool_] = np.isnan(cells) if cells.dtype.kind == "f" else cells < 0
+    return none
 
 
 def _finite(values: npt.NDArray[np.float64]) -> pa.Array:

@@ -15,7 +15,6 @@ from batchllm.consensus.values import Values
 from batchllm.consensus.votes import MISSING, LabelVotes
 
 _MOST_SHOWN = 4
-_MOST_SENTENCES = 100_000
 _WORDS = {
     State.FAILED: "failed",
     State.NOT_ASKED: "was not asked",
@@ -34,7 +33,6 @@ class Telling:
         self._made = made
         self._terms = terms
         self._values = values
-        self._known: dict[bytes, str] = {}
 
     def reasons(self, rows: slice) -> pa.Array:
         """A sentence for each of these rows."""
@@ -44,32 +42,28 @@ class Telling:
         return pa.array(sentences, pa.string()).take(pa.array(inverse))
 
     def _facts(self, rows: slice) -> Ints:
-        """A line of numbers a row: rows with equal lines get the same sentence."""
+        """A line of numbers a row: of these rows, those with equal lines get the same sentence."""
         poll, made = self._poll, self._made
-        winner = made.winner[rows]
-        facts: list[npt.NDArray[Any]] = [made.status[rows], made.by[rows], made.cast[rows]]
-        if isinstance(poll.votes, LabelVotes):
-            codes = poll.votes.codes[rows, : poll.votes_wanted]
-            lead, leaders, which = _lead_facts(made, rows)
-            shown = np.where(made.by[rows] == By.RULE, winner, lead)
-            facts += [(codes == shown[:, None]).sum(1), winner, lead, leaders, which]
-            if poll.kind == "labels":  # of a set each label is told, with the votes that name it
-                facts += list(np.sort(codes, axis=1).T)
-        else:
-            facts += [made.cast[rows], winner.view(np.int64)]
+        cells, winner = self._cells(rows), made.winner[rows]
         missing = np.where(
             poll.states[rows] == State.CAST, 0, poll.states[rows] + 16 * poll.whys[rows].astype(np.int64)
         )
-        return np.column_stack([*(fact.astype(np.int64) for fact in facts), missing.astype(np.int64)])
+        facts = [
+            made.status[rows], made.by[rows], made.cast[rows], (cells == winner[:, None]).sum(1),
+            _as_whole(winner), _as_whole(made.share[rows]), *_standings(made, rows, cells), missing,
+        ]  # fmt: skip
+        if poll.kind == "labels":  # of a set each label is told, with the votes that name it
+            facts += list(np.sort(cells, axis=1).T)
+        return np.column_stack([fact.astype(np.int64) for fact in facts])
+
+    def _cells(self, rows: slice) -> npt.NDArray[Any]:
+        """Rows × those who are asked for every row: codes or numbers."""
+        votes = self._poll.votes
+        cells = votes.codes if isinstance(votes, LabelVotes) else votes.numbers
+        return cells[rows, : self._poll.votes_wanted]
 
     def _sentence(self, facts: Ints, row: int) -> str:
-        key = facts.tobytes()
-        known = self._known.get(key)
-        if known is None:
-            known = "; ".join(self._parts(facts, row))
-            if len(self._known) < _MOST_SENTENCES:
-                self._known[key] = known
-        return known
+        return "; ".join(self._parts(facts, row))
 
     def _parts(self, facts: Ints, row: int) -> Iterator[str]:
         status, by, cast, mine = (int(fact) for fact in facts[:4])
@@ -93,48 +87,43 @@ class Telling:
         winner = self._winner(row)
         if by in _CHOOSERS:
             return f"{_CHOOSERS[by]} chose {winner} ({self._standing(row)})"
-        if self._values_are_numbers:
+        if self._terms.rule in ("median", "trimmed_mean"):
             return f"the {self._terms.rule.replace('_', ' ')} of {_votes(cast)} is {winner}"
         if self._poll.kind == "labels" and mine < cast:
             return self._label_by_label(row, self._made.winner[row])
-        return f"{mine} of {_votes(cast)} for {winner}"
-
-    @property
-    def _values_are_numbers(self) -> bool:
-        return not isinstance(self._poll.votes, LabelVotes)
+        weight = f", {self._made.share[row]:.0%} of the weight" if self._terms.rule == "weighted" else ""
+        return f"{mine} of {_votes(cast)} for {winner}{weight}"
 
     def _winner(self, row: int) -> str:
         return self._values.shown(self._made.winner[row])
 
     def _standing(self, row: int) -> str:
         """How the votes stand: what leads, with how many votes each."""
-        made, votes = self._made, self._poll.votes
-        if not isinstance(votes, LabelVotes):
-            return _votes(made.cast[row])
+        made = self._made
+        mine = self._cells(slice(row, row + 1))[0]
         leading = made.leading[made.offsets[row] : made.offsets[row + 1]]
         if self._poll.kind == "labels":
             return self._label_by_label(row, max(leading, key=lambda cell: len(self._values.members(cell))))
-        mine = votes.codes[row, : self._poll.votes_wanted]
         told = [
-            f"{int((mine == code).sum())} for {self._values.shown(code)}" for code in leading[:_MOST_SHOWN]
+            f"{int((mine == value).sum())} for {self._values.shown(value)}" for value in leading[:_MOST_SHOWN]
         ]
         more = len(leading) - _MOST_SHOWN
         if more > 0:
-            told.append(f"{more} more values with as many")
-        return f"of {_votes(made.cast[row])} " + ", ".join(told)
+            as_much = "as much weight" if self._terms.rule == "weighted" else "as many"
+            told.append(f"{more} more values with {as_much}")
+        return f"of {_votes(int(made.cast[row]))} " + ", ".join(told)
 
     def _label_by_label(self, row: int, cell: float) -> str:
         """Of a set that nobody need have voted for: how many votes name each of its labels."""
-        votes = self._poll.votes
-        codes = votes.codes[row, : self._poll.votes_wanted] if isinstance(votes, LabelVotes) else ()
-        named = Counter(label for code in codes if code > MISSING for label in self._values.members(code))
+        cells = self._cells(slice(row, row + 1))[0]
+        named = Counter(label for code in cells if code > MISSING for label in self._values.members(code))
         labels = self._values.members(cell)
         told = [f"{named[label]} for {self._values.line(label)}" for label in labels[:_MOST_SHOWN]]
         if len(labels) > _MOST_SHOWN:
             told.append(f"{len(labels) - _MOST_SHOWN} more labels")
         if not told:
-            return f"no label has enough of {_votes(self._made.cast[row])}"
-        return f"of {_votes(self._made.cast[row])}, label by label, " + ", ".join(told)
+            return f"no label has enough of {_votes(int(self._made.cast[row]))}"
+        return f"of {_votes(int(self._made.cast[row]))}, label by label, " + ", ".join(told)
 
     def _missing(self, row: int, first: int) -> Iterator[str]:
         """From the voter at `first` on. Of those asked for open rows alone only what came to nothing is told."""
@@ -148,23 +137,30 @@ class Telling:
                 yield f"{voter.name} {_WORDS[State(int(state))]}{reason}"
 
 
-def _votes(count: int) -> str:
-    return f"{count} vote" if count == 1 else f"{count} votes"
-
-
-def _lead_facts(made: Decisions, rows: slice) -> tuple[Ints, Ints, Ints]:
-    """Of each row the first leading code, how many lead, and a number that is equal where the same ones do."""
+def _standings(made: Decisions, rows: slice, cells: npt.NDArray[Any]) -> tuple[Ints, Ints, Ints]:
+    """Of each row what leads first, with how many votes, and, where several do, a number for all of that."""
     offsets = made.offsets[rows.start : rows.stop + 1]
-    counts = np.diff(offsets)
-    first = np.full(len(counts), MISSING, np.int64)
-    some = counts > 0
-    first[some] = made.leading[offsets[:-1][some]]
-    which = np.zeros(len(counts), np.int64)
-    seen: dict[bytes, int] = {}
-    for at in np.flatnonzero(counts > 1).tolist():
-        lead = made.leading[offsets[at] : offsets[at + 1]].tobytes()
-        which[at] = seen.setdefault(lead, len(seen) + 1)
-    return first, counts, which
+    leading, lengths = made.leading[offsets[0] : offsets[-1]], np.diff(offsets)
+    row_of = np.repeat(np.arange(len(cells)), lengths)
+    both = np.column_stack([_as_whole(leading), (cells[row_of] == leading[:, None]).sum(1)])
+    starts, some = offsets[:-1] - offsets[0], lengths > 0
+    first = np.full((len(cells), 2), MISSING, np.int64)
+    first[some] = both[starts[some]]
+    which = np.zeros(len(cells), np.int64)
+    met: dict[bytes, int] = {}
+    for at in np.flatnonzero(lengths > 1).tolist():
+        standing = both[starts[at] : starts[at] + lengths[at]].tobytes()
+        which[at] = met.setdefault(standing, len(met) + 1)
+    return first[:, 0], first[:, 1], which
+
+
+def _as_whole(cells: npt.NDArray[Any]) -> Ints:
+    """Codes, or numbers by their bits."""
+    return cells.view(np.int64) if cells.dtype.kind == "f" else cells.astype(np.int64)
+
+
+def _votes(count: int) -> str:
+    return "1 vote" if count == 1 else f"{count:,} votes"
 
 
 def _as_bytes(facts: Ints) -> npt.NDArray[np.void]:

@@ -14,6 +14,8 @@ from batchllm.consensus.votes import MISSING, LabelVotes
 
 _SHOWN_CHARS = 60
 _NO_LABEL = set_text([])
+#: Whole numbers up to here are shown with all their digits.
+_LONG = 1e15
 
 
 class Values:
@@ -40,7 +42,7 @@ class Values:
     def shown(self, cell: float) -> str:
         """One of them as a sentence holds it."""
         if self._texts is None:
-            return f"{cell:g}"
+            return f"{cell:.0f}" if cell.is_integer() and abs(cell) < _LONG else f"{cell:.10g}"
         text = self._texts[int(cell)]
         return "no label" if self._is_set and text == _NO_LABEL else self.line(text)
 

@@ -26,17 +26,26 @@ _VOTER_COLUMNS = ("voter", "lane")
 _ESCAPED = re.compile(r"\[[*?[]\]")
 _WILD = re.compile(r"[*?[]")
 _SHOWN = 10
+#: Of endings that others write: what makes a frame of such a file.
+_READERS = {".jsonl": "read_ndjson", ".ndjson": "read_ndjson", ".json": "read_json", ".csv": "read_csv"}
+_ONE_VOTER = (
+    "the files of a folder are one file of votes; name files one by one where they are of several voters"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class VoteFile:
-    """One of the places that hold votes. `voter_column` None: all votes are `name`'s."""
+    """One of the places that hold votes. `voter_column` None: all votes are `name`'s.
+
+    `skipped`: files of what an output did not ask its lanes, since the votes before had settled the row.
+    """
 
     path: str
     name: str
     parts: tuple[Path, ...]
     schema: pa.Schema
     voter_column: str | None
+    skipped: tuple[Path, ...] = ()
 
     @property
     def has_samples(self) -> bool:
@@ -45,11 +54,20 @@ class VoteFile:
     def frame(self, columns: Sequence[str]) -> pl.DataFrame:
         """The first column is the ids'. Raises InputDataError."""
         names = [name for name in dict.fromkeys(columns) if name in self.schema.names]
+        return self._read(self.parts, names)
+
+    def skipped_frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        """Of those of the columns that say who was not asked about which row."""
+        return self._read(self.skipped, columns)
+
+    def _read(self, parts: Sequence[Path], names: Sequence[str]) -> pl.DataFrame:
         try:
-            return _with_whole_ids(
-                pl.scan_parquet(list(self.parts), glob=False).select(names).collect(), names[0]
-            )
+            return _with_whole_ids(pl.scan_parquet(list(parts), glob=False).select(names).collect(), names[0])
         except (pl.exceptions.PolarsError, OSError) as error:
+            odd = _unlike(parts, names)
+            if odd is not None:
+                message, remedy = odd
+                raise InputDataError(message, remedy=remedy) from error
             raise InputDataError(f"{self.path} cannot be read: {error}", remedy="write it anew") from error
 
 
@@ -121,9 +139,10 @@ def _owner(folder: Path) -> Path | None:
 
 def _output(out: Path) -> VoteFile:
     manifest = read_manifest(out)
-    return _with_schema(
+    found = _with_schema(
         str(out), out.name, _listed_parts(out, manifest), may_have_voters=_has_voters(manifest)
     )
+    return replace(found, skipped=_skipped_parts(out, manifest))
 
 
 def _folder(path: Path) -> VoteFile:
@@ -133,6 +152,7 @@ def _folder(path: Path) -> VoteFile:
 def _together(home: Path, members: Sequence[Path]) -> VoteFile:
     """What of a home matches. Of an output's files only those that its manifest lists are votes."""
     parts: list[Path] = []
+    skipped: list[Path] = []
     has_voters = True
     for path in members:
         found = [_vote_file(path)] if path.is_dir() else []
@@ -142,12 +162,18 @@ def _together(home: Path, members: Sequence[Path]) -> VoteFile:
         listed = set(_listed_parts(out, manifest))
         parts = [part for part in parts if part.parent != out / "output" or part in listed]
         has_voters = has_voters and _has_voters(manifest)
+        skipped += _skipped_parts(out, manifest)
     name = home.name if home.is_dir() else home.stem
-    return _with_schema(str(home), name, parts, may_have_voters=has_voters)
+    return replace(_with_schema(str(home), name, parts, may_have_voters=has_voters), skipped=tuple(skipped))
 
 
 def _listed_parts(out: Path, manifest: Manifest | None) -> list[Path]:
     return [] if manifest is None else [out / part.path for part in manifest.parts["output"]]
+
+
+def _skipped_parts(out: Path, manifest: Manifest | None) -> tuple[Path, ...]:
+    listed = () if manifest is None else manifest.parts.get("skipped", ())
+    return tuple(out / part.path for part in listed)
 
 
 def _has_voters(manifest: Manifest | None) -> bool:
@@ -161,9 +187,40 @@ def _with_schema(text: str, name: str, parts: Sequence[Path], *, may_have_voters
     try:
         schema = pq.read_schema(parts[0])
     except (OSError, pa.ArrowException) as error:
-        raise InputDataError(f"{parts[0]} cannot be read as Parquet: {error}") from error
+        raise InputDataError(
+            f"{parts[0]} cannot be read as Parquet: {error}", remedy=_conversion(parts[0])
+        ) from error
     column = next((one for one in _VOTER_COLUMNS if one in schema.names), None)
     return VoteFile(text, name, tuple(parts), schema, column if may_have_voters else None)
+
+
+def _conversion(path: Path) -> str:
+    """How a file becomes one that is read here."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        return "consensus.votes reads Parquet only; write it anew"
+    return (
+        "consensus.votes reads Parquet only; this makes one of it:"
+        f" python -c \"import polars; polars.{reader}('{path}').write_parquet('{path.with_suffix('.parquet').name}')\""
+    )
+
+
+def _unlike(parts: Sequence[Path], names: Sequence[str]) -> tuple[str, str] | None:
+    """Which of several files lacks a column, or has it as another type than the first; and what to do."""
+    first: pa.Schema | None = None
+    for path in parts:
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, pa.ArrowException) as error:
+            return f"{path} cannot be read as Parquet: {error}", "write it anew, or take it out of the folder"
+        first = first or schema
+        for name in names:
+            if name not in schema.names:
+                return f"{path} has no column {name!r}, which {parts[0].name} beside it has", _ONE_VOTER
+            if schema.field(name).type != first.field(name).type:
+                said = f"{schema.field(name).type}, and {first.field(name).type} in {parts[0].name}"
+                return f"{path}: the column {name!r} is {said} beside it", _ONE_VOTER
+    return None
 
 
 def _told_apart(files: Sequence[VoteFile]) -> tuple[VoteFile, ...]:

@@ -22,6 +22,8 @@ from batchllm.consensus.concluding import (
     settled,
     weigh,
 )
+from batchllm.consensus.doubts import doubts
+from batchllm.consensus.early import unsettled
 from batchllm.consensus.late import FORWARD, RowNames, answered, escalated, failed_among, judged
 from batchllm.consensus.motion import Motion
 from batchllm.consensus.normalising import vocabulary
@@ -87,8 +89,10 @@ class Agreeing:
         if self.inquiry is not None and self.beside:
             note_input(self.record.out, digest)
         poll = self._compared(self._poll())
-        notes = [*gold_notes(poll), *self._voteless(poll)]
-        found = decided(poll, self.motion, weigh(poll, self.motion))
+        notes = [*gold_notes(poll), *self._voteless(poll), *doubts(poll, self.motion), *self._unsettled(poll)]
+        weighed = weigh(poll, self.motion)
+        notes += [weighed.why] * bool(weighed.why)
+        found = decided(poll, self.motion, weighed)
         found = self._escalated(found)
         found = self._judged(found)
         if self.inquiry is not None and self.beside:
@@ -116,6 +120,16 @@ class Agreeing:
             return self.record.vector_poll(motion.over, section.similarity.threshold)
         words = vocabulary(motion.kind, motion.labels, section.normalise)
         return self.record.poll(motion.over, words, gold=section.gold)
+
+    def _unsettled(self, poll: Poll) -> list[str]:
+        """Other terms than those by which rows were stopped early may need votes that nobody was asked for."""
+        count = unsettled(poll, self.motion)
+        rows = "1 row was" if count == 1 else f"{count:,} rows were"
+        told = (
+            f"{rows} settled early by other terms, and by these the voters that were left out could change what is"
+            " decided: a run of the job with these terms asks them"
+        )
+        return [told] if count else []
 
     def _voteless(self, poll: Poll) -> list[str]:
         """What was just paid for is shown all the same; where nothing is asked, another setting was meant."""

@@ -15,7 +15,6 @@ from batchllm.errors import Fault, InputMissingError, JobError
 from batchllm.spec.consensus import Consensus
 from batchllm.spec.faults import Places, translate
 from batchllm.spec.loading import LoadedJob, LoadedVotes, load_any, load_any_mapping
-from batchllm.spec.models import Job
 from batchllm.spec.overrides import apply_overrides
 from batchllm.spec.strict import Strict
 
@@ -38,6 +37,9 @@ def consensus_of(
     if not target.is_dir():
         loaded = load_any(target, overrides=overrides, environ=environ)
         if isinstance(loaded, LoadedVotes):
+            if votes:
+                message = "--votes puts files beside the votes of an output, and this is a job"
+                raise JobError(loaded.file, [loaded.fault("consensus.votes", message, "name them here")])
             return agree_offline(loaded, tools), Path(str(loaded.job.output.path))
         return _of_job(loaded, Path(str(loaded.job.output.path)), votes, tools)
     if job is not None:
@@ -54,14 +56,16 @@ def consensus_of(
 
 def _of_job(loaded: LoadedJob, out: Path, votes: Sequence[str], tools: Tools) -> tuple[dict[str, Any], Path]:
     section = loaded.job.consensus or Consensus()
-    return _of_output(out, section, loaded.job, votes, tools), out
+    return _of_output(out, section, loaded, votes, tools), out
 
 
 def _of_output(
-    out: Path, section: Consensus, job: Job | None, votes: Sequence[str], tools: Tools
+    out: Path, section: Consensus, job: LoadedJob | None, votes: Sequence[str], tools: Tools
 ) -> dict[str, Any]:
     if not votes:
-        return recompute(out, section, job=job, clock=tools.clock)
+        if job is None:
+            return recompute(out, section, clock=tools.clock)
+        return recompute(out, section, job=job.job, clock=tools.clock, file=job.file)
     if not (out / "manifest.json").exists():
         raise InputMissingError(f"{out} has no manifest: no run has come to an end there")
     given = section.model_dump(mode="json", by_alias=True, exclude_unset=True)

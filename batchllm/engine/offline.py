@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from batchllm.carry import CarryCodec
 from batchllm.clock import Clock, SystemClock
 from batchllm.consensus.concluding import Facts, decided, weigh
+from batchllm.consensus.doubts import doubts
 from batchllm.consensus.foreign import Elections, Known, open_votes
 from batchllm.consensus.motion import Motion, motion_of
 from batchllm.consensus.normalising import vocabulary
@@ -20,7 +22,7 @@ from batchllm.engine.agreeing import gold_notes
 from batchllm.engine.publishing import Edition, publish
 from batchllm.engine.summary import shown
 from batchllm.errors import ExitCode, InputDataError, JobError
-from batchllm.journal.files import cannot_create
+from batchllm.journal import OutputLock
 from batchllm.journal.manifest import instant
 from batchllm.ports import Source
 from batchllm.records import BadRow, Row
@@ -29,7 +31,7 @@ from batchllm.report.summary import RunSummary
 from batchllm.source import frame_source, open_source
 from batchllm.spec.loading import LoadedVotes
 from batchllm.spec.models import Input
-from batchllm.wiring.consensus import Told, kind_faults, name_faults, voter_faults
+from batchllm.wiring.consensus import Told, kind_faults, lone_faults, name_faults, voter_faults
 
 _OR_LEAVE_OUT = {"output.carry": ", or leave it out"}
 
@@ -47,8 +49,23 @@ class Tools:
 def agree_offline(
     loaded: LoadedVotes, tools: Tools | None = None, *, frame: object | None = None
 ) -> dict[str, Any]:
-    """What agreement.json holds. Raises JobError, InputDataError, InputMissingError, OutputError, StorageError."""
+    """What agreement.json holds.
+
+    Raises JobError, InputDataError, InputMissingError, OutputError, StorageError, and LockedError while a run is at
+    work in the folder of its output.
+    """
     tools = tools or Tools(SystemClock())
+    out = Path(str(loaded.job.output.path))
+    about = {"started": tools.clock.wall_s(), "job": loaded.job.name}
+    if out.is_dir():  # its own answers may be among the votes
+        with OutputLock.acquire(out, about=about, tables=()):
+            return publish(_edition(loaded, tools, frame))
+    edition = _edition(loaded, tools, frame)
+    with OutputLock.acquire(out, about=about, tables=()):
+        return publish(edition)
+
+
+def _edition(loaded: LoadedVotes, tools: Tools, frame: object | None) -> Edition:
     job, section = loaded.job, loaded.job.consensus
     source = _source(loaded, frame)
     votes = open_votes(section.votes or [], over=section.over, key=job.input.key)
@@ -62,25 +79,25 @@ def agree_offline(
     poll = votes.poll(vocabulary(motion.kind, motion.labels, section.normalise))
     motion = Motion(section, votes.over, motion.kind, motion.labels, poll.votes.voters)
     _refuse_voteless(votes, motion, poll)
-    _refuse(loaded, voter_faults(section, motion.voters))
+    _refuse(loaded, [*lone_faults(section, motion.voters), *voter_faults(section, motion.voters)])
+    _refuse_strangers(votes, motion, poll)
     _check_names(loaded, votes)
-    notes = [*votes.notes, *gold_notes(poll)]
+    weighed = weigh(poll, motion)
+    notes = [*votes.notes, *gold_notes(poll), *doubts(poll, motion), *filter(None, [weighed.why])]
     for note in notes:
         tools.say(note)
-    return publish(
-        Edition(
-            out=_folder(loaded),
-            job=job.name,
-            motion=motion,
-            decided=decided(poll, motion, weigh(poll, motion)),
-            facts=Facts(created=instant(tools.clock.wall_s())),
-            rows=votes,
-            key=votes.key,
-            carried=[one for one in votes.carried_fields if one.name != section.gold],
-            stamp="",
-            notes=notes,
-            offline=None if frame is not None else _kept(loaded),
-        )
+    return Edition(
+        out=Path(str(job.output.path)),
+        job=job.name,
+        motion=motion,
+        decided=decided(poll, motion, weighed),
+        facts=Facts(created=instant(tools.clock.wall_s())),
+        rows=votes,
+        key=votes.key,
+        carried=[one for one in votes.carried_fields if one.name != section.gold],
+        stamp="",
+        notes=notes,
+        offline=None if frame is not None else _kept(loaded),
     )
 
 
@@ -191,9 +208,39 @@ def _refuse_voteless(votes: Elections, motion: Motion, poll: Poll) -> None:
 
 def _refuse(loaded: LoadedVotes, faults: Iterable[Told]) -> None:
     """Raises JobError with all of them."""
-    found = [loaded.fault(f"consensus.{path}", message, remedy) for path, message, remedy in faults]
+    found = [
+        loaded.fault(f"consensus.{path}" if path else "consensus", message, remedy)
+        for path, message, remedy in faults
+    ]
     if found:
         raise JobError(loaded.file, found)
+
+
+def _refuse_strangers(votes: Elections, motion: Motion, poll: Poll) -> None:
+    """Raises InputDataError where no two voters voted on the same row, so that nothing can be said of them."""
+    cast = poll.votes.cast
+    if not poll.rows:
+        return
+    if not cast.any():
+        raise InputDataError(
+            f"the column {motion.over!r} is null in every line of the files: there are no votes",
+            remedy="name the column that holds them in consensus.over",
+        )
+    if motion.section.gold is not None or cast.sum(axis=1).max() > 1:
+        return
+    speaking = [at for at in range(len(poll.voters)) if cast[:, at].any()]
+    if len(speaking) == 1:
+        silent = [voter.name for at, voter in enumerate(poll.voters) if at not in speaking]
+        message = f"{poll.voters[speaking[0]].name} alone has votes on any row"
+        remedy = f"look at those of {', '.join(silent[:5])}; or name gold, to measure that one voter by it"
+    else:
+        told = [
+            f"{poll.voters[at].name} votes on {votes.listed(np.flatnonzero(cast[:, at]))}"
+            for at in speaking[:2]
+        ]
+        message = f"no two voters vote on the same row: {', '.join(told)}"
+        remedy = "join by a column whose values are the same in all files (input.key)"
+    raise InputDataError(message, remedy=remedy)
 
 
 def _check_names(loaded: LoadedVotes, votes: Elections) -> None:
@@ -205,12 +252,3 @@ def _check_names(loaded: LoadedVotes, votes: Elections) -> None:
     ]
     if faults:
         raise JobError(loaded.file, faults)
-
-
-def _folder(loaded: LoadedVotes) -> Path:
-    out = Path(str(loaded.job.output.path))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_create(out, error) from error
-    return out

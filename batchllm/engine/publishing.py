@@ -90,11 +90,18 @@ def read_agreement(out: Path) -> dict[str, Any] | None:
         said = orjson.loads(data)
     except orjson.JSONDecodeError:
         said = None
-    if isinstance(said, dict) and isinstance(said.get("given"), dict) and isinstance(said.get("parts"), list):
+    if isinstance(said, dict) and _is_whole(said):
         return said
     raise StorageError(
         f"{path} is damaged", remedy="remove it: `batchllm consensus` or the next run writes it anew"
     )
+
+
+def _is_whole(said: Mapping[str, Any]) -> bool:
+    offline = said.get("offline")
+    is_offline_job = isinstance(offline, dict) and isinstance(offline.get("consensus"), dict)
+    has_rest = isinstance(said.get("given"), dict) and isinstance(said.get("parts"), list)
+    return has_rest and (offline is None or is_offline_job)
 
 
 def is_current(out: Path, stamp: str) -> dict[str, Any] | None:

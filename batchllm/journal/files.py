@@ -15,7 +15,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ class Layout:
         return self.manifest.exists() or any(any(self.folder(kind).glob("part-*.parquet")) for kind in KINDS)
 
 
-def make_folders(layout: Layout) -> None:
+def make_folders(layout: Layout, tables: Sequence[Kind] = STANDING) -> None:
     """Create what is missing. Raises OutputError, also when something else stands in the way."""
     _check_length(layout)
     try:
@@ -124,7 +124,7 @@ def make_folders(layout: Layout) -> None:
             sync_folder(folder.parent)
     make_folder(layout.state, 0o700)
     _make_private(layout.state)
-    for kind in STANDING:
+    for kind in tables:
         make_folder(layout.folder(kind), 0o777)
     sync_folder(layout.out)
 
@@ -168,13 +168,13 @@ def make_folder(path: Path, mode: int) -> None:
         )
 
 
-def probe(layout: Layout) -> None:
+def probe(layout: Layout, tables: Sequence[Kind] = STANDING) -> None:
     """Write, fsync, link and remove a file: permissions alone tell nothing to root or on a read-only mount."""
     source = layout.state / PROBE
     try:
         source.unlink(missing_ok=True)
         write_new(source, b"batchllm", 0o600)
-        for folder in (layout.out, *map(layout.folder, STANDING)):
+        for folder in (layout.out, *map(layout.folder, tables)):
             target = folder / PROBE
             target.unlink(missing_ok=True)
             _link_probe(source, target)

@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import Self
 import orjson
 
 from batchllm.errors import LockedError, OutputError
-from batchllm.journal.files import Layout, cannot_create, make_folders, probe, storage_fault
+from batchllm.journal.files import STANDING, Kind, Layout, cannot_create, make_folders, probe, storage_fault
 from batchllm.journal.manifest import instant
 
 _TRIES = 10
@@ -32,20 +32,22 @@ class OutputLock:
         self.path = path
 
     @classmethod
-    def acquire(cls, out: Path, *, about: Mapping[str, object]) -> "OutputLock":
-        """Create the folder where it is missing, prove that it can be written, and lock it.
+    def acquire(
+        cls, out: Path, *, about: Mapping[str, object], tables: Sequence[Kind] = STANDING
+    ) -> "OutputLock":
+        """Create the folder where it is missing, with these tables, prove that it can be written, and lock it.
 
         `about` (such as `started`) is written into the lock file, for humans only. Raises LockedError,
         OutputError, and StorageError when the disk is full.
         """
         layout = Layout(out)
-        make_folders(layout)
+        make_folders(layout, tables)
         descriptor = _lock(layout.lock)
         try:
             holder = {"pid": os.getpid(), "host": socket.gethostname(), **about}
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, orjson.dumps(holder, default=str), 0)
-            probe(layout)
+            probe(layout, tables)
         except OSError as error:
             os.close(descriptor)
             raise cannot_create(layout.lock, error) from error

@@ -28,11 +28,13 @@ def agreement_lines(told: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def agreement_page(told: Mapping[str, Any], out: str) -> str:
     """The whole of it."""
-    rows = [printable(f"{told.get('job', '')}: what {_count(told.get('voters'))} voters agree on"), ""]
+    count = len(told.get("voters") or ())
+    agreed = "the votes of one voter" if count == 1 else f"what {count:,} voters agree on"
+    rows = [printable(f"{told.get('job', '')}: {agreed}"), ""]
     rows += [f"  {name:<9} {printable(text)}" for name, text in agreement_lines(told)]
     if calls := _calls(told):
         rows.append(f"  calls     {calls}")
-    rows += ["", *_voters(told.get("voters") or ())]
+    rows += ["", *_voters(told.get("voters") or (), has_cost=told.get("calls") is not None)]
     pairs = (told.get("agreement") or {}).get("cohen") or ()
     if 1 < len(pairs) <= _MOST_PAIRS:
         rows += ["", *(f"  {_pair(pair)}" for pair in pairs)]
@@ -66,13 +68,24 @@ def _accuracy(told: Mapping[str, Any]) -> str:
     accuracy = _figure("", found.get("accuracy"), is_share=True)
     if not accuracy:
         return ""
-    best = [
-        (voter["accuracy"]["value"], voter["name"])
+    judged = [
+        voter
         for voter in told.get("voters") or ()
         if voter.get("against") == "gold" and (voter.get("accuracy") or {}).get("value") is not None
     ]
-    beside = f"; the best voter, {max(best)[1]}: {max(best)[0]:.1%}" if best else ""
-    return f"{accuracy.strip()} of {found['accuracy']['n']:,} rows with gold{beside}"
+    whole = [voter for voter in judged if not _has_chosen_rows(voter)]
+    beside = ""
+    if whole:
+        best = max(whole, key=lambda voter: float(voter["accuracy"]["value"]))
+        of_them = "" if len(whole) == len(judged) else " of those asked about every row"
+        right = best["accuracy"]
+        beside = f"; the best voter{of_them}, {best['name']}: {right['value']:.1%} of {right['n']:,}"
+    return f"{accuracy.strip()} of {found['accuracy']['n']:,} decided rows with gold{beside}"
+
+
+def _has_chosen_rows(voter: Mapping[str, Any]) -> bool:
+    """It was asked only about rows that others had left open: what is said of it is of the harder ones."""
+    return bool(voter.get("is_late") or voter.get("not_asked"))
 
 
 def _cost(told: Mapping[str, Any]) -> str:
@@ -97,15 +110,19 @@ def _figure(name: str, found: Mapping[str, Any] | None, *, is_share: bool = Fals
     return text
 
 
-def _voters(voters: Sequence[Mapping[str, Any]]) -> list[str]:
+def _voters(voters: Sequence[Mapping[str, Any]], *, has_cost: bool) -> list[str]:
+    """Votes that were there already have no cost."""
     names = [clipped(printable(str(voter["name"]))) for voter in voters]
     width = max([5, *map(len, names)])
     against = next((str(voter["against"]) for voter in voters if voter.get("against")), "")
-    rows = [f"  {'voter':<{width}}  {'votes':>9}  {'missing':>8}  {'accuracy':>8}  {'macro F1':>8}  cost"]
+    head = f"  {'voter':<{width}}  {'votes':>9}  {'missing':>8}  {'accuracy':>8}  {'macro F1':>8}"
+    rows = [f"{head}  cost" if has_cost else head]
     for name, voter in zip(names, voters, strict=True):
         accuracy, score = (_value(voter.get(key)) for key in ("accuracy", "macro_f1"))
         cells = f"  {name:<{width}}  {voter['votes']:>9,}  {voter['missing']:>8,}  {accuracy:>8}  {score:>8}"
-        rows.append(f"{cells}  {money(voter.get('cost_usd'))}")
+        mark = " (open rows only)" if _has_chosen_rows(voter) else ""
+        cost = f"  {money(voter.get('cost_usd'))}" if has_cost else ""
+        rows.append(f"{cells}{cost}{mark}")
     return [*rows, f"  (accuracy against {'gold' if against == 'gold' else 'the consensus'})"]
 
 
@@ -116,7 +133,3 @@ def _value(found: Mapping[str, Any] | None) -> str:
 def _pair(pair: Mapping[str, Any]) -> str:
     names = f"{clipped(printable(str(pair['a'])))} and {clipped(printable(str(pair['b'])))}"
     return f"{names}: {_figure('kappa', pair) or str(pair.get('why', 'no kappa'))}"
-
-
-def _count(voters: Sequence[object] | None) -> int:
-    return len(voters or ())

@@ -117,16 +117,20 @@ class Consensus(Strict):
     @model_validator(mode="after")
     def _parts_fit(self) -> "Consensus":
         if (self.rule == "weighted") != (self.weights is not None):
-            raise ValueError("weights goes with rule: weighted, and it with weights")
+            raise ValueError(
+                "weights goes with rule: weighted, and it with weights: say both, or null for one"
+            )
         if self.weights == "gold" and self.gold is None:
             raise ValueError("weights: gold needs gold, the column with the right values")
-        if self.stop_early and not self._is_decided_as_it_comes():
+        if self.stop_early and not self.can_stop_early:
             raise ValueError(
                 "stop_early needs a rule that can be decided before all have voted: majority, plurality, unanimous,"
                 " at_least, or weighted with given weights"
             )
         return self
 
-    def _is_decided_as_it_comes(self) -> bool:
+    @property
+    def can_stop_early(self) -> bool:
+        """Whether a row may be decided before all have voted, whatever other rows say."""
         is_global = self.weights in ("gold", "dawid_skene") or self.similarity is not None
         return not (is_global or self.rule == "median" or isinstance(self.rule, TrimmedMean))

@@ -238,6 +238,16 @@ class _Check:
         self.found.faults.append(self.loaded.fault(place, message, remedy))
 
 
+def lone_faults(section: Consensus, voters: Sequence[str]) -> Iterator[Told]:
+    """One voter, whom only gold can measure."""
+    if len(voters) == 1 and section.gold is None:
+        yield (
+            "",
+            f"{voters[0]} is the only voter: nothing to agree on",
+            "add another; or name gold, to measure it by",
+        )
+
+
 def voter_faults(section: Consensus, voters: Sequence[str]) -> Iterator[Told]:
     """Who is named and does not vote, and how many votes are wanted that can never be."""
     wanted = len(voters)

@@ -1,5 +1,6 @@
 """`batchllm consensus`, and jobs that bring their votes along: nothing is asked."""
 
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import voting_rig as rig
 
 from batchllm.cli.main import invoke
 from batchllm.errors import ExitCode
+from batchllm.journal import OutputLock
 
 VOTES = {"k1": "pos pos neg", "k2": "neg neg neg", "k3": "pos neg pos"}
 
@@ -56,7 +58,7 @@ def test_a_job_that_brings_its_votes_needs_no_call(
     assert consensus(tmp_path) == {"k1": "pos", "k2": "neg", "k3": "pos"}
     said = capsys.readouterr().out
     assert "consensus 3 of 3 rows decided" in said
-    assert "of 3 rows with gold" in said
+    assert "of 3 decided rows with gold" in said
     assert "tokens" not in said
     assert rig.by_id(tmp_path, "correct") == {"k1": True, "k2": True, "k3": False}
     assert [vote["voter"] for vote in rig.by_id(tmp_path, "votes")["k1"]] == ["a", "b", "c"]
@@ -106,7 +108,7 @@ def test_the_input_of_a_job_says_which_rows_there_are(
     data["output"]["carry"] = ["text"]
     path.write_text(json.dumps(data))
     assert invoke(["run", str(path), "-q"]) == ExitCode.OK
-    assert "a.parquet: 1 values of 'id' are no row of the input: k3" in capsys.readouterr().err
+    assert "a.parquet: 1 value of 'id' is no row of the input: k3" in capsys.readouterr().err
     assert rig.table(tmp_path).select("id", "row", "text", "consensus", "gold").rows() == [
         ("k1", 0, "one", "pos", "pos"),
         ("k2", 1, "two", "neg", "neg"),
@@ -202,8 +204,9 @@ def test_a_pattern_has_a_voter_for_each_match_of_its_first_wildcard(
         path = here / file
         path.parent.mkdir(parents=True, exist_ok=True)
         keys = [f"k{at}"] if len(named) == 1 else ["k0", "k1"]
-        pl.DataFrame({"id": keys, "label": ["pos"] * len(keys)}).write_parquet(path)
-    assert invoke(["run", str(offline(here, [pattern])), "-q"]) == ExitCode.OK
+        labels = ["pos"] * len(keys)
+        pl.DataFrame({"id": keys, "label": labels, "gold": labels}).write_parquet(path)
+    assert invoke(["run", str(offline(here, [pattern], gold="gold")), "-q"]) == ExitCode.OK
     assert voters(here) == named
     assert rig.told(here)["counts"]["decided"] == 2
     assert invoke(["consensus", "out"]) == ExitCode.OK
@@ -280,7 +283,21 @@ def test_a_column_that_tells_rows_apart_does_not_say_who_votes(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("files", "section", "code", "said"),
     [
-        ({"b": {"id": ["x"], "label": ["pos"]}}, {}, 0, ""),
+        (
+            {"b": {"id": ["x"], "label": ["pos"]}},
+            {},
+            65,
+            "a votes on k1, k2, k3, b votes on x\n  join by a column",
+        ),
+        ({"b": {"id": ["x"], "label": ["pos"]}}, {"labels": ["pos", "neg"], "gold": "label"}, 0, ""),
+        (
+            {"b": {"id": ["k1"], "label": [None]}},
+            {"kind": "label"},
+            65,
+            "is null, which holds no label votes",
+        ),
+        ({"b": {"id": ["k1"], "lable": ["pos"]}}, {}, 65, "b.parquet has no column 'label' (consensus.over)"),
+        ({}, {"votes": ["a.parquet"]}, 78, "consensus: a is the only voter: nothing to agree on"),
         (
             {"b": {"id": ["k1"], "lable": ["pos"]}},
             {"over": "label"},
@@ -514,3 +531,161 @@ def test_what_is_computed_again_is_the_same(
     assert invoke(["consensus", "out"]) == ExitCode.OK
     assert rig.table(tmp_path).equals(before)
     assert rig.told(tmp_path)["voters"][0]["votes"] == 1
+
+
+TEXT = pl.Series([None, None, None], dtype=pl.String)
+
+
+def test_files_without_any_vote_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, votes in {"a": TEXT, "b": TEXT, "c": ["pos", "neg", "pos"]}.items():
+        pl.DataFrame({"id": list(VOTES), "label": votes}).write_parquet(tmp_path / f"{name}.parquet")
+    for files, said in ((["a", "b"], "there are no votes"), (["a", "c"], "c alone has votes on any row")):
+        path = offline(tmp_path, [f"{name}.parquet" for name in files])
+        assert invoke(["consensus", str(path)]) == ExitCode.DATA
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"label": ["P", "N", "P"]}, "b ('N', 'P') have no value in common"),
+        (
+            {"label": ["pos", "Neg", "pos "]},
+            "'Neg' and 'neg' are different values, and 1 more such; normalise:",
+        ),
+        ({"label": TEXT}, "b has no vote on any row"),
+        ({"id": ["k1", None, None]}, "b.parquet: 2 lines without a 'id', left out"),
+        (
+            {"gold": ["pos", "pos", "neg"]},
+            "the gold of 1 line is not that of a file before it, which counts: k2",
+        ),
+        ({"id": ["k1", "k8", "k9"]}, "b.parquet has no vote for 2 of 5 rows: k2, k3"),
+    ],
+)
+def test_what_looks_wrong_in_a_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: dict[str, Any], said: str
+) -> None:
+    """On stderr, in agreement.json, and on the page."""
+    wide(tmp_path, ("a", "c"), gold=["pos", "neg", "neg"])
+    frame = {"id": list(VOTES), "label": ["pos", "neg", "pos"], **columns}
+    pl.DataFrame(frame).write_parquet(tmp_path / "b.parquet")
+    files = ["a.parquet", "b.parquet"] + (["c.parquet"] if said.startswith("b has") else [])
+    assert invoke(["consensus", str(offline(tmp_path, files, gold="gold"))]) == ExitCode.OK
+    assert said in capsys.readouterr().err
+    assert any(said in note for note in rig.told(tmp_path)["notes"])
+    assert said in html.unescape((tmp_path / "out" / "report.html").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("votes.jsonl", '{"id": "k1", "label": "pos"}', "polars.read_ndjson("),
+        ("votes.parquet", "no votes", "votes.parquet cannot be read as Parquet"),
+    ],
+)
+def test_what_is_no_parquet_is_named_with_what_makes_it_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, said: str
+) -> None:
+    wide(tmp_path, ("a",))
+    (tmp_path / name).write_text(text)
+    assert invoke(["consensus", str(offline(tmp_path, ["a.parquet", name]))]) == ExitCode.DATA
+    assert said in capsys.readouterr().err
+
+
+def test_a_part_that_is_unlike_the_others_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide(tmp_path, ("a",))
+    (tmp_path / "b").mkdir()
+    pl.DataFrame({"id": ["k1"], "label": ["pos"]}).write_parquet(tmp_path / "b" / "p1.parquet")
+    pl.DataFrame({"id": ["k2"], "vote": ["pos"]}).write_parquet(tmp_path / "b" / "p2.parquet")
+    assert invoke(["consensus", str(offline(tmp_path, ["a.parquet", "b"]))]) == ExitCode.DATA
+    assert "b/p2.parquet has no column 'label', which p1.parquet beside it has" in capsys.readouterr().err
+
+
+def test_files_are_not_put_beside_votes_while_a_run_is_at_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide(tmp_path)
+    path = offline(tmp_path, ["a.parquet", "b.parquet"])
+    assert invoke(["consensus", str(path)]) == ExitCode.OK
+    before = rig.told(tmp_path)
+    with OutputLock.acquire(tmp_path / "out", about={}, tables=()):
+        for command in (["consensus", "out", "--votes", "c.parquet"], ["consensus", str(path)]):
+            assert invoke(command) == ExitCode.TEMPFAIL
+    assert "is in use: held by" in capsys.readouterr().err
+    assert rig.told(tmp_path) == before
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".batchllm",
+        "consensus",
+        "report.html",
+    ]
+
+
+def test_options_that_go_with_an_output_are_refused_with_a_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide(tmp_path)
+    path = offline(tmp_path, ["a.parquet", "b.parquet"])
+    assert invoke(["consensus", str(path), "--votes", "c.parquet"]) == ExitCode.CONFIG
+    assert "--votes puts files beside the votes of an output, and this is a job" in capsys.readouterr().err
+    assert invoke(["consensus", str(path), "--job", str(path)]) == ExitCode.USAGE
+    assert "--job gives an output other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("offline_part", [5, {"consensus": 3}])
+def test_an_agreement_that_somebody_has_edited_is_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], offline_part: object
+) -> None:
+    wide(tmp_path)
+    assert invoke(["consensus", str(offline(tmp_path, ["a.parquet", "b.parquet"]))]) == ExitCode.OK
+    told = rig.told(tmp_path)
+    file = tmp_path / "out" / "consensus" / "agreement.json"
+    file.write_text(json.dumps({**told, "offline": offline_part}))
+    assert invoke(["consensus", "out"]) == ExitCode.IO
+    assert "agreement.json is damaged" in capsys.readouterr().err
+
+
+def stopped_early(folder: Path) -> dict[str, Any]:
+    """Three lanes, of which the third is asked about r2 and r4 alone."""
+    rig.rows(folder, {"r1": "+++", "r2": "+-+", "r3": "--+", "r4": "-+-"}, gold=["pos", "pos", "neg", "neg"])
+    lanes = [rig.letters(name, at) for at, name in enumerate(("one", "two", "three"))]
+    output = {"path": "out", "carry": ["gold"]}
+    spec = rig.job(folder, lanes, {"stop_early": True, "gold": "gold"}, output=output)
+    (folder / "job.yaml").write_text(json.dumps(spec))
+    return spec
+
+
+def test_rows_that_stopped_early_are_told_of_where_other_terms_could_decide_them_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped_early(tmp_path)
+    assert invoke(["run", "job.yaml", "-q"]) == ExitCode.OK
+    assert rig.told(tmp_path)["notes"] == []
+    for rule, rows in (("unanimous", 2), ("plurality", 0), ("{at_least: 3}", 2), ("{at_least: 1}", 0)):
+        assert invoke(["consensus", "out", "--set", f"consensus.rule={rule}"]) == ExitCode.OK
+        said = capsys.readouterr().out
+        assert (f"note: {rows} rows were settled early by other terms" in said) == bool(rows), rule
+
+
+def test_an_output_that_stopped_early_is_so_among_files_of_votes(tmp_path: Path) -> None:
+    """Its third lane has seen the rows on which the others differ: it is compared with nobody."""
+    stopped_early(tmp_path)
+    assert invoke(["run", "job.yaml", "-q"]) == ExitCode.OK
+    pl.DataFrame({"id": ["r1", "r2"], "label": ["pos", "pos"]}).write_parquet(tmp_path / "a.parquet")
+    assert (
+        invoke(["consensus", "out", "--votes", "a.parquet", "--set", "consensus.stop_early=false"])
+        == ExitCode.OK
+    )
+    told = rig.told(tmp_path)
+    assert {voter["name"]: voter["not_asked"] for voter in told["voters"]} == {
+        "one": 0,
+        "two": 0,
+        "three": 2,
+        "a": 0,
+    }
+    why = "three was asked only about rows that the votes before had left open"
+    assert {pair["difference"].get("why") for pair in told["comparisons"] if pair["b"] == "three"} == {why}
+    states = rig.by_id(tmp_path, "votes")["r1"]
+    assert [vote["state"] for vote in states] == ["cast", "cast", "not_asked", "cast"]

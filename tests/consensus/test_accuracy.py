@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchllm.consensus.accuracy import OUTSIDE, confusion
-from batchllm.consensus.bootstrap import Estimate, Resampling
+from batchllm.consensus.bootstrap import Estimate, Resampling, Statistic
 
 NO_INTERVALS = Resampling(0)
 
@@ -79,5 +79,13 @@ def test_a_label_never_voted_for_has_no_precision_and_one_never_right_no_recall(
 
 
 def test_a_label_that_a_resample_lacks_does_not_count_in_it() -> None:
-    found = confusion(codes([0, 1]), codes([0, 1]), 2).macro_f1(Resampling(200))
-    assert (found.low, found.value, found.high) == (1.0, 1.0, 1.0)
+    seen: list[float] = []
+
+    class Drawn(Resampling):
+        def estimate(self, statistic: Statistic, undefined: str) -> Estimate:
+            del undefined
+            seen.extend(statistic.at(np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])).tolist())
+            return Estimate(None, None, None, 0)
+
+    confusion(codes([0, 1]), codes([0, 1]), 2).macro_f1(Drawn())
+    assert seen == [1.0, 1.0, 1.0]

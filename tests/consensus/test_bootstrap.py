@@ -140,8 +140,30 @@ def test_resamples_without_a_value_are_left_out_while_half_have_one(
 ) -> None:
     """Alpha has none where all votes are for one value. Of a million rows, `others` as a mean have another one."""
     counts = np.array([1e6 - others, others])
-    found = alpha.nominal(Patterns(np.array([[0, 0], [1, 1]], np.int32), counts, 2), Resampling(400))
-    assert (found.value, found.low) == (1.0, 1.0 if has_interval else None)
+    found = alpha.nominal(Patterns(np.array([[0, 0], [0, 1]], np.int32), counts, 2), Resampling(400))
+    assert found.value == pytest.approx(0.0, abs=1e-5)
+    assert (found.low is not None) == has_interval
+
+
+@pytest.mark.parametrize(("n", "least"), [(3, 0.2924), (10, 0.6915), (50, 0.9289), (1_000_000, 0.9999963)])
+def test_shares_of_rows_that_all_say_the_same_have_the_exact_interval(n: int, least: float) -> None:
+    """Clopper and Pearson's, from tables: three right of three may be a voter that errs in every second row."""
+    same = np.ones(n, np.int32)
+    every, none = (confusion(same, voted, 2).accuracy(Resampling(100)) for voted in (same, 1 - same))
+    assert (every.low, every.high) == pytest.approx((least, 1.0), abs=5e-5)
+    assert (none.low, none.high) == pytest.approx((0.0, 1 - least), abs=5e-5)
+    agreed = agreement.percent(patterns_of(np.column_stack([same, same]), 2), Resampling(100))
+    assert (agreed.value, agreed.low, agreed.high) == (1.0, every.low, 1.0)
+
+
+def test_what_is_no_mean_over_rows_has_no_interval_where_all_say_the_same() -> None:
+    patterns = patterns_of(np.array([[0, 0], [1, 1], [0, 0]], np.int32), 2)
+    for found in (
+        alpha.nominal(patterns, Resampling(100)),
+        agreement.fleiss(patterns, Resampling(100)),
+        agreement.cohen(patterns, Resampling(100)),
+    ):
+        assert (found.value, found.low, found.high) == (1.0, None, None)
 
 
 @pytest.mark.parametrize("most_patterns", [0, 10_000])

@@ -296,3 +296,15 @@ def test_votes_that_are_no_values_are_refused() -> None:
         estimate(LabelVotes(votes.voters, votes.values[:3], votes.codes))
     with pytest.raises(ValueError, match="7 voters, and the lanes of 2"):
         estimate(votes, lanes=[0, 1])
+
+
+def test_what_does_not_come_to_rest_is_not_to_be_built_on() -> None:
+    """One voter that is always right among four that guess cannot be told from them, and nothing is certain."""
+    dice = np.random.default_rng(1)
+    right = dice.integers(0, 3, 5_000)
+    guesses = [dice.integers(0, 3, 5_000) for _ in range(4)]
+    votes = LabelVotes(tuple("abcde"), ("x", "y", "z"), np.column_stack([right, *guesses]).astype(np.int32))
+    found = estimate(votes)
+    assert not found.converged
+    assert found.why == "Dawid-Skene: it has not come to rest after 200 iterations, so do not build on it"
+    assert estimate(LabelVotes(("a", "b", "c"), ("x", "y", "z"), votes.codes[:, [0, 0, 0]])).why == ""

@@ -148,14 +148,53 @@ def test_who_is_asked_about_open_rows_alone_says_nothing_of_all() -> None:
     assert found["voters"][2]["accuracy"]["n"] == 1
 
 
-def test_votes_that_stopped_early_are_told_of() -> None:
-    votes = labels([[0, 0, -1], [0, 1, 1]])
-    saved, none = (measured(votes, [0, 1], calls={"made": 5, "saved": calls}) for calls in (1, 0))
-    assert (
-        saved["agreement"]["note"]
-        == "rows whose first votes agreed were not put to all voters, so agreement reads lower than it is"
+def stopped_early(rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is measured of three voters that err as often, with the last one asked where the others differ, and always.
+
+    Truth is 0 or 1, each in half of the rows.
+    """
+    dice = np.random.default_rng(5)
+    right = dice.integers(0, 2, rows)
+    codes = np.where(dice.random((rows, 3)) < 0.15, 1 - right[:, None], right[:, None]).astype(np.int32)
+    agreed = (codes.sum(axis=1) > 1).astype(int).tolist()
+    few = codes.copy()
+    few[codes[:, 0] == codes[:, 1], 2] = -1
+    skipped = int((few[:, 2] == -1).sum())
+    voters = [Voter("one"), Voter("two"), Voter("three", not_asked=skipped)]
+    gold = right.tolist()
+    return measured(labels(few.tolist(), 2), agreed, gold, voters=voters), measured(
+        labels(codes.tolist(), 2), agreed, gold
     )
-    assert "note" not in none["agreement"]
+
+
+def test_who_was_asked_about_rows_that_others_left_open_is_compared_with_nobody() -> None:
+    """Of two that differ one is wrong: on such rows alone any third looks better than both."""
+    few, every = stopped_early(2_000)
+    asked = few["voters"][2]
+    assert (asked["votes"] + asked["not_asked"], asked["missing"]) == (2_000, 0)
+    assert few["comparisons"][0] == every["comparisons"][0]
+    why = "voter 2 was asked only about rows that the votes before had left open"
+    for pair in few["comparisons"][1:]:
+        assert (pair["p_value"], pair["difference"]["value"], pair["difference"]["why"]) == (None, None, why)
+        assert pair["only_b"] > 4 * pair["only_a"]
+
+
+def test_agreement_is_of_those_that_were_asked_about_every_row() -> None:
+    few, every = stopped_early(2_000)
+    assert few["agreement"]["voters"] == ["voter 0", "voter 1"]
+    assert few["agreement"]["cohen"] == every["agreement"]["cohen"][:1]
+    for name in ("percent", "fleiss", "alpha"):
+        assert few["agreement"][name]["value"] == pytest.approx(every["agreement"][name]["value"], abs=0.03)
+    assert few["agreement"]["note"].startswith("voter 2 was asked only about rows")
+    assert "note" not in every["agreement"]
+
+
+def test_where_one_alone_was_asked_about_every_row_nobody_agrees() -> None:
+    voters = [Voter("one"), Voter("two", not_asked=1)]
+    found = measured(labels([[0, 0], [1, -1]]), [0, 1], [0, 1], voters=voters)["agreement"]
+    why = "fewer than two voters were asked about every row"
+    assert [found[name]["why"] for name in ("percent", "fleiss", "alpha")] == [why] * 3
+    assert found["alpha"]["value"] is None
 
 
 def test_numbers_of_which_hardly_two_are_equal_have_no_kappas_but_the_quadratic_one() -> None:

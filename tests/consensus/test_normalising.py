@@ -122,3 +122,8 @@ def test_numbers_that_cannot_be_counted_with_are_no_votes() -> None:
 
 
 TOO_LARGE = "is too large to be counted with"
+
+
+def test_there_is_one_zero() -> None:
+    found, _ = vocabulary("number", None, None).numbers(pa.array(["-0", "0", "-0.0"], pa.string()))
+    assert [str(number) for number in found] == ["0.0"] * 3

@@ -112,3 +112,14 @@ def test_what_is_behind_a_link_is_neither_written_nor_removed(tmp_path: Path, na
     with pytest.raises(OutputError, match="symbolic link"):
         remove_others(out, [])
     assert sorted(elsewhere.iterdir()) == precious
+
+
+def test_sets_are_held_against_gold_without_regard_to_order(tmp_path: Path) -> None:
+    ballots = Ballots(3, ("a", "b"), vocabulary("labels", None, None), has_gold=True)
+    rows, kind = np.arange(3), pa.list_(pa.string())
+    for voter in (0, 1):
+        ballots.vote(rows, np.full(3, voter), pa.array([["x", "y"], ["x"], []], kind))
+    ballots.note_gold(rows, pa.array([["y", "x", "y"], [], None], kind))
+    written(tmp_path, ballots.poll((Voter("a"), Voter("b")), np.zeros(3), rest=State.NOT_ASKED))
+    found = read(tmp_path).select("consensus", "gold", "correct").rows()
+    assert found == [(["x", "y"], ["x", "y"], True), (["x"], [], False), ([], None, None)]

@@ -344,8 +344,29 @@ def test_a_voter_that_saw_the_open_rows_alone_is_not_the_best(tmp_path: Path) ->
     said = agreement()
     said["voters"][0]["is_late"] = True
     page, _ = made(tmp_path, said)
-    assert "The best single voter, sage , is right" in page.text
-    assert "asked on open rows only" in page.text
+    assert "The best voter that was asked about every row, sage , is right" in page.text
+    assert "open rows only: 20 of 20" in page.text
+
+
+def test_a_voter_that_was_not_asked_where_votes_had_settled_is_shown_so(tmp_path: Path) -> None:
+    said = agreement()
+    said["voters"][0] |= {"votes": 4, "not_asked": 16}
+    page, _ = made(tmp_path, said)
+    assert "The best voter that was asked about every row, sage , is right" in page.text
+    for part in (
+        "swift open rows only: 4 of 20",
+        "Not shown: swift, asked about open rows only",
+        "left open",
+    ):
+        assert part in page.text
+
+
+def test_a_long_reason_is_not_cut(tmp_path: Path) -> None:
+    said = agreement()
+    why = " and ".join(f"voter number {at}" for at in range(8)) + " were asked elsewhere"
+    said["agreement"] |= {"note": why, "alpha": {"value": None, "why": why}}
+    page, _ = made(tmp_path, said)
+    assert page.text.count(why) == 2
 
 
 def test_what_agreement_is_to_be_read_with_is_said(tmp_path: Path) -> None:
@@ -402,3 +423,16 @@ def test_what_dawid_and_skene_estimate_is_shown_in_either_model(tmp_path: Path) 
     )
     assert "swift 82.5 %" in page.text
     assert "30 labels, few rows" in page.text
+
+
+def test_votes_that_were_there_already_have_no_cost(tmp_path: Path) -> None:
+    """It was said that a lane has no known price, where no lane was asked."""
+    said = agreement() | {"calls": None, "cost": {"usd": None, "per_decided_usd": None}}
+    page, _ = made(tmp_path, said)
+    assert "Cost of an agreed row" not in page.text
+    assert "set its price" not in page.text
+
+
+def test_labels_that_differ_in_space_alone_can_be_told_apart_in_a_matrix(tmp_path: Path) -> None:
+    page, _ = made(tmp_path, agreement(labels=("yes", "yes ")))
+    assert "yes␣" in page.text

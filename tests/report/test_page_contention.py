@@ -96,6 +96,40 @@ def test_long_texts_are_cut_before_they_are_kept() -> None:
     assert entry["carried"][0].endswith("…")
 
 
+def test_votes_that_differ_after_what_is_shown_are_two_votes() -> None:
+    """Only one of them is the consensus, and none is gold."""
+    texts = [f"{'v' * 2_000}{end}" for end in "abc"]
+    [entry] = sifted([{**row(0, (texts[0], texts[0], texts[1]), gold=texts[2]), "correct": False}]).entries
+    assert [group[1:4] for group in entry["groups"]] == [[[0, 1], True, False], [[2], False, False]]
+
+
+def test_space_at_the_ends_of_a_vote_can_be_seen() -> None:
+    [entry] = sifted([row(0, ("yes", "yes ", "\nyes"), gold="yes ")]).entries
+    assert [group[0] for group in entry["groups"]] == ["yes", "yes␣", "␣yes"]
+    assert entry["gold"] == "yes␣"
+
+
+def test_numbers_that_differ_after_six_digits_and_sets_that_read_alike_are_two_votes() -> None:
+    for kind, votes, shown in (
+        (pa.float64(), [1_000_000.25, 1_000_000.5], ["1,000,000", "1,000,000"]),
+        (pa.list_(pa.string()), [["a, b"], ["b", "a"]], ['["a, b"]', "a, b"]),
+    ):
+        vote = pa.struct([("voter", pa.string()), ("value", kind), ("state", pa.string())])
+        cast = [
+            {"voter": name, "value": value, "state": "cast"} for name, value in zip("xy", votes, strict=True)
+        ]
+        batch = pa.RecordBatch.from_pydict(
+            {
+                "row": pa.array([0]),
+                "consensus": pa.array([votes[1]], kind),
+                "status": pa.array(["tied"]),
+                "votes": pa.array([cast], pa.list_(vote)),
+            }
+        )
+        [entry] = sift([batch], 5).entries
+        assert [group[:3] for group in entry["groups"]] == [[shown[0], [0], False], [shown[1], [1], True]]
+
+
 def test_rows_by_margin_are_counted_right_wrong_and_open() -> None:
     counts = sifted(ROWS).margins.counts
     assert counts[10].tolist() == [1, 1, 0, 1]

@@ -12,7 +12,7 @@ from typing import Any
 from batchllm.report.page.contention import Margins
 from batchllm.report.page.differences import Difference
 from batchllm.report.page.figures import Figures, Measure
-from batchllm.report.page.text import clean, cost, counted, latency, number, percent, span
+from batchllm.report.page.text import clean, cost, counted, latency, listed, number, percent, span
 
 _WIDTH, _HEIGHT = 400, 250
 _LINE = 14
@@ -80,13 +80,16 @@ def accuracy_by_cost(figures: Figures) -> Chart | None:
             cost(1_000 * voter.cost_usd / voter.votes),
         )
         for voter in figures.voters
-        if voter.cost_usd is not None and voter.votes and voter.score.main.value is not None
+        if voter.cost_usd is not None
+        and voter.votes
+        and voter.score.main.value is not None
+        and not voter.has_chosen_rows
     ]
     if figures.score.main.value is not None and figures.per_decided_usd is not None:
         usd = 1_000 * figures.per_decided_usd
         found.append(_point("consensus", figures.score.main, usd, cost(usd), is_consensus=True))
     axis = "dollars per 1,000 votes (consensus: decided rows)"
-    return _scatter("cost", "cost", axis, "$,.2~r", found, figures.is_number)
+    return _scatter("cost", "cost", axis, "$,.2~r", found, figures)
 
 
 def accuracy_by_latency(figures: Figures) -> Chart | None:
@@ -102,10 +105,10 @@ def accuracy_by_latency(figures: Figures) -> Chart | None:
             None if v.p95_ms is None else v.p95_ms / factor,
         )
         for v in figures.voters
-        if v.p50_ms is not None and v.score.main.value is not None
+        if v.p50_ms is not None and v.score.main.value is not None and not v.has_chosen_rows
     ]
     axis = f"latency in {unit}: median, dots to the 95th percentile"
-    return _scatter("latency", "latency", axis, ",~r", found, figures.is_number)
+    return _scatter("latency", "latency", axis, ",~r", found, figures)
 
 
 def margins(found: Margins, has_gold: bool) -> Chart | None:
@@ -193,8 +196,10 @@ def _words(point: _Point, form: Callable[[float], str]) -> str:
 
 
 def _scatter(
-    name: str, against: str, axis: str, form: str, points: Sequence[_Point], is_error: bool
+    name: str, against: str, axis: str, form: str, points: Sequence[_Point], figures: Figures
 ) -> Chart | None:
+    """Of voters that were asked about every row: on the open ones alone nobody looks as good as on all."""
+    is_error = figures.is_number
     if sum(not point.is_consensus for point in points) < 2:
         return None
     ends = [end for p in points for end in (p.low, p.high, p.value) if end is not None]
@@ -218,6 +223,9 @@ def _scatter(
     )
     title = f"{'Error' if is_error else 'Accuracy'} against {against}"
     words = "; ".join(_words(point, number if is_error else percent) for point in points)
+    apart = [voter.name for voter in figures.voters if voter.has_chosen_rows]
+    if apart:
+        words += f". Not shown: {listed(apart)}, asked about open rows only"
     return Chart(name, title, f"{words}.", spec, keys)
 
 

@@ -1,7 +1,8 @@
 """One row of the consensus table as the page lists it: short texts, small numbers, nothing that cannot be shown.
 
 An entry is a dict, since it is both rendered by the template and written as JSON for the page's script; what is null
-is left out. `groups` holds the votes that are alike: [value, [voters], is consensus, is gold, leads].
+is left out. `groups` holds the votes that are alike: [value, [voters], is consensus, is gold, leads]. Values are
+compared as they are, and not as they are shown: texts may differ after what is shown of them, numbers after six digits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchllm.report.page.figures import real
-from batchllm.report.page.text import clean, cost, number
+from batchllm.report.page.text import clean, cost, number, with_ends
 
 #: Longest text of a carried column, a vote, a reason, in characters: enough to judge a row by.
 TEXT_CHARS = 1_200
@@ -21,12 +22,18 @@ REASON_CHARS = 400
 #: The small numbers of an entry: their field, and what they are called.
 _FACTS = (("margin", "margin"), ("entropy", "entropy"), ("share", "share"), ("confidence", "confidence"))
 
+#: Columns that are held against the votes, as a whole.
+_COMPARED = frozenset({"consensus", "gold"})
+
 Entry = dict[str, Any]
 
 
 def entries(rows: pa.RecordBatch, columns: "Columns", voters: Mapping[str, int]) -> list[Entry]:
     """Of some rows of the table; `voters`: name → place in the page's list."""
-    cut = [_cut(column) if _is_text(column.type) else column for column in rows.columns]
+    cut = [
+        _cut(column) if _is_text(column.type) and name not in _COMPARED else column
+        for name, column in zip(rows.schema.names, rows.columns, strict=True)
+    ]
     return [
         _entry(row, columns, voters)
         for row in pa.RecordBatch.from_arrays(cut, names=rows.schema.names).to_pylist()
@@ -58,7 +65,7 @@ def shown(value: object, chars: int = VOTE_CHARS) -> str | None:  # noqa: PLR091
             return number(value, 6)
         case bytes():
             return f"{len(value):,} bytes"
-        case list() if all(isinstance(part, str) for part in value):
+        case list() if all(isinstance(part, str) and "," not in part for part in value):
             return clean(", ".join(sorted(value)) or "none of them", chars)
         case list() | dict():
             return clean(orjson.dumps(value, default=str).decode(), chars)
@@ -67,20 +74,26 @@ def shown(value: object, chars: int = VOTE_CHARS) -> str | None:  # noqa: PLR091
 
 
 def _entry(row: dict[str, Any], columns: Columns, voters: Mapping[str, int]) -> Entry:
-    consensus, gold = shown(row.get("consensus")), shown(row.get("gold"))
-    leading = {shown(value) for value in row.get("leading") or ()}
+    consensus, gold = row.get("consensus"), row.get("gold")
+    leading = {_same(value) for value in row.get("leading") or ()}
     groups, absent = _votes(row.get("votes") or (), voters)
     made = {
         "row": row.get("row"),
         "key": shown(row.get(columns.key)) if columns.key else None,
         "status": row.get("status") or "undecided",
-        "consensus": consensus,
-        "gold": gold,
+        "consensus": _vote(consensus),
+        "gold": _vote(gold),
         "correct": row.get("correct"),
         "reason": shown(row.get("reason"), REASON_CHARS),
         "carried": [shown(row.get(name), TEXT_CHARS) for name in columns.carried],
         "groups": [
-            [value, who, value == consensus, value == gold if gold is not None else None, value in leading]
+            [
+                _vote(value),
+                who,
+                _same(value) == _same(consensus),
+                _same(value) == _same(gold) if gold is not None else None,
+                _same(value) in leading,
+            ]
             for value, who in groups
         ],
         "absent": absent,
@@ -93,20 +106,29 @@ def _entry(row: dict[str, Any], columns: Columns, voters: Mapping[str, int]) -> 
 
 def _votes(
     votes: Sequence[Mapping[str, Any]], voters: Mapping[str, int]
-) -> tuple[list[tuple[str, list[int]]], list[list[Any]]]:
+) -> tuple[list[tuple[object, list[int]]], list[list[Any]]]:
     """Votes that are alike together, most voters first; and who has no vote, by state."""
-    alike: dict[str, list[int]] = {}
+    alike: dict[object, tuple[object, list[int]]] = {}
     absent: dict[str, list[int]] = {}
     for vote in votes:
         place = voters.get(str(vote.get("voter")))
         if place is None:
             continue
-        value, state = shown(vote.get("value")), str(vote.get("state") or "cast")
+        value, state = vote.get("value"), str(vote.get("state") or "cast")
         if value is None or state != "cast":
             absent.setdefault("unreadable" if state == "cast" else clean(state, 20), []).append(place)
         else:
-            alike.setdefault(value, []).append(place)
-    return sorted(alike.items(), key=lambda group: -len(group[1])), [[*group] for group in absent.items()]
+            alike.setdefault(_same(value), (value, []))[1].append(place)
+    return sorted(alike.values(), key=lambda group: -len(group[1])), [[*group] for group in absent.items()]
+
+
+def _same(value: object) -> object:
+    """Equal for values that are the same vote: sets have no order."""
+    return tuple(sorted(map(str, value))) if isinstance(value, list) else value
+
+
+def _vote(value: object) -> str | None:
+    return shown(with_ends(value) if isinstance(value, str) else value)
 
 
 def _facts(row: Mapping[str, Any]) -> str:

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchllm.report.page.text import clean
+from batchllm.report.page.text import clean, with_ends
 
 _NAME_CHARS = 80
+_SENTENCE_CHARS = 400
+_MOST_NOTES = 20
 STATUSES = ("decided", "tied", "undecided", "too_few", "pending")
 
 
@@ -53,12 +55,16 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Voter:
-    """`is_late`: asked only where the others leave a row open. `score` is against gold or consensus: `against`."""
+    """`is_late`: asked only where the others leave a row open. `score` is against gold or consensus: `against`.
+
+    `not_asked`: rows that were settled without it.
+    """
 
     name: str
     lane: str
     votes: int
     missing: int
+    not_asked: int
     score: "Score"
     against: str
     confusion: Confusion | None
@@ -67,6 +73,11 @@ class Voter:
     p50_ms: float | None
     p95_ms: float | None
     weight: float | None
+
+    @property
+    def has_chosen_rows(self) -> bool:
+        """Others' votes decided which rows it was asked about: it is not held against those who had all of them."""
+        return self.is_late or self.not_asked > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,7 @@ class Figures:
     judge: Mapping[str, float] = field(default_factory=dict)
     dawid_skene: Mapping[str, Any] = field(default_factory=dict)
     agreement_note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def has_gold(self) -> bool:
@@ -149,7 +161,8 @@ def read(agreement: Mapping[str, Any]) -> Figures:
         calls=_reals(agreement, "calls"),
         judge=_reals(agreement, "judge"),
         dawid_skene=_part(agreement, "dawid_skene"),
-        agreement_note=_text(between.get("note")),
+        agreement_note=_sentence(between.get("note")),
+        notes=tuple(_sentence(note) for note in _list(agreement.get("notes")))[:_MOST_NOTES],
     )
 
 
@@ -167,14 +180,14 @@ def confusion(labels: object, counts: object) -> Confusion | None:
     )
     if [len(labels)] * len(labels) != [len(line) for line in table]:
         return None
-    return Confusion(tuple(_text(label) for label in labels), table)
+    return Confusion(tuple(_text(with_ends(str(label))) for label in labels), table)
 
 
 def _measure(part: Mapping[str, Any], name: str) -> Measure:
     """A statistic is a mapping, a number, or null; `why` stands in it, beside it, or in the part's own `why`."""
     said = part.get(name)
     beside = part.get(f"{name}_why") or part.get("why")
-    why = _text(beside.get(name) if isinstance(beside, Mapping) else beside)
+    why = _sentence(beside.get(name) if isinstance(beside, Mapping) else beside)
     if not isinstance(said, Mapping):
         return Measure(real(said), why=why if real(said) is None else "")
     value = real(said.get("value"))
@@ -184,7 +197,7 @@ def _measure(part: Mapping[str, Any], name: str) -> Measure:
         real(said.get("low")),
         real(said.get("high")),
         None if n is None else int(n),
-        "" if value is not None else _text(said.get("why")) or why,
+        "" if value is not None else _sentence(said.get("why")) or why,
         _text(said.get("scale")),
     )
 
@@ -207,6 +220,7 @@ def _voter(said: Mapping[str, Any]) -> Voter:
         lane=_text(said.get("lane")),
         votes=_whole(said.get("votes")),
         missing=_whole(said.get("missing")),
+        not_asked=_whole(said.get("not_asked")),
         score=_score(said),
         against=_text(said.get("against")),
         confusion=_confusion(said.get("confusion")),
@@ -254,8 +268,16 @@ def _each(said: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
         yield from (part for part in parts if isinstance(part, Mapping))
 
 
+def _list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else ()
+
+
 def _text(value: object) -> str:
     return "" if value is None else clean(str(value), _NAME_CHARS)
+
+
+def _sentence(value: object) -> str:
+    return "" if value is None else clean(str(value), _SENTENCE_CHARS)
 
 
 def _whole(value: object) -> int:

@@ -7,7 +7,7 @@ only repeats it. A cell's `step` (0 to 8) is its shade, for mistakes twice as st
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from batchllm.report.page.figures import Confusion, Figures, Measure, Pair, Voter, confusion
@@ -22,6 +22,7 @@ MOST_VOTERS = 30
 MOST_LABELS = 20
 #: From here on cells are small.
 DENSE = 9
+_OPEN_ONLY = "It was asked about rows that others had left open, and of those alone is this."
 #: Of all confusion matrices together.
 MOST_CELLS = 4_000
 
@@ -111,11 +112,17 @@ def _beyond_chance(measure: Measure) -> tuple[str, str]:
 def confusions(figures: Figures) -> tuple[list[Grid], int]:
     """The consensus first, then each voter; and how many voters are left out, that the page stays of a size."""
     voters = [(voter.name, _reference(voter), voter.confusion) for voter in figures.voters]
+    apart = {voter.name for voter in figures.voters if voter.has_chosen_rows}
     every = [("Consensus", "gold", figures.confusion), *voters]
     found = [(name, reference, table) for name, reference, table in every if table is not None]
     size = min(MOST_LABELS, max((len(table.labels) for _, _, table in found), default=1))
     kept = found[: max(4, MOST_CELLS // size**2)]
-    return [_confused(*one) for one in kept], len(found) - len(kept)
+    made = [_confused(*one) for one in kept]
+    noted = [
+        replace(grid, note=f"{_OPEN_ONLY} {grid.note}".strip()) if name in apart else grid
+        for grid, (name, _, _) in zip(made, kept, strict=True)
+    ]
+    return noted, len(found) - len(kept)
 
 
 def error_rates(figures: Figures) -> list[Grid]:

@@ -48,12 +48,15 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`right`: what the headline says after the rows that are decided, with the number apart: before, number, after."""
+    """`right`: what the headline says after the rows that are decided, with the number apart: before, number, after.
+
+    `best`: of whom, who, and how good.
+    """
 
     rows: str
     decided: str
     right: tuple[str, str, str] | None
-    best: tuple[str, str] | None
+    best: tuple[str, str, str] | None
     cost: str
     per_decided: str
     saved: str
@@ -87,20 +90,22 @@ def _right(figures: Figures) -> tuple[str, str, str] | None:
     return None
 
 
-def _best(figures: Figures) -> tuple[str, str] | None:
+def _best(figures: Figures) -> tuple[str, str, str] | None:
     """The voter that is best by gold, and how good it is; one that saw the open rows alone is no candidate."""
-    known = [
-        (voter.score.main.value, voter.name)
-        for voter in figures.voters
-        if voter.against == "gold" and voter.score.main.value is not None and not voter.is_late
-    ]
+    judged = [v for v in figures.voters if v.against == "gold" and v.score.main.value is not None]
+    known = [(v.score.main.value or 0.0, v.name) for v in judged if not v.has_chosen_rows]
     if len(known) < 2:
         return None
+    of = (
+        "The best single voter"
+        if len(known) == len(judged)
+        else "The best voter that was asked about every row"
+    )
     if figures.is_number:
         value, name = min(known)
-        return name, f"is off by {number(value)} on average"
+        return of, name, f"is off by {number(value)} on average"
     value, name = max(known, key=lambda one: one[0])
-    return name, f"is right on {percent(value)} of its votes"
+    return of, name, f"is right on {percent(value)} of its votes"
 
 
 def _parts(figures: Figures) -> tuple[Part, ...]:
@@ -127,7 +132,8 @@ def _cards(figures: Figures) -> list[Card]:
                      " on votes count as reliable; on less than 0.67 nothing should be built."
                      + (f" Votes are compared on the {alpha.scale} scale." if alpha.scale else "")),
         _coefficient("Fleiss' kappa", figures.fleiss, "rows",
-                     "The same question for rows on which all have voted: 1 is perfect, 0 is chance."),
+                     "The same question as it is asked more often: chance is how often each value is used by all"
+                     " together. 1 is perfect, 0 is chance."),
         *_money(figures),
     ]  # fmt: skip
 
@@ -162,6 +168,9 @@ def _goodness(figures: Figures) -> list[Card]:
 
 
 def _money(figures: Figures) -> list[Card]:
+    """None where nobody was asked, since the votes were there already."""
+    if not figures.calls and figures.cost_usd is None:
+        return []
     known = figures.cost_usd is not None
     cards = [
         Card(

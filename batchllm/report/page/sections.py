@@ -54,7 +54,7 @@ def consensus_sections(figures: Figures, found: Contention, most_bytes: int, dra
     pictures = _pictures(figures, found, draw)
     return [
         Section("overview", "Overview", "overview.html.j2", {
-            "sums": overview(figures), "voters": len(figures.voters), "judge": _judge(figures),
+            "sums": overview(figures), "voters": len(figures.voters), "judge": _judge(figures), "notes": figures.notes,
             "charts": pictures["overview"],
         }),
         Section("voters", "Voters", "voters.html.j2", {
@@ -76,7 +76,7 @@ def _agreement(figures: Figures) -> Mapping[str, Any]:
         "grid": pairs[0] if pairs else None,
         "kappa": pairs[1] if pairs else None,
         "why": figures.percent.why,
-        "note": clean(figures.agreement_note, 200),
+        "note": figures.agreement_note,
     }
 
 

@@ -15,12 +15,18 @@ _UNSHOWABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufeff\ufffe\uffff]"
 )
 _DASH = "–"
+_ENDS = re.compile(r"^\s+|\s+$")
 
 
 def clean(text: str, chars: int = 2_000) -> str:
     """`text` without what cannot be shown, at most `chars` long; what was cut is said."""
     kept = _UNSHOWABLE.sub(_shown, text[: chars + 1].replace("\r\n", "\n"))
     return kept if len(text) <= chars else f"{kept[: chars - 1]}…"
+
+
+def with_ends(text: str) -> str:
+    """`text` with marks for space at its ends, which nobody would see, and which makes another value of it."""
+    return _ENDS.sub(lambda space: "␣" * min(4, len(space[0])), text)
 
 
 def _shown(match: re.Match[str]) -> str:

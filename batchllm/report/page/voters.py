@@ -132,7 +132,7 @@ def _line(voter: Voter, axis: tuple[float, float], is_number: bool, best: float 
     per_vote = voter.cost_usd / voter.votes if voter.cost_usd is not None and voter.votes else None
     return VoterLine(
         voter.name,
-        (*lane, *(["asked on open rows only"] if voter.is_late else [])),
+        (*lane, *([_asked(voter)] if voter.has_chosen_rows else [])),
         count(voter.votes),
         count(voter.missing),
         _text(main, form),
@@ -150,7 +150,12 @@ def _line(voter: Voter, axis: tuple[float, float], is_number: bool, best: float 
 
 def _is_rival(voter: Voter) -> bool:
     """Best is said of those that gold has judged, on all rows."""
-    return voter.against == "gold" and not voter.is_late
+    return voter.against == "gold" and not voter.has_chosen_rows
+
+
+def _asked(voter: Voter) -> str:
+    asked = voter.votes + voter.missing
+    return f"open rows only: {asked:,} of {asked + voter.not_asked:,}"
 
 
 def _text(measure: Measure, form: Callable[[float], str]) -> str:

@@ -6,23 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def batchllm(*args: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
-    import os
-
-    environ = {**os.environ, "NO_COLOR": "1", **more}
-    return subprocess.run(
-        [sys.executable, "-m", "batchllm", *args],
-        cwd=cwd,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+from process_rig import called as batchllm
 
 
 def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:

@@ -45,6 +45,8 @@ class Command:
         self.stdout: IO[str] = os.fdopen(stdout)
         self.stderr: IO[str] = os.fdopen(stderr)
         self.returncode: int | None = None
+        self._readers: dict[str, threading.Thread] = {}
+        self._said: dict[str, str] = {}
         self.pid = int(self._told.readline())
 
     def poll(self) -> int | None:
@@ -63,25 +65,29 @@ class Command:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """All that it says from now on, and its end."""
-        said: dict[int, str] = {}
-
-        def read(number: int, stream: IO[str]) -> None:
-            said[number] = stream.read()
-
-        readers = [
-            threading.Thread(target=read, args=(number, stream), daemon=True)
-            for number, stream in enumerate((self.stdout, self.stderr))
-        ]
-        for reader in readers:
-            reader.start()
+        for name, stream in (("out", self.stdout), ("err", self.stderr)):
+            if name not in self._readers:
+                self._readers[name] = threading.Thread(target=self._read, args=(name, stream), daemon=True)
+                self._readers[name].start()
         self.wait(timeout)
-        for reader in readers:
+        for reader in self._readers.values():
             reader.join()
-        return said[0], said[1]
+        self._close()
+        return self._said["out"], self._said["err"]
+
+    def _read(self, name: str, stream: IO[str]) -> None:
+        self._said[name] = stream.read()
+
+    def _close(self) -> None:
+        for stream in (self._told, self.stdout, self.stderr):
+            stream.close()
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -92,8 +98,7 @@ class Command:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self.wait()
-        for stream in (self._told, self.stdout, self.stderr):
-            stream.close()
+        self._close()
 
 
 Process: TypeAlias = "Command | subprocess.Popen[str]"
@@ -107,6 +112,10 @@ def fork(*args: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None)
     for _, write in pipes:
         os.close(write)
     return Command(*(read for read, _ in pipes))
+
+
+def launched(words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Command:
+    return fork(*words, cwd=folder, environ=environ)
 
 
 def called(*args: str, cwd: Path = ROOT, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -225,6 +234,7 @@ def _keep(asked: dict[str, object], told: int, stdout: int, stderr: int) -> NoRe
     if pid == 0:
         os.close(told)
         _become(asked, stdout, stderr)
+    os.setpgid(pid, pid)
     os.close(stdout)
     os.close(stderr)
     os.write(told, b"%d\n" % pid)
@@ -236,7 +246,6 @@ def _keep(asked: dict[str, object], told: int, stdout: int, stderr: int) -> NoRe
 def _become(asked: dict[str, object], stdout: int, stderr: int) -> NoReturn:
     from batchllm.cli.main import main
 
-    os.setsid()
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     os.closerange(3, max(stdout, stderr) + 1)

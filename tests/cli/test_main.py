@@ -163,7 +163,7 @@ def test_failed_rows_are_said_on_stderr_with_their_class_and_place(tmp_path: Pat
     done = batchllm("run", str(write_tiny(tmp_path)))
     assert done.returncode == 3
     assert "1 row failed (1 template)" in done.stderr
-    assert "no column 'text'" in done.stderr or "text" in done.stderr
+    assert "row 1: task.prompt: the row has no column 'text' (its columns: id)" in done.stderr
     assert "failures" in done.stderr
 
 

@@ -41,9 +41,7 @@ class Command:
     """A forked command: what tests use of `subprocess.Popen`, by the same names."""
 
     def __init__(self, told: int, stdout: int, stderr: int) -> None:
-        self._told = os.fdopen(told)
-        self.stdout: IO[str] = os.fdopen(stdout)
-        self.stderr: IO[str] = os.fdopen(stderr)
+        self._told, self.stdout, self.stderr = (os.fdopen(place) for place in (told, stdout, stderr))
         self.returncode: int | None = None
         self._readers: dict[str, threading.Thread] = {}
         self._said: dict[str, str] = {}
@@ -104,11 +102,22 @@ class Command:
 Process: TypeAlias = "Command | subprocess.Popen[str]"
 
 
-def fork(*args: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None) -> Command:
-    """`batchllm ARGS` in `cwd`, with `environ` beside this process's own environment."""
+def fork(
+    *args: str,
+    cwd: Path = ROOT,
+    environ: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> Command:
+    """`batchllm ARGS` in `cwd`, with `environ` beside this process's own environment.
+
+    What goes to a descriptor that is given is not read here.
+    """
     asked = {"args": args, "cwd": str(cwd), "environ": {**os.environ, **(environ or {})}}
     pipes = [os.pipe() for _ in range(3)]
-    socket.send_fds(_template(), [json.dumps(asked).encode()], [write for _, write in pipes])
+    told, *said = (write for _, write in pipes)
+    given = [place if own is None else own for place, own in zip(said, (stdout, stderr), strict=True)]
+    socket.send_fds(_template(), [json.dumps(asked).encode()], [told, *given])
     for _, write in pipes:
         os.close(write)
     return Command(*(read for read, _ in pipes))

@@ -1,11 +1,12 @@
 """The command line as a process: exit codes, what is printed where, what is loaded."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from process_rig import BOUND_S, fork
 from process_rig import called as batchllm
 
 
@@ -118,26 +119,15 @@ def half_bad(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
 @pytest.mark.parametrize("sink", ["/dev/full", "pipe"])
 def test_a_reader_that_has_gone_does_not_change_the_exit_code(half_bad: Path, stream: str, sink: str) -> None:
-    import os
-
     if sink == "pipe":
         reader, writer = os.pipe()
         os.close(reader)
     else:
         writer = os.open(sink, os.O_WRONLY)
-    streams: dict[str, Any] = {
-        name: writer if stream in (name, "both") else subprocess.DEVNULL for name in ("stdout", "stderr")
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "batchllm", "run", str(half_bad), "-v"],
-            **streams,
-            timeout=50,
-            check=False,
-        )
-    finally:
+    streams = {name: writer for name in ("stdout", "stderr") if stream in (name, "both")}
+    with fork("run", str(half_bad), "-v", **streams) as process:
         os.close(writer)
-    assert done.returncode == 3
+        assert process.wait(BOUND_S) == 3
 
 
 def test_an_error_is_an_object_for_machines_too(tmp_path: Path) -> None:
@@ -177,15 +167,11 @@ def test_closed_streams_hurt_nothing(tmp_path: Path, closed: str) -> None:
 
 
 def test_a_full_disk_behind_stdout_is_said(tmp_path: Path) -> None:
-    with Path("/dev/full").open("w", encoding="utf-8") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "batchllm", "schema"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-    assert done.returncode == 74
-    assert "No space left" in done.stderr
-    assert "Traceback" not in done.stderr
+    with (
+        Path("/dev/full").open("w", encoding="utf-8") as full,
+        fork("schema", stdout=full.fileno()) as process,
+    ):
+        _, said = process.communicate(timeout=BOUND_S)
+    assert process.returncode == 74
+    assert "No space left" in said
+    assert "Traceback" not in said

@@ -25,8 +25,8 @@ def write_rows(path: Path, count: int, **more: object) -> Path:
 
 @contextmanager
 def served(*specs: Mapping[str, Any]) -> Iterator[tuple[list[str], list[SimulatedProvider]]]:
-    """Simulated providers, with their addresses and their books."""
-    simulations = [Simulation.model_validate(spec) for spec in specs]
+    """Simulated providers, with their addresses and their books; at once where a spec says nothing of latency."""
+    simulations = [Simulation.model_validate({"latency": {"median_s": 0.001}, **spec}) for spec in specs]
     with EmbeddedProviders(simulations, keeps_details=True) as embedded:
         yield list(embedded.base_urls), list(embedded.providers)
 

@@ -310,7 +310,7 @@ class TestJobs:
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+def outputs(tmp_path_factory: pytest.TempPathFactory, drawings: None) -> dict[bool, Path]:
     """Of `jobs/consensus.yaml`, with and without stopping early; faster than it is shipped."""
     return {early: agreed(tmp_path_factory.mktemp("consensus"), early) for early in (True, False)}
 
@@ -359,6 +359,10 @@ class TestConsensus:
         assert len(set(accuracies.values())) == 3
         assert all(0.80 <= accuracy <= 0.92 for accuracy in accuracies.values())
         assert max(accuracies.values()) <= agreed <= 0.95
+
+    def test_its_page_has_all_its_drawings(self, outputs: dict[bool, Path]) -> None:
+        page = (outputs[False] / "report.html").read_text("utf-8")
+        assert page.count('<svg class="chart"') == 3
 
     def test_its_regular_expressions_stand_there_once(self) -> None:
         text = (ROOT / "jobs" / "consensus.yaml").read_text("utf-8")

@@ -23,10 +23,12 @@ from benchmarks.durability.rig import (
     INPUT_USD,
     OUTPUT_USD,
     Ended,
+    Launch,
     Shape,
     Site,
     ended,
     expect_code,
+    from_nothing,
     site,
 )
 from benchmarks.durability.tracing import WRITES, Call, Door, Fault
@@ -212,9 +214,9 @@ def _wait_stopped(pid: int) -> None:
 
 
 @contextmanager
-def bench(folder: Path, shape: Shape = SHAPE) -> Iterator[Bench]:
+def bench(folder: Path, shape: Shape = SHAPE, *, launch: Launch = from_nothing) -> Iterator[Bench]:
     """A job that was carried out once without a break, and then prepared."""
-    with site(folder, shape, median_s=_MEDIAN_S, p99_s=_P99_S) as place:
+    with site(folder, shape, median_s=_MEDIAN_S, p99_s=_P99_S, launch=launch) as place:
         expect_code(place.run(), FINISHED)
         made = Bench(place, expected_of(place.out, folder / "rows.jsonl"))
         place.keep("all")

@@ -15,7 +15,17 @@ from pathlib import Path
 
 from benchmarks.durability.checker import Purchase, expected_of
 from benchmarks.durability.matrix import Bench, Outcome
-from benchmarks.durability.rig import FINISHED, Ended, Shape, Site, ended, expect_code, site
+from benchmarks.durability.rig import (
+    FINISHED,
+    Ended,
+    Launch,
+    Shape,
+    Site,
+    ended,
+    expect_code,
+    from_nothing,
+    site,
+)
 
 #: Many rows a second, so that a kill meets large commits.
 BUSY = Shape(rows=3_000, in_flight=64)
@@ -40,9 +50,11 @@ class Killed:
 
 
 @contextmanager
-def busy(folder: Path, shape: Shape = BUSY) -> Iterator[tuple[Bench, float]]:
+def busy(
+    folder: Path, shape: Shape = BUSY, *, launch: Launch = from_nothing
+) -> Iterator[tuple[Bench, float]]:
     """The job with an unbroken run's output, and how long that run took."""
-    with site(folder, shape, median_s=_BUSY_S[0], p99_s=_BUSY_S[1]) as place:
+    with site(folder, shape, median_s=_BUSY_S[0], p99_s=_BUSY_S[1], launch=launch) as place:
         start_s = time.monotonic()
         expect_code(place.run(), FINISHED)
         took_s = time.monotonic() - start_s

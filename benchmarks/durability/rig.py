@@ -11,10 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.durability.checker import Purchase, read_purchases
 from benchmarks.harness import BenchmarkError
@@ -51,11 +53,31 @@ class Ended:
         return f"{end}: {self.stderr.strip()}"
 
 
+#: Starts the command with these words, in this folder, with this environment beside one's own, in a group of its own.
+Launch: TypeAlias = Callable[[Sequence[str], Path, Mapping[str, str]], "subprocess.Popen[str]"]
+
+
+def from_nothing(
+    words: Sequence[str], folder: Path, environ: Mapping[str, str], *, prefix: Sequence[str] = ()
+) -> "subprocess.Popen[str]":
+    """By an interpreter of its own, or by what `prefix` makes of it."""
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-m", "batchllm", *words],
+        cwd=folder,
+        env={**os.environ, **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 class Site:
     """One job, of which one run goes on at a time, and states of it to begin from."""
 
-    def __init__(self, folder: Path, shape: Shape, base_url: str, ledger: Path) -> None:
-        self.folder, self.shape, self.ledger = folder, shape, ledger
+    def __init__(self, folder: Path, shape: Shape, base_url: str, ledger: Path, launch: Launch) -> None:
+        self.folder, self.shape, self.ledger, self._launch = folder, shape, ledger, launch
         self._start = 0
         self._before: dict[str, list[Purchase]] = {}
         self._state = ""
@@ -65,10 +87,6 @@ class Site:
     @property
     def out(self) -> Path:
         return self.folder / "out"
-
-    @property
-    def command(self) -> list[str]:
-        return [sys.executable, "-m", "batchllm", "run", "job.yaml", "--progress", "none"]
 
     def reset(self, state: str = "") -> None:
         """The job as it was when `state` was kept; as if it had never run, without one."""
@@ -104,15 +122,11 @@ class Site:
         self, *, prefix: Sequence[str] = (), more: Sequence[str] = ()
     ) -> Iterator["subprocess.Popen[str]"]:
         """A run, or what `prefix` makes of it; killed at the end if it is still there."""
-        process = subprocess.Popen(
-            [*prefix, *self.command, *more],
-            cwd=self.folder,
-            env={**os.environ, "NO_COLOR": "1", "BATCHLLM_STATE_DIR": str(self.folder / "state")},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+        launch = partial(from_nothing, prefix=prefix) if prefix else self._launch
+        process = launch(
+            ["run", "job.yaml", "--progress", "none", *more],
+            self.folder,
+            {"NO_COLOR": "1", "BATCHLLM_STATE_DIR": str(self.folder / "state")},
         )
         try:
             yield process
@@ -146,13 +160,15 @@ def expect_code(run: Ended, codes: Sequence[int]) -> Ended:
 
 
 @contextmanager
-def site(folder: Path, shape: Shape, *, median_s: float, p99_s: float) -> Iterator[Site]:
+def site(
+    folder: Path, shape: Shape, *, median_s: float, p99_s: float, launch: Launch = from_nothing
+) -> Iterator[Site]:
     """A job in `folder` (new) with a provider of its own."""
     folder.mkdir(parents=True)
     ledger = folder / "ledger.jsonl"
     options = ["--latency", str(median_s), "--p99", str(p99_s), "--ledger", str(ledger)]
     with limited_server(*options) as base_url:
-        yield Site(folder, shape, base_url, ledger)
+        yield Site(folder, shape, base_url, ledger, launch)
 
 
 def write_texts(path: Path, shape: Shape) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 
 import pytest
+from process_rig import BOUND_S, fork
 from server_rig import USAGE, Say, chat_reply, chunk, refusal, scripted
 
 from batchllm.cli.ask import first_with_key, parsed_params
@@ -150,13 +151,10 @@ def test_what_is_no_text_on_stdin_is_refused(
 
 def test_ctrl_c_ends_it_with_130_and_what_has_arrived_stays() -> None:
     with scripted(Say(events=[chunk("a "), "wait"])) as server:
-        asking = subprocess.Popen(
-            program(*at(server.base_url, "x")), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert asking.stdout is not None
-        assert asking.stdout.read(2) == "a "
-        asking.send_signal(signal.SIGINT)
-        out, err = asking.communicate(timeout=30)
+        with fork(*at(server.base_url, "x")) as asking:
+            assert asking.stdout.read(2) == "a "
+            asking.send_signal(signal.SIGINT)
+            out, err = asking.communicate(timeout=BOUND_S)
         assert server.gone.wait(5)
     assert asking.returncode == 130, err
     assert (out, err.strip()) == ("\n", "batchllm: interrupted")

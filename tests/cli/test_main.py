@@ -1,28 +1,13 @@
 """The command line as a process: exit codes, what is printed where, what is loaded."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def batchllm(*args: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
-    import os
-
-    environ = {**os.environ, "NO_COLOR": "1", **more}
-    return subprocess.run(
-        [sys.executable, "-m", "batchllm", *args],
-        cwd=cwd,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+from process_rig import BOUND_S, fork
+from process_rig import called as batchllm
 
 
 def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
@@ -134,26 +119,15 @@ def half_bad(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
 @pytest.mark.parametrize("sink", ["/dev/full", "pipe"])
 def test_a_reader_that_has_gone_does_not_change_the_exit_code(half_bad: Path, stream: str, sink: str) -> None:
-    import os
-
     if sink == "pipe":
         reader, writer = os.pipe()
         os.close(reader)
     else:
         writer = os.open(sink, os.O_WRONLY)
-    streams: dict[str, Any] = {
-        name: writer if stream in (name, "both") else subprocess.DEVNULL for name in ("stdout", "stderr")
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "batchllm", "run", str(half_bad), "-v"],
-            **streams,
-            timeout=50,
-            check=False,
-        )
-    finally:
+    streams = {name: writer for name in ("stdout", "stderr") if stream in (name, "both")}
+    with fork("run", str(half_bad), "-v", **streams) as process:
         os.close(writer)
-    assert done.returncode == 3
+        assert process.wait(BOUND_S) == 3
 
 
 def test_an_error_is_an_object_for_machines_too(tmp_path: Path) -> None:
@@ -179,7 +153,7 @@ def test_failed_rows_are_said_on_stderr_with_their_class_and_place(tmp_path: Pat
     done = batchllm("run", str(write_tiny(tmp_path)))
     assert done.returncode == 3
     assert "1 row failed (1 template)" in done.stderr
-    assert "no column 'text'" in done.stderr or "text" in done.stderr
+    assert "row 1: task.prompt: the row has no column 'text' (its columns: id)" in done.stderr
     assert "failures" in done.stderr
 
 
@@ -193,15 +167,11 @@ def test_closed_streams_hurt_nothing(tmp_path: Path, closed: str) -> None:
 
 
 def test_a_full_disk_behind_stdout_is_said(tmp_path: Path) -> None:
-    with Path("/dev/full").open("w", encoding="utf-8") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "batchllm", "schema"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=50,
-            check=False,
-        )
-    assert done.returncode == 74
-    assert "No space left" in done.stderr
-    assert "Traceback" not in done.stderr
+    with (
+        Path("/dev/full").open("w", encoding="utf-8") as full,
+        fork("schema", stdout=full.fileno()) as process,
+    ):
+        _, said = process.communicate(timeout=BOUND_S)
+    assert process.returncode == 74
+    assert "No space left" in said
+    assert "Traceback" not in said

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
 import pytest
 import yaml
+from process_rig import Command, fork
 
 from batchllm.cli.main import invoke
 from batchllm.cli.simulate import simulate_command
@@ -24,23 +24,9 @@ from batchllm.spec.lanes import LaneSpec, Simulation
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "simulator.md").read_text("utf-8")
 
-RUN = "import sys; from batchllm.cli.main import main; main(['simulate', *sys.argv[1:]])"
 
-
-@contextmanager
-def running(*options: str, environ: Mapping[str, str] | None = None) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, "--port", "0", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(environ or {})},
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def running(*options: str, environ: Mapping[str, str] | None = None) -> Command:
+    return fork("simulate", "--port", "0", *options, environ=environ)
 
 
 def url_of(line: str) -> str:

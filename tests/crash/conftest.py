@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from process_rig import launched
 
 from benchmarks.durability import matrix, tracing
 from benchmarks.durability.matrix import Bench
@@ -11,7 +12,7 @@ from benchmarks.durability.matrix import Bench
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with matrix.bench(tmp_path_factory.mktemp("crash") / "bench") as made:
+    with matrix.bench(tmp_path_factory.mktemp("crash") / "bench", launch=launched) as made:
         yield made
 
 

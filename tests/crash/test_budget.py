@@ -6,7 +6,7 @@ from pathlib import Path
 import job_rig as rig
 import pytest
 import yaml
-from kill_rig import killed, start
+from process_rig import killed, started
 
 from batchllm.errors import ExitCode
 
@@ -23,10 +23,14 @@ def test_the_provider_is_never_owed_more_than_the_budget(tmp_path: Path) -> None
         task = {"type": "chat", "prompt": "{{ text }}", "params": {"max_tokens": 40}}
         budget_usd = 0.5
         spec = rig.job(tmp_path, [lane], task=task, budget={"usd": budget_usd})
-        (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec), "utf-8")
-        codes = [killed(tmp_path, books[0], 25) for _ in range(MOST_KILLS)]
-        last = start(tmp_path)
-        _, said = last.communicate()
+        job = tmp_path / "job.yaml"
+        job.write_text(yaml.safe_dump(spec), "utf-8")
+        codes = []
+        for _ in range(MOST_KILLS):
+            enough = books[0].ledger.accepted + 25
+            codes.append(killed(job, lambda enough=enough: books[0].ledger.accepted >= enough))
+        with started(job) as last:
+            _, said = last.communicate()
         owed_usd = (books[0].ledger.prompt_tokens + books[0].ledger.completion_tokens) * 100e-6
     assert codes[0] is None
     assert last.returncode == ExitCode.LIMIT_STOPPED

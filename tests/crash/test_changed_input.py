@@ -9,7 +9,7 @@ import job_rig as rig
 import polars as pl
 import pytest
 import yaml
-from kill_rig import killed, start
+from process_rig import killed, started
 
 from batchllm.errors import ExitCode
 
@@ -28,8 +28,9 @@ def test_a_killed_run_whose_input_changed_pays_for_what_is_new_and_for_what_was_
     write(tmp_path / "rows.jsonl", table)
     with rig.served({"latency": {"median_s": 0.02, "p99_s": 0.05}}) as (urls, books):
         spec = rig.job(tmp_path, [rig.lane(urls[0], "one", limits={"concurrency": IN_FLIGHT})])
-        (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec), "utf-8")
-        assert killed(tmp_path, books[0], ROWS // 2) is None
+        job = tmp_path / "job.yaml"
+        job.write_text(yaml.safe_dump(spec), "utf-8")
+        assert killed(job, lambda: books[0].ledger.accepted >= ROWS // 2) is None
         before = books[0].ledger.accepted
         for row in table[3:100:20]:
             row["text"] = f"edited {row['text']}"
@@ -37,8 +38,8 @@ def test_a_killed_run_whose_input_changed_pays_for_what_is_new_and_for_what_was_
         table += [{"id": f"n{n}", "text": f"a new one, {n}."} for n in range(4)]
         random.Random(4).shuffle(table)
         write(tmp_path / "rows.jsonl", table)
-        last = start(tmp_path)
-        last.communicate()
+        with started(job) as last:
+            last.communicate()
         accepted = books[0].ledger.accepted
     assert last.returncode == ExitCode.OK
     assert before < ROWS

@@ -1,11 +1,7 @@
 """Runs that are killed or stopped while a lane is asked about ties: what was paid for there is not paid again."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +10,14 @@ from typing import Any
 import job_rig
 import pytest
 import voting_rig as rig
+from process_rig import BOUND_S, started, wait_for
 
 from batchllm.engine.beside import spent_beside
 from batchllm.errors import ExitCode
 from batchllm.journal import read_manifest
 from batchllm.simulate import SimulatedProvider
 
-ROWS, IN_FLIGHT, BOUND_S = 16, 2, 60
+ROWS, IN_FLIGHT = 16, 2
 CHOICE = {"rationale": "r", "choice": "A"}
 
 
@@ -42,30 +39,6 @@ def job(folder: Path, role: str) -> Iterator[tuple[Path, list[SimulatedProvider]
         path = folder / "job.yaml"
         path.write_text(json.dumps(rig.job(folder, [first, second], section)), "utf-8")
         yield path, books
-
-
-@contextmanager
-def started(path: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "batchllm", "run", str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "BATCHLLM_STATE_DIR": str(path.parent / "state")},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(book: SimulatedProvider, accepted: int) -> None:
-    for _ in range(BOUND_S * 200):
-        if book.ledger.accepted >= accepted:
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"only {book.ledger.accepted} of {accepted} requests came")
 
 
 def finish(path: Path) -> None:

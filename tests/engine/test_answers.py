@@ -1,9 +1,6 @@
 """What a chat's answer may hold beside text, over real sockets: asked for, kept, read back, read again."""
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from process_rig import killed
 from script_rig import Reply, reply, scripted
 
 from batchllm.engine.repair import Tools, reparse_job
@@ -86,11 +84,7 @@ def test_calls_that_were_kept_survive_a_kill(folder: Path) -> None:
         spec = job(folder, urls[0], chat(tools=TOOLS, tool_choice="required", params={"n": 2}))
         spec["providers"][0]["limits"] = {"concurrency": 2}
         (folder / "job.yaml").write_text(json.dumps(spec), "utf-8")
-        command = [sys.executable, "-m", "batchllm", "run", str(folder / "job.yaml")]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-            while books[0].ledger.answered < 8:  # the test's own time limit bounds it
-                time.sleep(0.005)
-            process.kill()
+        assert killed(folder / "job.yaml", lambda: books[0].ledger.answered >= 8) is None
         done = rig.run(folder, spec)
         bought = books[0].ledger.accepted
     assert done.is_complete

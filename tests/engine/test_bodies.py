@@ -65,9 +65,9 @@ def test_a_key_that_a_server_repeats_is_not_kept(tmp_path: Path) -> None:
     echo = {**FAST, "answers": [{"pattern": ".", "reply": f"your key is {KEY}"}]}
     with rig.served(echo) as (urls, _):
         rig.run(tmp_path, job(tmp_path, [rig.lane(urls[0], "one", api_key=KEY)]))
-    for body in rig.table(tmp_path, "output")["body"]:
-        assert "your key is" in body
-        assert KEY not in body
+    bodies = rig.table(tmp_path, "output")["body"].to_list()
+    assert ["your key is" in body for body in bodies] == [True, True]
+    assert KEY not in "".join(bodies)
 
 
 def test_a_record_without_bodies_does_not_become_one_with_them(tmp_path: Path) -> None:

@@ -5,23 +5,22 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import disk_rig
 import job_rig as rig
 import pytest
+from process_rig import BOUND_S, Process, started, wait_for, wait_until
 
 from batchllm.errors import FullDiskError
 from batchllm.journal import Journal
 from batchllm.simulate import SimulatedProvider
 
 ROWS = 900
-BOUND_S = 40
 #: Long enough that a commit of what is in flight needs pages that the disk no longer has.
 ANSWER = "an answer of some length " * 100
 
@@ -39,15 +38,8 @@ class Rehearsal:
     book: SimulatedProvider
     before: list[str] = field(default_factory=list)
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*self.before, sys.executable, "-m", "batchllm", "run", str(self.job), *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=disk_rig.ROOT,
-            env={**os.environ, **self.environ},
-        )
+    def start(self) -> AbstractContextManager[Process]:
+        return started(self.job, before=self.before, **self.environ)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -62,16 +54,12 @@ class Rehearsal:
         return sum(self.book.ledger.billed.values())
 
     def accepted(self, count: int) -> None:
-        until(lambda: self.book.ledger.accepted >= count)
+        wait_for(self.book, count)
 
-
-def until(condition: Callable[[], object]) -> None:
-    """The bound is a failed test, not a time to pass."""
-    for _ in range(BOUND_S * 100):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come about")
+    def run(self) -> tuple[int | None, str]:
+        """A run to its end: code and stderr."""
+        with self.start() as run:
+            return ended(run)
 
 
 @contextmanager
@@ -85,8 +73,7 @@ def rehearsal(folder: Path, place: Path, **more: object) -> Iterator[Rehearsal]:
         yield Rehearsal(folder, place, job, books[0])
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Code and stderr."""
+def ended(process: Process) -> tuple[int | None, str]:
     try:
         _, said = process.communicate(timeout=BOUND_S)
     finally:
@@ -128,7 +115,7 @@ def test_a_disk_filled_to_the_brim_pauses_the_run_which_goes_on_alone_and_pays_n
         made.accepted(60)  # before the WAL is reused, and needs no space any more
         small.fill()
         ballast = small.seen / "out" / ".batchllm" / "ballast"
-        until(lambda: not ballast.exists())
+        wait_until(lambda: not ballast.exists())
         accepted = made.book.ledger.accepted
         time.sleep(1.5)
         assert made.book.ledger.accepted == accepted
@@ -246,13 +233,13 @@ def test_a_failed_fsync_ends_the_run_and_what_was_paid_for_is_taken_in_by_the_ne
     plain: Rehearsal, nth: int
 ) -> None:
     injected(plain, f"fdatasync:error=EIO:when={nth}+")
-    code, said = ended(plain.start())
+    code, said = plain.run()
     assert code == 74, said
     assert "SQLITE_IOERR_FSYNC" in said
     assert "the next start takes them in" in said
     paid = plain.billed
     plain.before = []
-    code, said = ended(plain.start())
+    code, said = plain.run()
     assert code == 0, said
     assert "answers were taken in from" in said
     assert paid < ROWS
@@ -263,7 +250,7 @@ def test_a_failed_fsync_ends_the_run_and_what_was_paid_for_is_taken_in_by_the_ne
 @needs_strace
 def test_a_quota_that_is_used_up_pauses_the_run_like_a_full_disk(plain: Rehearsal) -> None:
     injected(plain, "pwrite64:error=EDQUOT:when=400..405")
-    code, said = ended(plain.start())
+    code, said = plain.run()
     assert code == 0, said
     assert said.count("paused: the disk of") >= 1
     assert plain.billed == ROWS
@@ -272,8 +259,8 @@ def test_a_quota_that_is_used_up_pauses_the_run_like_a_full_disk(plain: Rehearsa
 
 @needs_strace
 def test_a_slow_disk_slows_the_run_and_is_said_once(plain: Rehearsal) -> None:
-    injected(plain, "fdatasync:delay_enter=2500000:when=20..23")
-    code, said = ended(plain.start())
+    injected(plain, "fdatasync:delay_enter=2100000:when=20..21")
+    code, said = plain.run()
     assert code == 0, said
     assert said.count("is slow: a commit took") == 1
     assert plain.billed == ROWS
@@ -282,47 +269,47 @@ def test_a_slow_disk_slows_the_run_and_is_said_once(plain: Rehearsal) -> None:
 
 def test_a_file_size_limit_ends_the_run_and_costs_nothing(plain: Rehearsal) -> None:
     plain.before = ["sh", "-c", 'ulimit -f 1200; exec "$@"', "sh"]  # in blocks of 512 bytes
-    code, said = ended(plain.start())
+    code, said = plain.run()
     assert code == 74, said
     assert "file size limit" in said
     plain.before = []
-    code, said = ended(plain.start())
+    code, said = plain.run()
     assert code == 0, said
     assert plain.billed == ROWS
     assert_whole(plain.place)
 
 
 def test_an_output_folder_that_is_removed_during_a_run_ends_it(plain: Rehearsal) -> None:
-    run = plain.start()
-    plain.accepted(200)
-    shutil.rmtree(plain.place / "out")
-    code, said = ended(run)
+    with plain.start() as run:
+        plain.accepted(200)
+        shutil.rmtree(plain.place / "out")
+        code, said = ended(run)
     assert code == 74, said
     assert "was moved, removed or replaced while the run went on" in said
     assert plain.billed < ROWS
 
 
 def test_an_output_folder_that_is_moved_away_and_back_costs_nothing(plain: Rehearsal) -> None:
-    run = plain.start()
-    plain.accepted(200)
-    (plain.place / "out").rename(plain.place / "elsewhere")
-    code, said = ended(run)
+    with plain.start() as run:
+        plain.accepted(200)
+        (plain.place / "out").rename(plain.place / "elsewhere")
+        code, said = ended(run)
     assert code == 74, said
     assert "move it back and start again" in said
     (plain.place / "elsewhere").rename(plain.place / "out")
-    assert ended(plain.start())[0] == 0
+    assert plain.run()[0] == 0
     assert plain.billed == ROWS
     assert_whole(plain.place)
 
 
 def test_a_folder_of_parts_that_is_removed_during_a_run_leaves_all_in_the_journal(plain: Rehearsal) -> None:
-    run = plain.start()
-    plain.accepted(200)
-    shutil.rmtree(plain.place / "out" / "output")
-    code, said = ended(run)
+    with plain.start() as run:
+        plain.accepted(200)
+        shutil.rmtree(plain.place / "out" / "output")
+        code, said = ended(run)
     assert code == 74, said
     assert str(plain.place / "out" / "output") in said
-    assert ended(plain.start())[0] == 0
+    assert plain.run()[0] == 0
     assert plain.billed == ROWS
     assert_whole(plain.place)
 

@@ -1,13 +1,8 @@
 """`stop_early`: no more is asked than the vote needs, and no label is another one for it, whatever befalls the run."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +12,7 @@ import polars as pl
 import pytest
 import voting_rig
 import yaml
+from process_rig import BOUND_S, killed, started
 
 from batchllm.engine.repair import Tools, rebuild_job, reparse_job
 from batchllm.errors import ExitCode, JobError
@@ -342,27 +338,6 @@ def test_where_it_means_nothing_it_is_refused(folder: Path, more: dict[str, Any]
 KILL_AFTER = (7, 31, 64, 118)
 
 
-def start(folder: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "batchllm", "run", "job.yaml", "--quiet", "--progress", "none"],
-        cwd=folder,
-        env={**os.environ, "BATCHLLM_STATE_DIR": str(folder / "state")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def killed_after(folder: Path, books: list[SimulatedProvider], calls: int) -> bool:
-    """Once so many calls were answered over all runs; False where the run ended before."""
-    with start(folder) as process:
-        while process.poll() is None and sum(book.ledger.answered for book in books) < calls:
-            time.sleep(0.002)
-        if process.poll() is not None:
-            return False
-        process.send_signal(signal.SIGKILL)
-    return True
-
-
 @pytest.mark.timeout(120)
 def test_kills_lose_no_answer_and_change_no_label(folder: Path) -> None:
     in_flight = 4
@@ -370,11 +345,17 @@ def test_kills_lose_no_answer_and_change_no_label(folder: Path) -> None:
         spec = job(folder, urls)
         for lane in spec["providers"]:
             lane["limits"] = {"concurrency": in_flight}
-        (folder / "job.yaml").write_text(yaml.safe_dump(spec), "utf-8")
-        kills = sum(killed_after(folder, books, calls) for calls in KILL_AFTER)
+        path = folder / "job.yaml"
+        path.write_text(yaml.safe_dump(spec), "utf-8")
+
+        def answered(calls: int) -> Callable[[], bool]:
+            return lambda: sum(book.ledger.answered for book in books) >= calls
+
+        kills = sum(killed(path, answered(calls)) is None for calls in KILL_AFTER)
         assert audit(folder / "out").findings == []
-        with start(folder) as last:
-            assert last.wait(60) == ExitCode.OK
+        with started(path) as last:
+            _, said = last.communicate(timeout=BOUND_S)
+            assert last.returncode == ExitCode.OK, said
         bought = sum(book.ledger.accepted for book in books)
         rig.run(folder, job(folder, urls, name="all", stop_early=False))
     assert kills >= 3

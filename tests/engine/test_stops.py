@@ -6,22 +6,19 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import job_rig as rig
 import polars as pl
 import pytest
+from process_rig import BOUND_S, started, wait_for, wait_until
 
 from batchllm.simulate import SimulatedProvider
 
-ROWS = 400
+ROWS = 240
 IN_FLIGHT = 16
-RUNNING_BOUND_S = 40
 
 
 @pytest.fixture
@@ -38,43 +35,15 @@ def job(tmp_path: Path) -> Iterator[tuple[Path, SimulatedProvider]]:
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 
-def delayed(call: str, seconds: int) -> tuple[str, ...]:
+def delayed(call: str, seconds: float) -> tuple[str, ...]:
     """Strace, apart from the process that it holds up: the first `call` of each thread takes so long."""
-    inject = f"inject={call}:delay_enter={seconds * 1_000_000}:when=1"
+    inject = f"inject={call}:delay_enter={int(seconds * 1_000_000)}:when=1"
     return ("strace", "-D", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject)
-
-
-@contextmanager
-def started(job: Path, *args: str, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [*before, sys.executable, "-m", "batchllm", "run", str(job), *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-
-
-def wait_for(book: SimulatedProvider, accepted: int) -> None:
-    """Until the provider has let in so many requests; the bound is a failed test, not a time to pass."""
-    for _ in range(RUNNING_BOUND_S * 200):
-        if book.ledger.accepted >= accepted:
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"only {book.ledger.accepted} of {accepted} requests came")
 
 
 def finish(job: Path) -> str:
     with started(job) as process:
-        out, err = process.communicate(timeout=RUNNING_BOUND_S)
+        out, err = process.communicate(timeout=BOUND_S)
         assert process.returncode == 0, err
         return out + err
 
@@ -96,7 +65,7 @@ def test_three_kills_lose_nothing_and_pay_twice_only_for_what_was_in_flight(
     dice = random.Random(7)
     for kill in range(3):
         with started(path) as process:
-            wait_for(book, 60 + kill * 90 + dice.randrange(30))
+            wait_for(book, 40 + kill * 50 + dice.randrange(30))
             process.kill()
             process.wait()
     said = finish(path)
@@ -111,7 +80,7 @@ def test_the_first_ctrl_c_drains_and_the_next_start_goes_on(job: tuple[Path, Sim
     with started(path) as process:
         wait_for(book, 80)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+        _, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == 130
     assert "waiting for" in err
     assert "Traceback" not in err
@@ -130,7 +99,7 @@ def test_other_signals_drain_too(
     with started(path) as process:
         wait_for(book, 60)
         process.send_signal(number)
-        process.communicate(timeout=RUNNING_BOUND_S)
+        process.communicate(timeout=BOUND_S)
     assert process.returncode == code
     finish(path)
     assert_whole(path.parent)
@@ -144,25 +113,16 @@ def test_the_second_ctrl_c_abandons_stalled_calls_and_keeps_what_came(tmp_path: 
         lane = rig.lane(urls[0], "one", limits={"concurrency": 4})
         path.write_text(json.dumps(rig.job(tmp_path, [lane])), "utf-8")
         with started(path) as process:
-            while books[0].ledger.faults["stall"] < 4:
-                time.sleep(0.005)
+            wait_until(lambda: books[0].ledger.faults["stall"] >= 4)
             process.send_signal(signal.SIGINT)
             while "waiting for" not in (process.stderr.readline() if process.stderr else ""):
                 pass
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=RUNNING_BOUND_S)
+            process.communicate(timeout=BOUND_S)
     assert process.returncode == 130
     usage = rig.table(tmp_path, "usage")
     assert usage.filter(pl.col("billed") == "unknown").height == 4
     assert rig.table(tmp_path, "output").height == usage.height - 4
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    for _ in range(RUNNING_BOUND_S * 200):
-        if condition():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it did not come about")
 
 
 @needs_strace
@@ -174,10 +134,10 @@ def test_a_signal_while_a_run_starts_ends_it_with_nothing_asked(
 ) -> None:
     path, book = job
     journal = path.parent / "out" / ".batchllm" / "journal.new"
-    with started(path, before=delayed("fdatasync", 2)) as process:
+    with started(path, before=delayed("fdatasync", 1)) as process:
         wait_until(journal.exists)
         process.send_signal(number)
-        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+        _, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert book.ledger.accepted == 0
@@ -190,10 +150,10 @@ def test_a_signal_while_the_parts_are_written_leaves_them_to_be_finished(
     job: tuple[Path, SimulatedProvider],
 ) -> None:
     path, book = job
-    with started(path, before=delayed("linkat", 2)) as process:
+    with started(path, before=delayed("linkat", 1.5)) as process:
         wait_until(lambda: any((path.parent / "out" / ".batchllm").glob("part-*.tmp")))
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+        _, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == 0, err
     assert "their files are being written" in err
     assert_whole(path.parent)
@@ -212,11 +172,11 @@ def test_a_signal_while_the_parts_are_written_is_not_waited_for_longer_than_for_
     rows.write_text("\n".join([*old[:200], '{"id": "new", "text": "a new one"}', *old[200:]]) + "\n", "utf-8")
     spec = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**spec, "drain_timeout_s": 0.1}), "utf-8")
-    with started(path, before=delayed("linkat", 2)) as process:
+    with started(path, before=delayed("linkat", 1.5)) as process:
         wait_for(book, ROWS + 1)
         wait_until(lambda: any((path.parent / "out" / ".batchllm").glob("part-*.tmp")))
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+        _, err = process.communicate(timeout=BOUND_S)
     assert "their files are being written" in err
     assert process.returncode == 143, err
     manifest = json.loads((path.parent / "out" / "manifest.json").read_text("utf-8"))
@@ -231,12 +191,12 @@ def test_insisting_while_the_parts_are_written_leaves_at_once_and_the_next_start
     job: tuple[Path, SimulatedProvider],
 ) -> None:
     path, book = job
-    with started(path, before=delayed("linkat", 8)) as process:
+    with started(path, before=delayed("linkat", 4)) as process:
         wait_until(lambda: any((path.parent / "out" / ".batchllm").glob("part-*.tmp")))
         for _ in range(3):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.2)
-        assert process.wait(timeout=RUNNING_BOUND_S) == 143
+        assert process.wait(timeout=BOUND_S) == 143
     assert list((path.parent / "out" / "output").iterdir()) == []
     finish(path)
     assert_whole(path.parent)
@@ -250,7 +210,7 @@ def test_sigquit_shows_where_each_thread_stands_and_the_run_goes_on(
     with started(path) as process:
         wait_for(book, 60)
         process.send_signal(signal.SIGQUIT)
-        _, err = process.communicate(timeout=RUNNING_BOUND_S)
+        _, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == 0, err
     assert "most recent call first" in err
     assert "journal/writer.py" in err
@@ -259,17 +219,23 @@ def test_sigquit_shows_where_each_thread_stands_and_the_run_goes_on(
 
 
 def test_a_run_whose_lock_was_removed_is_fenced_off_by_the_next_one(tmp_path: Path) -> None:
+    """The first one is slow, and would go on for long."""
     rig.write_rows(tmp_path / "rows.jsonl", ROWS)
-    with rig.served({"latency": {"median_s": 0.4}}) as (urls, books):
-        path = tmp_path / "job.yaml"
-        lane = rig.lane(urls[0], "one", limits={"concurrency": IN_FLIGHT})
+    path = tmp_path / "job.yaml"
+
+    def write(in_flight: int) -> None:
+        lane = rig.lane(urls[0], "one", limits={"concurrency": in_flight})
         path.write_text(json.dumps(rig.job(tmp_path, [lane])), "utf-8")
+
+    with rig.served({"latency": {"median_s": 0.4}}) as (urls, books):
+        write(8)
         with started(path) as first:
-            wait_for(books[0], 20)
+            wait_for(books[0], 10)
+            write(ROWS)
             (path.parent / "out" / ".batchllm" / "lock").unlink()
             with started(path) as second:
-                _, said = second.communicate(timeout=RUNNING_BOUND_S)
-            _, err = first.communicate(timeout=RUNNING_BOUND_S)
+                _, said = second.communicate(timeout=BOUND_S)
+            _, err = first.communicate(timeout=BOUND_S)
     assert second.returncode == 0, said
     assert first.returncode == 70, err
     assert "another run has taken over" in err
@@ -282,7 +248,7 @@ def test_of_two_that_start_at_once_one_runs_and_one_leaves(
 ) -> None:
     path, book = job
     with started(path) as first, started(path) as second:
-        said = [process.communicate(timeout=RUNNING_BOUND_S)[1] for process in (first, second)]
+        said = [process.communicate(timeout=BOUND_S)[1] for process in (first, second)]
     assert sorted([first.returncode, second.returncode]) == [0, 75], said
     assert_whole(path.parent)
     assert sum(book.ledger.billed.values()) == ROWS
@@ -296,7 +262,7 @@ def test_a_second_run_leaves_at_once_while_the_first_goes_on(tmp_path: Path) -> 
         with started(path) as first:
             wait_for(books[0], 1)
             with started(path) as second:
-                _, err = second.communicate(timeout=RUNNING_BOUND_S)
+                _, err = second.communicate(timeout=BOUND_S)
             assert second.returncode == 75
             assert str(first.pid) in err
             assert first.poll() is None

@@ -35,8 +35,14 @@ class TestRule:
 
 @pytest.mark.parametrize("status", range(100, 1_000, 7))
 def test_every_status_has_a_meaning(status: int) -> None:
+    """Nobody is billed for a request that is refused; whether for one that broke off is not known."""
     ruling = ruling_for(case(status))
-    assert not ruling.is_dead or (ruling.action, ruling.billed) == (Action.ELSEWHERE, Billed.NO)
+    assert ruling.billed == (
+        Billed.NO if 400 <= status < 500 and status not in {408, 499} else Billed.UNKNOWN
+    )
+    assert ruling.is_dead == (ruling.action is Action.ELSEWHERE)
+    if not 400 <= status < 600:
+        assert (ruling.action, ruling.code) == (Action.AGAIN, FailureCode.MALFORMED)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524, 529])

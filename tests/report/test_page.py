@@ -28,6 +28,8 @@ ELEMENTS = {
     "svg", "desc", "g", "path", "line", "rect", "circle", "text", "tspan", "defs", "clippath",
 }  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("drawings")
+
 
 def blank(charts: Sequence[Chart]) -> list[Drawing]:
     """No drawing, at no cost."""
@@ -46,7 +48,7 @@ def made(
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, str]:
+def plain(tmp_path_factory: pytest.TempPathFactory, drawings: None) -> tuple[Page, str]:
     """The page of the rig's figures and of three rows."""
     return made(tmp_path_factory.mktemp("plain"), draw=draw)
 

@@ -1,10 +1,13 @@
 """`${NAME}`, and the addresses that a key may be sent to."""
 
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import ExitCode, Fault
+from batchllm.provider.proxy import is_loopback
 from batchllm.spec.env import (
     ExpansionError,
     address_faults,
@@ -184,9 +187,13 @@ def test_a_bad_address_is_told_what_to_be(url: str, said: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(st.sampled_from("htps:/@?#[]%.1:aA\\ "), max_size=25) | st.text(max_size=15))
-def test_any_address_is_judged_without_an_exception(url: str) -> None:
-    assert messages(url) is not None
-    assert messages(f"https://{url}") is not None
+def test_any_address_is_refused_or_safe(url: str) -> None:
+    for address in (url, f"https://{url}"):
+        if not messages(address):
+            parts = urlsplit(address)
+            assert parts.hostname
+            assert parts.scheme == "https" or is_loopback(parts.hostname)
+            assert (parts.username, parts.query, parts.fragment) == (None, "", "")
 
 
 def test_an_address_is_judged_after_expansion_and_never_repeated() -> None:

@@ -1,6 +1,5 @@
 """Why a row is what it is, in words for people. Equal rows have equal words, so each sentence is made once."""
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from batchllm.consensus.naming import MOST_TOLD, Naming
 from batchllm.consensus.poll import Poll, State
 from batchllm.consensus.rules import By, Decisions, Status
 from batchllm.consensus.terms import Terms
 from batchllm.consensus.values import Values
-from batchllm.consensus.votes import MISSING, LabelVotes
+from batchllm.consensus.votes import MISSING, Codes, LabelVotes
 
 _MOST_SHOWN = 4
 _WORDS = {
@@ -33,6 +33,7 @@ class Telling:
         self._made = made
         self._terms = terms
         self._values = values
+        self._naming = _naming(poll)
 
     def reasons(self, rows: slice) -> pa.Array:
         """A sentence for each of these rows."""
@@ -52,8 +53,9 @@ class Telling:
             made.status[rows], made.by[rows], made.cast[rows], (cells == winner[:, None]).sum(1),
             _as_whole(winner), _as_whole(made.share[rows]), *_standings(made, rows, cells), missing,
         ]  # fmt: skip
-        if poll.kind == "labels":  # of a set each label is told, with the votes that name it
-            facts += list(np.sort(cells, axis=1).T)
+        if self._naming is not None:  # of a set each label is told, with the votes that name it
+            told = np.where(made.by[rows] == By.RULE, winner, self._largest(rows))
+            facts += self._naming.counts(told, cells)
         return np.column_stack([fact.astype(np.int64) for fact in facts])
 
     def _cells(self, rows: slice) -> npt.NDArray[Any]:
@@ -89,8 +91,8 @@ class Telling:
             return f"{_CHOOSERS[by]} chose {winner} ({self._standing(row)})"
         if self._terms.rule in ("median", "trimmed_mean"):
             return f"the {self._terms.rule.replace('_', ' ')} of {_votes(cast)} is {winner}"
-        if self._poll.kind == "labels" and mine < cast:
-            return self._label_by_label(row, self._made.winner[row])
+        if self._naming is not None and mine < cast:
+            return self._label_by_label(self._naming, row, int(self._made.winner[row]))
         weight = f", {self._made.share[row]:.0%} of the weight" if self._terms.rule == "weighted" else ""
         return f"{mine} of {_votes(cast)} for {winner}{weight}"
 
@@ -102,8 +104,8 @@ class Telling:
         made = self._made
         mine = self._cells(slice(row, row + 1))[0]
         leading = made.leading[made.offsets[row] : made.offsets[row + 1]]
-        if self._poll.kind == "labels":
-            return self._label_by_label(row, max(leading, key=lambda cell: len(self._values.members(cell))))
+        if self._naming is not None:
+            return self._label_by_label(self._naming, row, int(self._largest(slice(row, row + 1))[0]))
         told = [
             f"{int((mine == value).sum())} for {self._values.shown(value)}" for value in leading[:_MOST_SHOWN]
         ]
@@ -113,14 +115,28 @@ class Telling:
             told.append(f"{more} more values with {as_much}")
         return f"of {_votes(int(made.cast[row]))} " + ", ".join(told)
 
-    def _label_by_label(self, row: int, cell: float) -> str:
+    def _largest(self, rows: slice) -> Codes:
+        """Of each row the largest set that leads, of two at most; -1 where none does."""
+        made, sizes = self._made, self._naming.sizes if self._naming is not None else np.zeros(1, np.int64)
+        starts, ends = made.offsets[rows.start : rows.stop], made.offsets[rows.start + 1 : rows.stop + 1]
+        found = np.full(len(starts), MISSING, np.int32)
+        some = ends > starts
+        first, last = made.leading[starts[some]], made.leading[ends[some] - 1]
+        found[some] = np.where(sizes[first] > sizes[last], first, last)
+        return found
+
+    def _label_by_label(self, naming: Naming, row: int, cell: int) -> str:
         """Of a set that nobody need have voted for: how many votes name each of its labels."""
-        cells = self._cells(slice(row, row + 1))[0]
-        named = Counter(label for code in cells if code > MISSING for label in self._values.members(code))
-        labels = self._values.members(cell)
-        told = [f"{named[label]} for {self._values.line(label)}" for label in labels[:_MOST_SHOWN]]
-        if len(labels) > _MOST_SHOWN:
-            told.append(f"{len(labels) - _MOST_SHOWN} more labels")
+        labels = naming.members[cell]
+        sets = [
+            naming.members[code] for code in self._cells(slice(row, row + 1))[0].tolist() if code > MISSING
+        ]
+        told = [
+            f"{sum(label in some for some in sets)} for {self._values.line(label)}"
+            for label in labels[:MOST_TOLD]
+        ]
+        if len(labels) > MOST_TOLD:
+            told.append(f"{len(labels) - MOST_TOLD} more labels")
         if not told:
             return f"no label has enough of {_votes(int(self._made.cast[row]))}"
         return f"of {_votes(int(self._made.cast[row]))}, label by label, " + ", ".join(told)
@@ -135,6 +151,11 @@ class Telling:
             if at >= first and state != State.CAST and not is_left_out:
                 reason = f" ({poll.reasons[why]})" if why else ""
                 yield f"{voter.name} {_WORDS[State(int(state))]}{reason}"
+
+
+def _naming(poll: Poll) -> Naming | None:
+    votes = poll.votes
+    return Naming(votes.values) if poll.kind == "labels" and isinstance(votes, LabelVotes) else None
 
 
 def _standings(made: Decisions, rows: slice, cells: npt.NDArray[Any]) -> tuple[Ints, Ints, Ints]:

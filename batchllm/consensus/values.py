@@ -50,8 +50,3 @@ class Values:
         """A text of any length as a sentence holds it."""
         line = " ".join(text.split())
         return line if len(line) <= _SHOWN_CHARS else f"{line[: _SHOWN_CHARS - 1]}…"
-
-    def members(self, cell: float) -> list[str]:
-        """The labels of a set, in their order."""
-        found: list[str] = orjson.loads(self._texts[int(cell)]) if self._is_set and self._texts else []
-        return found

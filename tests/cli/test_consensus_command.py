@@ -119,11 +119,11 @@ def test_the_input_of_a_job_says_which_rows_there_are(
 def test_reasons_say_what_is_so_where_nobody_is_asked(tmp_path: Path) -> None:
     """Sets are decided label by label: how many voted for the very set that leads says nothing."""
     sets: dict[str, list[list[str] | None]] = {
-        "a": [["x", "y"], ["x"], [], ["x"], ["x", "z"]],
-        "b": [["x"], ["y"], [], None, ["x"]],
-        "c": [["x"], ["z"], [], ["x"], ["x", "y"]],
+        "a": [["x", "y"], ["x"], [], ["x"], ["x", "z"], [*"abcdef"]],
+        "b": [["x"], ["y"], [], None, ["x"], [*"abcdefg"]],
+        "c": [["x"], ["z"], [], ["x"], ["x", "y"], [*"abcdef"]],
     }
-    keys = ["two", "apart", "empty", "hole", "one"]
+    keys = ["two", "apart", "empty", "hole", "one", "many"]
     for name, votes in sets.items():
         frame = pl.DataFrame(
             {"id": keys, "label": votes}, schema={"id": pl.String, "label": pl.List(pl.String)}
@@ -137,6 +137,7 @@ def test_reasons_say_what_is_so_where_nobody_is_asked(tmp_path: Path) -> None:
         "empty": "3 of 3 votes for no label",
         "hole": '2 of 2 votes for ["x"]; b has no vote',
         "one": "of 3 votes, label by label, 3 for x",
+        "many": "of 3 votes, label by label, 3 for a, 3 for b, 3 for c, 3 for d, 2 more labels",
     }
     pl.DataFrame({"id": ["apart"], "label": [["y"]]}).write_parquet(tmp_path / "d.parquet")
     assert invoke(["consensus", "out", "--votes", "d.parquet"]) == ExitCode.OK

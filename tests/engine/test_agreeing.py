@@ -130,10 +130,8 @@ def test_answers_of_which_none_is_a_vote_are_kept_and_told(tmp_path: Path) -> No
     for _ in range(2):
         task = {"type": "chat", "prompt": "{{ text }}"}
         summary = run(tmp_path, {"kind": "number"}, lanes, {"x": "x"}, task=task)
-        (note,) = summary.notes
-        assert note.startswith(
-            "consensus: the column 'content' holds no number votes: its first value is 'many stars'"
-        )
+        told = "consensus: the column 'content' holds no number votes: its first value is 'many stars'"
+        assert summary.notes[0].startswith(told)
     assert rig.by_id(tmp_path, "status") == {"x": "too_few"}
 
 

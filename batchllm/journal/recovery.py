@@ -4,12 +4,20 @@ It only has to look at `parts`: an intent was never committed, so its two files 
 a retired one goes, once the manifest names it no more. Files that nobody knows of are reported and left alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from batchllm.errors import StorageError
-from batchllm.journal.files import KINDS, Layout, remove_files
+from batchllm.journal.files import KINDS, Kind, Layout, remove_files
 from batchllm.journal.parts import Intent, PartInfo, Store
+
+_DROP = "run `batchllm rebuild JOB --drop-missing`, after which"
+_GIVEN_UP: Mapping[Kind, str] = {
+    "output": f"{_DROP} its rows are asked, and paid for, again",
+    "failures": f"{_DROP} its rows are asked, and paid for, again",
+    "usage": f"{_DROP} these calls are in the totals alone; nothing is asked again for that",
+    "skipped": f"{_DROP} its answers are pending again",
+}
 
 
 def recover(store: Store, write_manifest: Callable[[], object]) -> list[Path]:
@@ -48,10 +56,13 @@ def _check_present(path: Path, part: PartInfo) -> None:
     if size != part.bytes:
         how = "is missing" if size is None else f"has {size} bytes instead of {part.bytes}"
         raise StorageError(
-            f"{path} {how}: {part.rows} finished rows ({part.min_row} to {part.max_row}) were in it",
-            remedy="put the file back from a copy; or run `batchllm rebuild JOB --drop-missing`, after which its rows"
-            " are asked, and paid for, again",
+            f"{path} {how}: {_lost(part)}", remedy=f"put the file back from a copy; or {_GIVEN_UP[part.kind]}"
         )
+
+
+def _lost(part: PartInfo) -> str:
+    what = {"usage": "calls", "skipped": "skipped answers"}.get(part.kind, "finished rows")
+    return f"{part.rows} {what} ({part.min_row} to {part.max_row}) were in it"
 
 
 def _unknown(layout: Layout, known: set[Path]) -> list[Path]:

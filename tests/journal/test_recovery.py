@@ -6,15 +6,25 @@ import os
 import pytest
 
 from batchllm.errors import StorageError
+from batchllm.journal.manifest import read_manifest
 
 
-def test_a_missing_part_is_named_with_its_rows_and_the_way_out(kit, out):
-    kit.fill(out)
-    entry = kit.seal(out).parts["output"][0]
+@pytest.mark.parametrize(
+    ("kind", "lost", "way_out"),
+    [
+        ("output", "finished rows", "its rows are asked, and paid for, again"),
+        ("failures", "finished rows", "its rows are asked, and paid for, again"),
+        ("usage", "calls", "nothing is asked again"),
+    ],
+)
+def test_a_missing_part_is_named_with_what_it_held_and_the_way_out(kit, out, kind, lost, way_out):
+    asyncio.run(kit.run(out, [[kit.done(1), kit.attempt(1), kit.failed(2)]], lambda journal: journal.seal()))
+    entry = read_manifest(out).parts[kind][0]
     (out / entry.path).unlink()
-    with pytest.raises(StorageError, match=rf"{entry.path} is missing: {entry.rows} finished rows") as caught:
+    with pytest.raises(StorageError, match=rf"{entry.path} is missing: {entry.rows} {lost}") as caught:
         kit.open_journal(out)
     assert "put the file back" in caught.value.remedy
+    assert way_out in caught.value.remedy
 
 
 @pytest.mark.parametrize("how", ["shorter", "longer", "link"])

@@ -30,7 +30,7 @@ def _silent(poll: Poll) -> Iterator[str]:
     is_wanted = (poll.states != State.NOT_ASKED).any(axis=0) & (poll.states != State.OPEN).any(axis=0)
     silent = is_wanted & ~poll.votes.cast.any(axis=0)
     names = [voter.name for voter, is_silent in zip(poll.voters, silent, strict=True) if is_silent]
-    if names:
+    if names and poll.votes.cast.any():  # that nobody has is told elsewhere, with what is there instead
         yield f"{_listed(names)} {'has' if len(names) == 1 else 'have'} no vote on any row"
 
 

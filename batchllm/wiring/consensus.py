@@ -23,7 +23,7 @@ from batchllm.consensus.voteless import voteless
 from batchllm.errors import Fault
 from batchllm.ports import Shape, Source
 from batchllm.prompt import TemplateError
-from batchllm.spec.consensus import AtLeast, Consensus, TrimmedMean, VoteKind
+from batchllm.spec.consensus import AtLeast, Consensus, Escalation, TrimmedMean, VoteKind
 from batchllm.spec.lanes import LaneSpec
 from batchllm.spec.loading import LoadedJob
 from batchllm.spec.models import Job
@@ -324,6 +324,9 @@ def similarity_faults(section: Consensus, kind: VoteKind) -> Iterator[Told]:
         yield "similarity.embed", "the votes are vectors already", "take it out"
     elif kind not in ("text", "vector"):
         yield "similarity", f"votes that are {kind}s are the same or not", "say kind: text, or take it out"
+    if isinstance(section.ties, Escalation):
+        message = f"another {kind} would be paid for and decide nothing: it is never one of those that lead"
+        yield "ties.escalate", message, "let a judge choose, or say ties: first or keep"
 
 
 def _strange(words: Vocabulary, values: pa.Array) -> pa.Array:

@@ -295,11 +295,10 @@ def test_lanes_asked_beside_the_voters_are_checked_as_the_others(
         return Say(body=chat_reply("fine"))
 
     with scripted(otherwise=script) as server:
-        names = ("a", "b", "arbiter", "judge", "vectors")
+        names = ("a", "b", "judge", "vectors")
         lanes = {name: lane(server.base_url, name, api_key=KEY) for name in names}
         section = {
             "kind": "text",
-            "ties": {"escalate": {**lanes["arbiter"], "model": "other"}},
             "judge": {
                 "lane": {**lanes["judge"], "model": "gone"},
                 "prompt": "{{ prompt }}: {{ candidates }}",
@@ -315,14 +314,13 @@ def test_lanes_asked_beside_the_voters_are_checked_as_the_others(
         ("a", "providers.0"),
         ("b", "providers.1"),
         ("vectors", "consensus.similarity.embed"),
-        ("arbiter", "consensus.ties.escalate"),
         ("judge", "consensus.judge.lane"),
     ]
     assert state(lines[-1], "model") == "failed"
-    assert [line["ok"] for line in lines] == [True, True, True, True, False]
-    assert [state(line, "call") for line in lines] == ["ok"] * 5
+    assert [line["ok"] for line in lines] == [True, True, True, False]
+    assert [state(line, "call") for line in lines] == ["ok"] * 4
     assert "/v1/embeddings" in bodies
-    assert sorted(texts) == ["text number 0"] * 3 + ['text number 0: ["one answer", "another answer"]']
+    assert sorted(texts) == ["text number 0"] * 2 + ['text number 0: ["one answer", "another answer"]']
 
 
 def test_a_refused_key_of_a_lane_beside_the_voters_is_named_at_its_place(
@@ -335,6 +333,24 @@ def test_a_refused_key_of_a_lane_beside_the_voters_is_named_at_its_place(
         code, lines, _ = checked(tmp_path, voters, capsys, routing="all", consensus=section)
     assert code == ExitCode.NO_PERMISSION
     assert lines[2]["findings"]["key"]["remedy"].startswith("consensus.ties.escalate.api_key: check")
+
+
+def test_a_lane_that_is_asked_in_ties_gets_the_request_that_the_voters_get(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(seen: Seen, _: int) -> Say:
+        return MODELS if seen.method == "GET" else Say(body=chat_reply("fine"))
+
+    with scripted(otherwise=script) as server:
+        lanes = {name: lane(server.base_url, name, api_key=KEY) for name in ("a", "b", "arbiter")}
+        section = {"kind": "text", "ties": {"escalate": {**lanes["arbiter"], "model": "other"}}}
+        more = {"routing": "all", "consensus": section}
+        code, lines, _ = checked(tmp_path, [lanes["a"], lanes["b"]], capsys, "--spend", **more)
+        texts = [body["messages"][-1]["content"] for body in server.bodies() if "messages" in body]
+    assert code == ExitCode.OK
+    assert (lines[-1]["lane"], lines[-1]["place"]) == ("arbiter", "consensus.ties.escalate")
+    assert state(lines[-1], "call") == "ok"
+    assert texts == ["text number 0"] * 3
 
 
 @pytest.mark.parametrize("width", [60, 100])

@@ -57,6 +57,15 @@ def checked(folder: Path, consensus: dict[str, Any], lanes: Any = ABC, **more: A
             {},
             "consensus.similarity.embed: texts are compared by their vectors",
         ),
+        (
+            {
+                "kind": "text",
+                "similarity": {"threshold": 0.9, "embed": {"provider": "simulator", "model": "m"}},
+                "ties": {"escalate": {"provider": "simulator", "model": "n", "name": "d"}},
+            },
+            {},
+            "consensus.ties.escalate: another text would be paid for and decide nothing",
+        ),
         ({"min_votes": 4}, {}, "consensus.min_votes: 4 of 3 votes"),
         ({"rule": {"at_least": 4}}, {}, "consensus.rule.at_least: 4 of 3 votes can never be"),
         ({"priority": ["A"]}, {}, "nobody called A votes"),

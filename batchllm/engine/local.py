@@ -137,6 +137,7 @@ class _Run:
             if (
                 manifest is not None
                 and manifest.complete
+                and _tells_of(manifest, journal)
                 and not is_wanted
                 and not has_other_terms(journal, self._votes)
                 and self._intake.is_settled(journal)
@@ -408,6 +409,12 @@ class _Run:
             manifest,
             self._stats,
         )
+
+
+def _tells_of(manifest: Manifest, journal: Journal) -> bool:
+    """Whether it counts what the journal does; else it was edited by hand, and is to be written anew."""
+    counts = journal.counts
+    return (manifest.ok, manifest.failed, manifest.skipped) == (counts.ok, counts.failed, counts.skipped)
 
 
 def _settled_code(manifest: Manifest) -> ExitCode:

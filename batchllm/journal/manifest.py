@@ -171,7 +171,7 @@ def _parsed(said: Mapping[str, Any]) -> Manifest:
         sections={str(name): str(value) for name, value in said["sections"].items()},
         input_digest=None if said["input_digest"] is None else str(said["input_digest"]),
         lanes=tuple(LaneInfo(**lane) for lane in said["lanes"]),
-        parts={kind: tuple(PartEntry(**part) for part in _parts(said, kind)) for kind in KINDS},
+        parts={kind: tuple(_entry(kind, part) for part in _parts(said, kind)) for kind in KINDS},
         created=str(said["created"]),
         updated=str(said["updated"]),
         mixed=_flag(said.get("mixed", False)),
@@ -187,6 +187,14 @@ def _parts(said: Mapping[str, Any], kind: Kind) -> Sequence[Mapping[str, Any]]:
         said["parts"][kind] if kind in STANDING else said["parts"].get(kind, ())
     )
     return parts
+
+
+def _entry(kind: Kind, said: Mapping[str, Any]) -> PartEntry:
+    """A part lies in the folder of its table: whatever else is named is no part, and nobody's to move."""
+    entry = PartEntry(**said)
+    if entry.path != f"{kind}/{Path(entry.path).name}":
+        raise ValueError(f"{entry.path!r} is no part of {kind}")
+    return entry
 
 
 def _optional_int(value: Any) -> int | None:

@@ -279,6 +279,20 @@ def test_failed_rows_that_a_stop_kept_from_being_asked_again_are_asked_the_next_
     assert {f"text number {n}" for n in range(30)} == set(books[0].ledger.billed)
 
 
+def test_counts_that_a_hand_has_written_into_the_manifest_are_not_believed(folder: Path) -> None:
+    rig.write_rows(folder / "rows.jsonl", 3)
+    path = folder / "out" / "manifest.json"
+    with rig.served({}) as (urls, books):
+        spec = rig.job(folder, [rig.lane(urls[0], "one")])
+        rig.run(folder, spec)
+        whole = json.loads(path.read_text("utf-8"))
+        edited = {**whole, "counts": {**whole["counts"], "failed": 2}}
+        path.write_text(json.dumps(edited), "utf-8")
+        assert rig.run(folder, spec).exit_code == ExitCode.OK
+        assert books[0].ledger.accepted == 3
+    assert json.loads(path.read_text("utf-8"))["counts"] == whole["counts"]
+
+
 def test_the_summary_is_not_written_through_a_link(folder: Path) -> None:
     rig.write_rows(folder / "rows.jsonl", 3)
     precious = folder / "precious"

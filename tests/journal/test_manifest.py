@@ -74,6 +74,17 @@ def test_without_a_manifest_there_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "path", ["output/../../precious", "../output/x.parquet", "usage/part-1.parquet", "/etc/passwd", "x"]
+)
+def test_a_part_outside_the_folder_of_its_table_is_no_part(layout, path):
+    """A rebuild moves parts that it cannot use; what a hand has written there is not for it to move."""
+    entry = PartEntry(path, 1, 2, "s")
+    write_manifest(layout, replace(MANIFEST, parts={**MANIFEST.parts, "output": (entry,)}))
+    with pytest.raises(StorageError, match="is no part of output"):
+        read_manifest(layout.out)
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", "null", '{"format": 1}', '{"format": 1, "complete": 1}', "\x00\xff", '{"format": "x"}'],
 )

@@ -21,6 +21,8 @@ from batchllm.tokens import TokenCount
 _T = TypeVar("_T")
 #: A loop that was told to end and does not is left to the end of the process.
 _FAREWELL_S = 5.0
+#: A signal is heard no later than this.
+_LOOK_S = 0.2
 
 
 class _LoopThread:
@@ -99,7 +101,8 @@ class _Call(Generic[_T]):
         self._task.add_done_callback(lambda _: self._over.set())
 
     def result(self) -> _T:
-        self._over.wait()
+        while not self._over.wait(_LOOK_S):  # a signal that comes as the wait begins would not end it
+            pass
         if self._task is None or self._task.cancelled():
             raise BatchllmError("the client was closed while a call was under way")
         return self._task.result()

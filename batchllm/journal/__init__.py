@@ -2,6 +2,7 @@
 
     lock       one run an output folder                 files      paths, folders, fsync
     journal    `Journal`: open, put, room, seal         writer     queue and thread
+    committing what the writer's thread does            tuning     sizes, and doors for tests
     database   the SQLite file                          lines      records → its lines
     identity   whose record it is                       finished   a bit for each unit of work
     tables     lines → Arrow columns                    recall     what earlier runs finished
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
     from batchllm.journal.identity import Identity, StoredJob, changed_sections, stored_job
     from batchllm.journal.inputs import InputState
     from batchllm.journal.interrupted import Interrupted
-    from batchllm.journal.journal import Journal, Tuning
+    from batchllm.journal.journal import Journal
     from batchllm.journal.lock import OutputLock
     from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
     from batchllm.journal.renewal import Changed, Renewal
     from batchllm.journal.space import DiskRules
     from batchllm.journal.spending import EverSpent, ever_spent
     from batchllm.journal.tables import Named, check_names
+    from batchllm.journal.tuning import Tuning
 
 _HOMES = {
     "Carried": "carries",
@@ -65,7 +67,7 @@ _HOMES = {
     "PartEntry": "manifest",
     "Renewal": "renewal",
     "StoredJob": "identity",
-    "Tuning": "journal",
+    "Tuning": "tuning",
     "changed_sections": "identity",
     "check_names": "tables",
     "ever_spent": "spending",

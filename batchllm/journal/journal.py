@@ -6,30 +6,26 @@ the callback of `start` know committed records only. The rest of this package sa
 
 import asyncio
 import os
-import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 
 from batchllm.clock import Clock
-from batchllm.errors import BatchllmError, FullDiskError
+from batchllm.errors import FullDiskError
 from batchllm.journal.carries import Carries
+from batchllm.journal.committing import Committing
 from batchllm.journal.copies import Copied, CopyRequests, copy_outcomes
 from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
-from batchllm.journal.drain import Drains
 from batchllm.journal.files import (
-    Fault,
     Layout,
-    free_bytes,
     is_on_network,
     make_folders,
     mapped_faults,
-    no_fault,
 )
 from batchllm.journal.finished import Finished
 from batchllm.journal.forgetting import (
@@ -45,10 +41,9 @@ from batchllm.journal.identity import Identity, adopt, register_lanes, slot_lane
 from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.interrupted import interrupted
 from batchllm.journal.known import known_hashes, known_rows
-from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.merge import MergeStopped, never
-from batchllm.journal.parts import Sizes, Store, read_part
+from batchllm.journal.parts import Store, read_part
 from batchllm.journal.recall import lines_among, recall, rows_end
 from batchllm.journal.recovery import purge, recover
 from batchllm.journal.renewal import Renewal, renew
@@ -65,29 +60,16 @@ from batchllm.journal.sealing import (
     save_manifest,
 )
 from batchllm.journal.skipping import open_rows, reopen
-from batchllm.journal.space import DiskRules, Space
+from batchllm.journal.space import DiskRules
 from batchllm.journal.spending import Spending, leave_input, note_complete, spending
-from batchllm.journal.spillover import Spillover
 from batchllm.journal.tables import Tables, table_schemas
-from batchllm.journal.watch import Watch
+from batchllm.journal.tuning import Tuning
 from batchllm.journal.writer import QueueLimits, Writer
 from batchllm.matching import Marks
 from batchllm.ports import Shape, Task
 from batchllm.records import JournalRecord, Key, LaneInfo
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """Sizes, and the doors by which tests bring disaster: `fault` is called at each named point of the protocols."""
-
-    queue: QueueLimits = field(default_factory=QueueLimits)
-    sizes: Sizes = field(default_factory=Sizes)
-    fault: Fault = no_fault
-    free_bytes: Callable[[Path], int | None] = free_bytes
-    max_page_count: int | None = None
-    disk: DiskRules = field(default_factory=DiskRules)
 
 
 class Journal:
@@ -97,21 +79,13 @@ class Journal:
         self._store = store
         self._database: Database = store.database
         self._clock = clock
-        self._tuning = tuning
         self._input = InputRecord(store.database, store.layout)
-        self._space = Space(store.layout, tuning.free_bytes, tuning.disk)
-        self._watch = Watch(store.layout, tuning.disk.say)
-        self._spillover = Spillover(store.database, tuning.disk.spill, tuning.disk.say)
-        self._has_full_part = False
         self._database.fence()
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
-        self._counts = self._database.counts()
-        self.finished = recall(store, self._counts)
+        finished = recall(store, self._database.counts())
         self.interrupted = interrupted(self._database)
-        self._numbers = numbers
-        self._harvester = self._harvester_of(numbers)
-        self._drains = Drains(store)
-        self._writer = Writer(self, _fitting(tuning.queue, tuning.disk))
+        self.work = Committing(store, finished, numbers=numbers, clock=clock, tuning=tuning)
+        self._writer = Writer(self.work, _fitting(tuning.queue, tuning.disk))
         self._is_closed = False
 
     @classmethod
@@ -166,14 +140,19 @@ class Journal:
             )
             store = Store(database, layout, tables, tuning.sizes, tuning.fault)
             journal = cls(store, numbers=numbers, clock=clock, tuning=tuning)
-            journal._begin(identity.version)
+            journal.work.begin(identity.version)
             undo.pop_all()
         return journal
 
     @property
     def counts(self) -> Counts:
         """All that is committed, of this run and the earlier ones."""
-        return self._counts
+        return self.work.counts
+
+    @property
+    def finished(self) -> Finished:
+        """The units that have their outcome."""
+        return self.work.finished
 
     @property
     def spending(self) -> Spending:
@@ -186,7 +165,7 @@ class Journal:
 
         None as long as there are neither, for then any input will do.
         """
-        if not self._counts.ok + self._counts.failed + self._counts.attempts:
+        if not self.counts.ok + self.counts.failed + self.counts.attempts:
             return None
         return self._writer.call(lambda: self._input.digest) or ""
 
@@ -236,7 +215,7 @@ class Journal:
 
     def known_rows(self, keys: pa.Array) -> Iterator[pa.RecordBatch]:
         """Key, `row` and `request_hash` of what was answered or failed under `keys`, batch by batch. Before `start`."""
-        self._called(self._drains.drain_all)
+        self._called(self.work.drains.drain_all)
         with self._mapped():
             yield from known_rows(self._store, keys)
 
@@ -269,7 +248,7 @@ class Journal:
 
     def known_answers(self, columns: Sequence[str]) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
         """The unit of each answer, and these columns of it, batch by batch. Before `start` only."""
-        self._called(self._drains.drain_all)
+        self._called(self.work.drains.drain_all)
         tables = self._store.tables
         wanted = list(dict.fromkeys((*tables.of_row.columns, *columns)))
         with self._mapped():
@@ -295,22 +274,8 @@ class Journal:
         For a run that was started. What was said before is never taken back: max() of a NULL is NULL.
         """
 
-        while not await self._writer.perform(lambda: self._expose(calls, usd)):
+        while not await self._writer.perform(lambda: self.work.expose(calls, usd)):
             await self.room()
-
-    def _expose(self, calls: int, usd: float | None) -> bool:
-        """False where the disk had no space for it: the run is paused then, and the ballast is not for new calls."""
-        try:
-            with self._database.transaction() as connection:
-                connection.execute(
-                    "UPDATE runs SET exposed_calls = max(exposed_calls, ?), exposed_usd = max(exposed_usd, ?)"
-                    " WHERE run = ?",
-                    (calls, usd, self._database.run),
-                )
-        except FullDiskError as error:
-            self._space.meet_full_part(self._clock.monotonic_s(), error)
-            return False
-        return True
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_commit: Callable[[Counts], None] | None = None
@@ -318,7 +283,7 @@ class Journal:
         """Begin to write. `on_commit` hears the counts on the loop's thread, after commits."""
         if is_complete(self._database):
             mark_incomplete(self._store, self._clock.wall_s())
-        self._writer.start(loop, None if on_commit is None else lambda: on_commit(self._counts))
+        self._writer.start(loop, None if on_commit is None else lambda: on_commit(self.counts))
 
     def put(self, records: Sequence[JournalRecord]) -> None:
         self._writer.put(records)
@@ -335,7 +300,7 @@ class Journal:
 
     async def pause(self, error: FullDiskError) -> None:
         """Have no room until there is more space: whatever met the full disk may then be done again."""
-        await self._writer.perform(lambda: self._note_full(error))
+        await self._writer.perform(lambda: self.work.note_full(error))
 
     async def flush(self) -> None:
         """Return when everything put so far is committed. Raises what went wrong in the writer."""
@@ -345,7 +310,7 @@ class Journal:
         """`row` and `request_hash` of all answers, or of those whose hash begins with one of `prefixes` (of one
         length). Before `start` only.
         """
-        self._called(self._drains.drain_all)
+        self._called(self.work.drains.drain_all)
         with self._mapped():
             yield from known_hashes(self._store, prefixes)
 
@@ -382,7 +347,7 @@ class Journal:
     @property
     def has_lines(self) -> bool:
         """Whether something is in no part yet."""
-        return self._drains.has_lines
+        return self.work.drains.has_lines
 
     def rewrite(self, work: Callable[[Store], T]) -> T:
         """Let `work` change the sealed parts; before `start`, and nothing but `close` comes after it."""
@@ -399,10 +364,7 @@ class Journal:
         await self._writer.stop()
         error = self._writer.error
         try:
-            self._drains.cancel()
-            self._space.stop()
-            if self._database.broken is None:
-                self._end_run(clean=clean and error is None, exit_code=exit_code)
+            self.work.end(clean=clean and error is None, exit_code=exit_code)
         except FullDiskError:
             if error is None:  # else that one says it
                 raise
@@ -411,60 +373,6 @@ class Journal:
         if not self._writer.is_error_known:
             self._writer.raise_error()
 
-    def commit(self, records: Sequence[JournalRecord]) -> BatchllmError | None:
-        """For the writer thread: store `records`, or raise."""
-        began_s = self._clock.monotonic_s()
-        harvest = self._insert_all(records)
-        self._tuning.fault("after_commit")
-        grown, now_s = harvest.answer_bytes + harvest.failure_bytes, self._clock.monotonic_s()
-        full = self._space.note(now_s, grown)
-        return harvest.repeated or self._watch.note(now_s, now_s - began_s) or full
-
-    @property
-    def is_due(self) -> bool:
-        """For the writer thread: whether a slice of a drain is to be done; none while the last one did not fit."""
-        return self._drains.is_due and not (self._has_full_part and self._space.is_short)
-
-    def step(self) -> None:
-        """For the writer thread: one slice of a drain."""
-        try:
-            with self._mapped():
-                self._drains.step()
-        except FullDiskError as error:
-            self._has_full_part = True
-            self._space.meet_full_part(self._clock.monotonic_s(), error)
-
-    @property
-    def is_short(self) -> bool:
-        """Whether nothing new may be sent for want of space on the disk."""
-        return self._space.is_short
-
-    def look(self) -> BatchllmError | None:
-        """For the writer thread: whether there is space again."""
-        return self._space.look(self._clock.monotonic_s())
-
-    def save(self, records: Sequence[JournalRecord], unsure: int) -> None:
-        """For the end of the writer: what the journal does not take any more goes elsewhere, until the next start."""
-        self._spillover.save(records, self._counts, self._numbers, unsure)
-
-    def _take_in(self) -> None:
-        """What earlier runs could only save elsewhere."""
-        for path, numbers, missing in self._spillover.found(lambda: self._counts):
-            harvester = self._harvester
-            self._harvester = self._harvester_of(numbers)
-            before = self._counts
-            self._insert_all(missing)
-            self._harvester = harvester
-            self.finished.ok += self._counts.ok - before.ok
-            self.finished.failed += self._counts.failed - before.failed
-            self.finished.skipped += self._counts.skipped - before.skipped
-            self.finished.spent_usd = self._counts.cost_usd
-            self._spillover.remove(path, self._counts.ok - before.ok)
-        self._spillover.settle()
-
-    def _harvester_of(self, numbers: Sequence[int]) -> Harvester:
-        return Harvester(self.finished, numbers, self._store.tables.of_row.samples)
-
     def _called(self, work: Callable[[], T]) -> T:
         with self._mapped():
             return self._writer.call(work)
@@ -472,57 +380,8 @@ class Journal:
     def _mapped(self) -> AbstractContextManager[None]:
         return mapped_faults("write", self._store.layout.out)
 
-    def _insert_all(self, records: Sequence[JournalRecord]) -> Harvest:
-        try:
-            harvest, counts = self._kept(records)
-        except (UnicodeEncodeError, OverflowError):
-            harvest, counts = self._kept(storable(records))
-        self.finished.mark(harvest.units)
-        self._counts = counts
-        self._drains.note("output", len(harvest.results), harvest.answer_bytes)
-        self._drains.note("failures", len(harvest.failures), harvest.failure_bytes)
-        self._drains.note("usage", len(harvest.attempts))
-        self._drains.note("skipped", len(harvest.skipped))
-        return harvest
-
-    def _kept(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
-        """What was paid for may have the ballast."""
-        try:
-            return self._insert(records)
-        except FullDiskError as error:
-            if not self._space.meet_full(self._clock.monotonic_s(), error):
-                raise
-        return self._insert(records)
-
-    def _insert(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
-        harvest = self._harvester.gather(records)
-        counts = self._counts.plus(harvest.added)
-        with self._database.transaction() as connection:
-            for table, lines in harvest.tables():
-                start = 0
-                for together, sql in statements(table):
-                    while len(lines) - start >= together:
-                        connection.execute(sql, flat(lines[start : start + together]))
-                        start += together
-            self._database.store_counts(connection, counts)
-        return harvest, counts
-
-    def _begin(self, version: str) -> None:
-        self._space.start(self._clock.monotonic_s())
-        now_s, host = self._clock.wall_s(), socket.gethostname()
-        self._database.claim(now_s, pid=os.getpid(), host=host, version=version)
-        self._take_in()
-
-    def _end_run(self, *, clean: bool, exit_code: int) -> None:
-        with self._database.transaction() as connection:
-            connection.execute(
-                "UPDATE runs SET ended = ?, exit_code = ?, clean = ? WHERE run = ?",
-                (self._clock.wall_s(), int(exit_code), clean, self._database.run),
-            )
-        self._database.shrink()
-
     def _copy_outcomes(self, requests: CopyRequests) -> Copied:
-        self._drains.drain_all()
+        self.work.drains.drain_all()
         copied = copy_outcomes(self._store, requests, self.finished)
         self._recall()
         return copied
@@ -532,9 +391,9 @@ class Journal:
         return rows_end(self._store)
 
     def _reopen(self, rows: bytearray | None) -> int:
-        if not self._counts.skipped:
+        if not self.counts.skipped:
             return 0
-        self._drains.drain_all()
+        self.work.drains.drain_all()
         reopened = reopen(self._store, rows)
         if reopened:
             save_manifest(self._store, self._clock.wall_s())
@@ -553,7 +412,7 @@ class Journal:
         return forgotten(again, difference(before, self.finished.bits()), self.finished)
 
     def _renew(self, renewal: Renewal, state: InputState) -> None:
-        self._drains.drain_all()
+        self.work.drains.drain_all()
         write_input = self._input.prepare(state)
 
         def write(connection: sqlite3.Connection) -> None:
@@ -566,18 +425,12 @@ class Journal:
         self._input.clear()
         save_manifest(self._store, self._clock.wall_s())
         purge(self._store)
-        self._take_up(finished)
+        self.work.take_up(finished)
         pa.default_memory_pool().release_unused()
 
     def _recall(self) -> None:
         """Take up what the parts and the journal hold, as a start does."""
-        self._take_up(recall(self._store, self._database.counts()))
-
-    def _take_up(self, finished: Finished) -> None:
-        self._counts = self._database.counts()
-        self.finished = finished
-        self._harvester = self._harvester_of(self._numbers)
-        self._drains = Drains(self._store)
+        self.work.take_up(recall(self._store, self._database.counts()))
 
     def _sealing(self, work: Callable[[], Manifest]) -> Manifest:
         """A part that does not fit pauses the run too: with more space, `work` may be done again."""
@@ -585,23 +438,19 @@ class Journal:
             return self._called(work)
         except FullDiskError as error:
             short = error  # `error` is gone when the block ends
-            self._writer.call(lambda: self._space.meet_full_part(self._clock.monotonic_s(), short))
+            self._writer.call(lambda: self.work.meet_full_part(short))
             raise
 
-    def _note_full(self, error: FullDiskError) -> None:
-        if not self._space.is_short:
-            self._space.meet_full_part(self._clock.monotonic_s(), error)
-
     def _seal(self) -> Manifest:
-        self._drains.drain_all()
+        self.work.drains.drain_all()
         add_empty_parts(self._store)
         join_tiny_parts(self._store, self._clock.wall_s())
         return mark_incomplete(self._store, self._clock.wall_s())
 
     def _complete(self, expected_units: int, is_late: Callable[[], bool]) -> Manifest:
-        check_count(self._counts, expected_units)
-        self._drains.drain_all()
-        self._space.demand(self._clock.monotonic_s(), rewritten_bytes(self._store))
+        check_count(self.counts, expected_units)
+        self.work.drains.drain_all()
+        self.work.demand(rewritten_bytes(self._store))
         try:
             complete_parts(self._store, self._clock.wall_s(), is_late)
         except MergeStopped:

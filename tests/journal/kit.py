@@ -29,9 +29,10 @@ from batchllm.journal.copies import CopyRequests
 from batchllm.journal.files import Layout
 from batchllm.journal.identity import Identity
 from batchllm.journal.inputs import InputState
-from batchllm.journal.journal import Journal, Tuning
+from batchllm.journal.journal import Journal
 from batchllm.journal.parts import Sizes
 from batchllm.journal.renewal import Renewal
+from batchllm.journal.tuning import Tuning
 from batchllm.matching import Places
 from batchllm.records import AttemptRecord, Billed, LaneInfo, RowDone, RowFailed, RowRef, RowSkipped
 

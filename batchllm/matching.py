@@ -1,11 +1,11 @@
 """Which rows of an input were in the one before it: by their marks, ten million in seconds and within 100 MB.
 
-A mark is 64 bits that stand for all of a row (see `batchllm.source.marks`). What two inputs have in common at their
-beginning, which is all of the old one when rows were added at its end, needs one comparison of memory. The rest is
-looked up share by share, so that no more than half a million of each are sorted at a time.
+A mark is 64 bits that stand for all of a row (see `batchllm.source.marks`). Rows that stayed where they were need one
+comparison of memory: all of the old ones when rows were added at the end, all but a few when a few have changed. The
+rest is looked up share by share, so that no more than half a million of each are sorted at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -104,25 +104,90 @@ def match_marks(
     placed_at_once: int = 1 << 20,
     segment_rows: int = 1 << 21,
 ) -> Matches:
-    """Each new row with the only old one of its mark. Marks that occur twice match nothing beyond the common head."""
+    """Each new row with the old one that stood in its place and had its mark, else with the only one of its mark.
+
+    Marks that occur twice among the rest match nothing.
+    """
     head = _common_head(old, new)
     kind = pa.int32() if max(old.rows, new.rows) < _NARROW_ROWS else pa.int64()
-    found = [
-        pa.nulls(min(segment_rows, new.rows - first), kind) for first in range(head, new.rows, segment_rows)
+    stayed = [
+        _stayed(old, new, first, min(segment_rows, new.rows - first))
+        for first in range(head, new.rows, segment_rows)
     ]
+    found = []
+    first = head
+    for flags in stayed:
+        places = pa.arange(first, first + len(flags), 1).cast(kind)
+        found.append(pc.if_else(flags, places, pa.scalar(None, kind)))
+        first += len(flags)
     if found and head < old.rows:
-        shares = 1 << max(0, (old.rows - head - 1) // looked_up_at_once).bit_length()
-        pairs: list[tuple[pa.Array, pa.Array]] = []
-        for share in range(shares):
-            pairs.append(
-                _look_up(_share(old, head, share, shares, kind), _share(new, head, share, shares, kind))
-            )
-            if sum(len(news) for _, news in pairs) >= placed_at_once:
-                _place(found, head, pairs)
-                pairs.clear()
-            pa.default_memory_pool().release_unused()
-        _place(found, head, pairs)
+        flags = pa.chunked_array(stayed, pa.bool_())
+        moved = _Moved(old, head, flags), _Moved(new, head, flags)
+        _match_moved(*moved, found, looked_up_at_once, placed_at_once)
     return Matches(head, pa.concat_arrays([pa.nulls(0, kind), *found]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """The rows from `start` on that are not where they were; `stayed` tells of those from there on."""
+
+    marks: Marks
+    start: int
+    stayed: pa.ChunkedArray
+
+    @property
+    def most(self) -> int:
+        """No more than so many."""
+        return self.marks.rows - self.start - (pc.sum(self.stayed).as_py() or 0)
+
+    def share(self, share: int, shares: int, kind: pa.DataType) -> tuple[pa.Array, pa.Array]:
+        """The marks whose lowest bits are `share`, and the ordinals of their rows."""
+        return _share(self._pieces(), share, shares, kind)
+
+    def _pieces(self) -> Iterator[tuple[int, pa.Array]]:
+        for first, piece in self.marks.pieces(self.start):
+            flags = _flat(self.stayed.slice(first - self.start, len(piece)))
+            if flags.true_count:
+                flags = pa.concat_arrays([flags, pa.repeat(False, len(piece) - len(flags))])
+                if flags.true_count == len(piece):
+                    continue
+                yield first, pc.if_else(flags, _UNKNOWN, piece)
+            else:
+                yield first, piece
+
+
+def _match_moved(
+    old: _Moved,
+    new: _Moved,
+    found: list[pa.Array],
+    looked_up_at_once: int,
+    placed_at_once: int,
+) -> None:
+    """Those of each other's marks, into `found`."""
+    kind = found[0].type
+    shares = 1 << max(0, (old.most - 1) // looked_up_at_once).bit_length()
+    pairs: list[tuple[pa.Array, pa.Array]] = []
+    for share in range(shares):
+        pairs.append(_look_up(old.share(share, shares, kind), new.share(share, shares, kind)))
+        if sum(len(news) for _, news in pairs) >= placed_at_once:
+            _place(found, old.start, pairs)
+            pairs.clear()
+        pa.default_memory_pool().release_unused()
+    _place(found, old.start, pairs)
+
+
+def _stayed(old: Marks, new: Marks, first: int, rows: int) -> pa.Array:
+    """Of `rows` new ones from `first` on: whether the old one in the same place has the same mark."""
+    pieces = [pa.nulls(0, pa.bool_())]
+    both = max(0, min(first + rows, old.rows) - first)
+    for start in range(first, first + both, PIECE_ROWS):
+        end = min(first + both, start + PIECE_ROWS)
+        pieces.append(_same(old.read(start, end), new.read(start, end)))
+    return pa.concat_arrays([*pieces, pa.repeat(False, rows - both)])
+
+
+def _same(one: pa.Array, other: pa.Array) -> pa.Array:
+    return pc.and_(pc.equal(one, other), pc.not_equal(one, _UNKNOWN))
 
 
 def _place(found: list[pa.Array], head: int, pairs: list[tuple[pa.Array, pa.Array]]) -> None:
@@ -147,18 +212,18 @@ def _common_head(old: Marks, new: Marks) -> int:
     most = min(old.rows, new.rows)
     for start in range(0, most, PIECE_ROWS):
         end = min(most, start + PIECE_ROWS)
-        one, other = old.read(start, end), new.read(start, end)
-        is_same = pc.and_(pc.equal(one, other), pc.not_equal(one, _UNKNOWN))
-        different = pc.index(is_same, False).as_py()
+        different = pc.index(_same(old.read(start, end), new.read(start, end)), False).as_py()
         if different >= 0:
             return start + int(different)
     return most
 
 
-def _share(marks: Marks, start: int, share: int, shares: int, kind: pa.DataType) -> tuple[pa.Array, pa.Array]:
-    """Marks from `start` on whose lowest bits are `share`, and their ordinals."""
+def _share(
+    pieces: Iterable[tuple[int, pa.Array]], share: int, shares: int, kind: pa.DataType
+) -> tuple[pa.Array, pa.Array]:
+    """The marks whose lowest bits are `share`, and the ordinals of their rows; `pieces` each with the first one."""
     values, places = [pa.nulls(0, pa.uint64())], [pa.nulls(0, kind)]
-    for first, piece in marks.pieces(start):
+    for first, piece in pieces:
         low_bits = pc.bit_wise_and(piece, pa.scalar(shares - 1, pa.uint64()))
         is_here = pc.equal(low_bits, pa.scalar(share, pa.uint64()))
         if not share:  # where the unknown ones are
@@ -166,6 +231,10 @@ def _share(marks: Marks, start: int, share: int, shares: int, kind: pa.DataType)
         values.append(piece.filter(is_here))
         places.append(pc.add(pc.indices_nonzero(is_here).cast(kind), pa.scalar(first, kind)))
     return pa.concat_arrays(values), pa.concat_arrays(places)
+
+
+def _flat(values: pa.ChunkedArray) -> pa.Array:
+    return values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
 
 
 def _look_up(old: tuple[pa.Array, pa.Array], new: tuple[pa.Array, pa.Array]) -> tuple[pa.Array, pa.Array]:
@@ -211,7 +280,7 @@ def find_repeats(marks: Marks, *, looked_at_at_once: int = 1 << 19) -> Repeats:
     laters, firsts = [pa.nulls(0, pa.int64())], [pa.nulls(0, pa.int64())]
     shares = 1 << max(0, (marks.rows - 1) // looked_at_at_once).bit_length()
     for share in range(shares):
-        values, places = _share(marks, 0, share, shares, pa.int64())
+        values, places = _share(marks.pieces(0), share, shares, pa.int64())
         order = pc.array_sort_indices(values)
         values, places = values.take(order), places.take(order)
         is_later = pa.concat_arrays(

@@ -56,6 +56,16 @@ class Places:
     head: int
     tail: pa.Array
 
+    @property
+    def rows(self) -> int:
+        """Of the old input."""
+        return self.head + len(self.tail)
+
+    def left(self, first: int, end: int) -> int:
+        """How many of the rows from `first` up to `end` are somewhere."""
+        start = min(max(first, self.head), end)
+        return end - first - int(self.tail.slice(start - self.head, end - start).null_count)
+
     def of(self, rows: pa.Array) -> pa.Array:
         """The new ordinals (int64) of old ones; null for a row that is gone."""
         is_head = pc.less(rows, self.head)

@@ -14,6 +14,8 @@
     slots      the answers that a row gets, numbered    skipping   units that a vote need not hear
     forgetting failures that are asked again            interrupted runs that did not end of themselves
     renewal    the record for another input             carries    carried values that replace others
+    pending    a renewal on the disk                    renewing   its way, until parts are those of the new input
+    moving     rows of parts to their new places        mover      in a thread beside the run
     migrations older formats → this one                 snapshot   the journal, only looked at
     audit      is all of it what was put there?         inspection one part against what is known of it
     rebuilding a lost journal, from the parts           gathering  which parts make up a record

@@ -16,6 +16,7 @@ from batchllm.journal.files import mapped_faults
 from batchllm.journal.finished import Finished
 from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.parts import Store
+from batchllm.journal.renewing import Renewing
 from batchllm.journal.space import Space
 from batchllm.journal.spillover import Spillover
 from batchllm.journal.tuning import Tuning
@@ -27,9 +28,17 @@ class Committing:
     """The `Work` of a `Writer`; the rest is called between two commits, too. `numbers` are the lanes', by slot."""
 
     def __init__(
-        self, store: Store, finished: Finished, *, numbers: Sequence[int], clock: Clock, tuning: Tuning
+        self,
+        store: Store,
+        renewing: Renewing,
+        finished: Finished,
+        *,
+        numbers: Sequence[int],
+        clock: Clock,
+        tuning: Tuning,
     ) -> None:
         self._store = store
+        self._renewing = renewing
         self._database = store.database
         self._clock = clock
         self._space = Space(store.layout, tuning.free_bytes, tuning.disk)
@@ -77,7 +86,8 @@ class Committing:
     @property
     def is_due(self) -> bool:
         """Whether a slice of a drain is to be done; none while the last one did not fit."""
-        return self.drains.is_due and not (self._has_full_part and self._space.is_short)
+        is_held_up = self._is_renewing or (self._has_full_part and self._space.is_short)
+        return not is_held_up and self.drains.is_due
 
     def step(self) -> None:
         """One slice of a drain."""
@@ -92,6 +102,16 @@ class Committing:
     def is_short(self) -> bool:
         """Whether nothing new may be sent for want of space on the disk."""
         return self._space.is_short
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much waits to be drained that nothing new may be sent."""
+        return self._is_renewing and self.drains.is_crowded
+
+    @property
+    def _is_renewing(self) -> bool:
+        """Parts are of another input than the lines: nothing may go from these to those."""
+        return self._renewing.renewal is not None
 
     def look(self) -> BatchllmError | None:
         """Whether there is space again."""

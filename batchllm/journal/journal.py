@@ -6,7 +6,6 @@ the callback of `start` know committed records only. The rest of this package sa
 
 import asyncio
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -33,7 +32,6 @@ from batchllm.journal.forgetting import (
     difference,
     forget_failures,
     forgotten,
-    move_forgotten,
     note_all_asked,
     to_forget,
 )
@@ -43,25 +41,27 @@ from batchllm.journal.interrupted import interrupted
 from batchllm.journal.known import known_hashes, known_rows
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.merge import MergeStopped, never
+from batchllm.journal.mover import Run
 from batchllm.journal.parts import Store, read_part
-from batchllm.journal.recall import lines_among, recall, rows_end
+from batchllm.journal.recall import OUTCOMES, lines_among, recall, renewed, rows_end
 from batchllm.journal.recovery import purge, recover
-from batchllm.journal.renewal import Renewal, renew
+from batchllm.journal.renewal import Renewal
+from batchllm.journal.renewing import Renewing
 from batchllm.journal.sealing import (
     add_empty_parts,
     check_count,
     check_manifest,
     complete_parts,
+    compose_manifest,
     is_complete,
     join_tiny_parts,
     mark_incomplete,
-    renewals,
     rewritten_bytes,
     save_manifest,
 )
 from batchllm.journal.skipping import open_rows, reopen
 from batchllm.journal.space import DiskRules
-from batchllm.journal.spending import Spending, leave_input, note_complete, spending
+from batchllm.journal.spending import Spending, note_complete, spending
 from batchllm.journal.tables import Tables, table_schemas
 from batchllm.journal.tuning import Tuning
 from batchllm.journal.writer import QueueLimits, Writer
@@ -81,10 +81,12 @@ class Journal:
         self._clock = clock
         self._input = InputRecord(store.database, store.layout)
         self._database.fence()
+        self._renewing = Renewing(store, clock.wall_s)
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
+        self._finish_renewal(tuning.disk.say)
         finished = recall(store, self._database.counts())
         self.interrupted = interrupted(self._database)
-        self.work = Committing(store, finished, numbers=numbers, clock=clock, tuning=tuning)
+        self.work = Committing(store, self._renewing, finished, numbers=numbers, clock=clock, tuning=tuning)
         self._writer = Writer(self.work, _fitting(tuning.queue, tuning.disk))
         self._is_closed = False
 
@@ -215,6 +217,7 @@ class Journal:
 
     def known_rows(self, keys: pa.Array) -> Iterator[pa.RecordBatch]:
         """Key, `row` and `request_hash` of what was answered or failed under `keys`, batch by batch. Before `start`."""
+        self.settle()
         self._called(self.work.drains.drain_all)
         with self._mapped():
             yield from known_rows(self._store, keys)
@@ -242,31 +245,40 @@ class Journal:
 
         Returns how many; `finished` is another object afterwards.
         """
+        if self.counts.skipped:
+            self.settle()
         return self._called(
             lambda: self._reopen(None if all_of_them else open_rows(self.finished, self._rows_end))
         )
 
     def known_answers(self, columns: Sequence[str]) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
         """The unit of each answer, and these columns of it, batch by batch. Before `start` only."""
-        self._called(self.work.drains.drain_all)
-        tables = self._store.tables
+        self._drain_lines()
+        tables, renewal = self._store.tables, self._renewing.renewal
         wanted = list(dict.fromkeys((*tables.of_row.columns, *columns)))
         with self._mapped():
             for part in self._store.parts("output"):
-                if part.rows:
-                    for batch in read_part(self._store, part, wanted, 1 << 16):
-                        yield tables.units(batch), batch.select(list(columns))
+                for batch in read_part(self._store, part, wanted, 1 << 16) if part.rows else ():
+                    now = batch if renewal is None else renewal.moved(batch)
+                    yield tables.units(now), now.select(list(columns))
 
     def carries(self) -> Carries:
         """A place for what `renew` is to put in the place of carried values. To be closed."""
         return Carries(self._store.layout.state)
 
     def renew(self, renewal: Renewal, state: InputState) -> None:
-        """From now on the record of another input; its rows move, and those that are gone leave. Before `start` only.
+        """From now on the record of another input; those of its rows that are gone leave it. Before `start` only.
 
-        `finished` is another object afterwards.
+        `finished` is another object afterwards. Rows that stand elsewhere move while the run goes on: see `settle`.
         """
         self._called(lambda: self._renew(renewal, state))
+
+    def settle(self, is_late: Callable[[], bool] = never) -> bool:
+        """Wait until all parts are those of the present input; False once it `is_late`, which leaves it to the next
+        start. Blocks; callable from any thread. What reads whole parts does this by itself.
+        """
+        with self._mapped():
+            return self._renewing.settle(is_late)
 
     async def expose(self, calls: int, usd: float | None) -> None:
         """So many calls may be out from now on, worth so much at most. Returns when that is committed.
@@ -284,6 +296,15 @@ class Journal:
         if is_complete(self._database):
             mark_incomplete(self._store, self._clock.wall_s())
         self._writer.start(loop, None if on_commit is None else lambda: on_commit(self.counts))
+        self._renewing.start(
+            Run(
+                call=self._writer.call,
+                pause=self.work.note_full,
+                is_short=lambda: self.work.is_short,
+                told=self._writer.tell,
+                fail=self._writer.fail,
+            )
+        )
 
     def put(self, records: Sequence[JournalRecord]) -> None:
         self._writer.put(records)
@@ -310,18 +331,20 @@ class Journal:
         """`row` and `request_hash` of all answers, or of those whose hash begins with one of `prefixes` (of one
         length). Before `start` only.
         """
-        self._called(self.work.drains.drain_all)
+        self._drain_lines()
         with self._mapped():
-            yield from known_hashes(self._store, prefixes)
+            yield from known_hashes(self._store, prefixes, self._renewing.renewal)
 
     def copy_outcomes(self, requests: CopyRequests) -> Copied:
         """Give rows the outcomes of others that asked the same. After `flush`, while nothing is being put."""
+        self.settle()
         return self._called(lambda: self._copy_outcomes(requests))
 
     def finished_among(self, rows: int) -> tuple[int, int, int]:
         """Answers, failures and skipped units of the first `rows` rows. Before `start` only."""
-        ok = self._called(lambda: lines_among(self._store, "output", rows))
-        skipped = self._called(lambda: lines_among(self._store, "skipped", rows))
+        renewal = self._renewing.renewal
+        ok = self._called(lambda: lines_among(self._store, "output", rows, renewal))
+        skipped = self._called(lambda: lines_among(self._store, "skipped", rows, renewal))
         return ok, self.finished.marked_in(0, rows * self.finished.slots) - ok - skipped, skipped
 
     def forget_failures(self) -> Forgotten:
@@ -330,10 +353,16 @@ class Journal:
         Returns which, with those that an earlier start has made so and that nobody has asked since. To be called before
         `start`; `finished` is another object afterwards.
         """
+        self.settle()
         return self._called(self._forget_failures)
 
     def seal(self) -> Manifest:
-        """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread."""
+        """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread.
+
+        After a `settle` that was late parts and manifest stay as they are, and what it returns is written nowhere.
+        """
+        if self._renewing.is_given_up or not self.settle():
+            return self._called(lambda: compose_manifest(self._store, self._clock.wall_s()))
         return self._sealing(self._seal)
 
     def complete(self, expected_units: int, is_late: Callable[[], bool] = never) -> Manifest:
@@ -342,6 +371,8 @@ class Journal:
         Raises InvariantError unless each of `expected_units` has its outcome. Once `is_late` nobody waits for the
         order any more: then it is `seal`.
         """
+        if not self.settle(is_late):
+            return self.seal()
         return self._sealing(lambda: self._complete(expected_units, is_late))
 
     @property
@@ -361,6 +392,7 @@ class Journal:
         if self._is_closed:
             return
         self._is_closed = True
+        await asyncio.to_thread(self._renewing.stop)
         await self._writer.stop()
         error = self._writer.error
         try:
@@ -379,6 +411,17 @@ class Journal:
 
     def _mapped(self) -> AbstractContextManager[None]:
         return mapped_faults("write", self._store.layout.out)
+
+    def _drain_lines(self) -> None:
+        """Into parts; while a renewal is pending there are none before `start`."""
+        if self._renewing.renewal is None:
+            self._called(self.work.drains.drain_all)
+
+    def _finish_renewal(self, say: Callable[[str], None]) -> None:
+        """What a run before could not do to its end."""
+        if self._renewing.renewal is not None:
+            say("rows are moved to their places in the changed input, which an earlier run had begun")
+            self._renewing.settle()
 
     def _copy_outcomes(self, requests: CopyRequests) -> Copied:
         self.work.drains.drain_all()
@@ -413,18 +456,12 @@ class Journal:
 
     def _renew(self, renewal: Renewal, state: InputState) -> None:
         self.work.drains.drain_all()
-        write_input = self._input.prepare(state)
-
-        def write(connection: sqlite3.Connection) -> None:
-            write_input(connection)
-            store_meta(connection, "renewals", str(renewals(self._database) + 1))
-            leave_input(connection, self._database)
-            move_forgotten(connection, self._database, renewal.places)
-
-        finished = renew(self._store, renewal, write)
+        store = self._store
+        finished = renewed(store, {kind: store.parts(kind) for kind in OUTCOMES}, self.finished, renewal)
+        self._renewing.commit(renewal, finished, self._input.prepare(state))
         self._input.clear()
-        save_manifest(self._store, self._clock.wall_s())
-        purge(self._store)
+        if self._renewing.renewal is None:
+            save_manifest(store, self._clock.wall_s())
         self.work.take_up(finished)
         pa.default_memory_pool().release_unused()
 

@@ -17,13 +17,7 @@ def marks(values: list[int]) -> Marks:
 
 
 def found(old: list[int], new: list[int], at_once: int = 4) -> list[int | None]:
-    matches = match_marks(
-        marks(old),
-        marks(new),
-        looked_up_at_once=at_once,
-        placed_at_once=at_once + 1,
-        segment_rows=at_once + 2,
-    )
+    matches = match_marks(marks(old), marks(new), looked_up_at_once=at_once)
     tail = matches.tail.to_pylist()
     assert matches.unmatched().to_pylist() == [at for at, one in enumerate(tail, matches.head) if one is None]
     assert matches.rows == matches.head + sum(one is not None for one in tail)

@@ -5,6 +5,7 @@ Values and decisions. `batchllm.journal.pending` keeps them on the disk, `batchl
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +17,6 @@ from batchllm.matching import Places
 #: The row of a call whose row is no longer in the input.
 GONE = -1
 _MOVED_AT_ONCE = 1 << 19
-_MARKED_AT_ONCE = 1 << 20
 
 
 def _no_rows() -> pa.Array:
@@ -98,25 +98,21 @@ def lines_left(places: Places, part: PartInfo, slots: int) -> int | None:
 
 def moved_units(finished: Finished, places: Places) -> Finished:
     """The bits of the units as they stand now; nothing is counted yet."""
-    slots, now = finished.slots, Finished(finished.slots)
-    bits = pa.py_buffer(finished.bits().ljust(-(-places.rows * slots // 8), b"\0"))
-    now.mark_bits(bits.to_pybytes(), places.head * slots)
-    waiting: list[pa.Array] = []
-    for first in range(places.head, places.rows, _MOVED_AT_ONCE):
+    slots = finished.slots
+    bits = np.frombuffer(finished.bits().ljust(-(-places.rows * slots // 8), b"\0"), np.uint8)
+    units = places.end * slots
+    flags = np.zeros((places.end, slots), np.bool_)
+    head = places.head * slots
+    flags.reshape(units)[:head] = np.unpackbits(bits[: -(-head // 8)], count=head, bitorder="little")
+    # From a row whose units begin with a byte on.
+    for first in range(places.head & ~7, places.rows, _MOVED_AT_ONCE):
         rows = min(_MOVED_AT_ONCE, places.rows - first)
-        piece = places.tail.slice(first - places.head, rows)
-        flags = pa.Array.from_buffers(pa.bool_(), rows * slots, [None, bits], offset=first * slots)
-        waiting += [_units_of(piece, flags, slot, slots) for slot in range(slots)]
-        if sum(map(len, waiting)) >= _MARKED_AT_ONCE:
-            now.mark_all(pa.concat_arrays(waiting))
-            waiting.clear()
-    if waiting:
-        now.mark_all(pa.concat_arrays(waiting))
-    return now
-
-
-def _units_of(places: pa.Array, flags: pa.Array, slot: int, slots: int) -> pa.Array:
-    """The units of one slot that are finished, and whose rows are somewhere."""
-    of_slot = flags if slots == 1 else flags.take(pa.arange(slot, len(flags), slots))
-    rows = places.filter(of_slot).drop_null().cast(pa.int64())
-    return rows if slots == 1 else pc.add(pc.multiply(rows, slots), slot)
+        was = np.unpackbits(bits[first * slots // 8 :], count=rows * slots, bitorder="little")
+        start = max(first, places.head)
+        tail = places.tail.slice(start - places.head, first + rows - start)
+        now = pc.fill_null(tail, -1).to_numpy()
+        is_there = now >= 0
+        flags[now[is_there]] = was.reshape(rows, slots)[start - first :][is_there]
+    moved = Finished(slots)
+    moved.mark_bits(np.packbits(flags.reshape(units), bitorder="little").tobytes(), units)
+    return moved

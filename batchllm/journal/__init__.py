@@ -20,7 +20,7 @@
     audit      is all of it what was put there?         inspection one part against what is known of it
     rebuilding a lost journal, from the parts           gathering  which parts make up a record
     rereading  kept answers by another schema           salvage    lines of a journal that does not fit
-    findings   what an audit says
+    findings   what an audit says                       upkeep     what is done to a record as a whole
     ballast    what is given up when the disk is full   spill      what could not be committed, elsewhere
     watch      a disk that is slow, a journal that is gone
     spillover  which of these files is this record's    spending   what counts as the present input's

@@ -18,7 +18,7 @@ from batchllm.clock import Clock
 from batchllm.errors import FullDiskError
 from batchllm.journal.carries import Carries
 from batchllm.journal.committing import Committing
-from batchllm.journal.copies import Copied, CopyRequests, copy_outcomes
+from batchllm.journal.copies import Copied, CopyRequests
 from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
 from batchllm.journal.files import (
     Layout,
@@ -27,43 +27,30 @@ from batchllm.journal.files import (
     mapped_faults,
 )
 from batchllm.journal.finished import Finished
-from batchllm.journal.forgetting import (
-    Forgotten,
-    difference,
-    forget_failures,
-    forgotten,
-    note_all_asked,
-    to_forget,
-)
+from batchllm.journal.forgetting import Forgotten
 from batchllm.journal.identity import Identity, adopt, register_lanes, slot_lanes
 from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.interrupted import interrupted
 from batchllm.journal.known import known_hashes, known_rows
 from batchllm.journal.manifest import Manifest
-from batchllm.journal.merge import MergeStopped, never
+from batchllm.journal.merge import never
 from batchllm.journal.mover import Run
 from batchllm.journal.parts import Store, read_part
-from batchllm.journal.recall import OUTCOMES, lines_among, recall, renewed, rows_end
-from batchllm.journal.recovery import purge, recover
+from batchllm.journal.recall import lines_among, recall, rows_end
+from batchllm.journal.recovery import recover
 from batchllm.journal.renewal import Renewal
 from batchllm.journal.renewing import Renewing
 from batchllm.journal.sealing import (
-    add_empty_parts,
-    check_count,
     check_manifest,
-    complete_parts,
-    compose_manifest,
     is_complete,
-    join_tiny_parts,
     mark_incomplete,
-    rewritten_bytes,
     save_manifest,
 )
-from batchllm.journal.skipping import open_rows, reopen
 from batchllm.journal.space import DiskRules
-from batchllm.journal.spending import Spending, note_complete, spending
+from batchllm.journal.spending import Spending, spending
 from batchllm.journal.tables import Tables, table_schemas
 from batchllm.journal.tuning import Tuning
+from batchllm.journal.upkeep import Upkeep
 from batchllm.journal.writer import QueueLimits, Writer
 from batchllm.matching import Marks
 from batchllm.ports import Shape, Task
@@ -87,6 +74,7 @@ class Journal:
         finished = recall(store, self._database.counts())
         self.interrupted = interrupted(self._database)
         self.work = Committing(store, self._renewing, finished, numbers=numbers, clock=clock, tuning=tuning)
+        self._upkeep = Upkeep(store, self.work, clock)
         self._writer = Writer(self.work, _fitting(tuning.queue, tuning.disk))
         self._is_closed = False
 
@@ -218,7 +206,7 @@ class Journal:
     def known_rows(self, keys: pa.Array) -> Iterator[pa.RecordBatch]:
         """Key, `row` and `request_hash` of what was answered or failed under `keys`, batch by batch. Before `start`."""
         self.settle()
-        self._called(self.work.drains.drain_all)
+        self._called(self._upkeep.drain_all)
         with self._mapped():
             yield from known_rows(self._store, keys)
 
@@ -247,9 +235,7 @@ class Journal:
         """
         if self.counts.skipped:
             self.settle()
-        return self._called(
-            lambda: self._reopen(None if all_of_them else open_rows(self.finished, self._rows_end))
-        )
+        return self._called(lambda: self._upkeep.reopen(all_of_them=all_of_them))
 
     def known_answers(self, columns: Sequence[str]) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
         """The unit of each answer, and these columns of it, batch by batch. Before `start` only."""
@@ -271,7 +257,7 @@ class Journal:
 
         `finished` is another object afterwards. Rows that stand elsewhere move while the run goes on: see `settle`.
         """
-        self._called(lambda: self._renew(renewal, state))
+        self._called(lambda: self._upkeep.renew(renewal, self._renewing, self._input, state))
 
     def settle(self, is_late: Callable[[], bool] = never) -> bool:
         """Wait until all parts are those of the present input; False once it `is_late`, which leaves it to the next
@@ -338,7 +324,7 @@ class Journal:
     def copy_outcomes(self, requests: CopyRequests) -> Copied:
         """Give rows the outcomes of others that asked the same. After `flush`, while nothing is being put."""
         self.settle()
-        return self._called(lambda: self._copy_outcomes(requests))
+        return self._called(lambda: self._upkeep.copy_outcomes(requests))
 
     def finished_among(self, rows: int) -> tuple[int, int, int]:
         """Answers, failures and skipped units of the first `rows` rows. Before `start` only."""
@@ -354,7 +340,7 @@ class Journal:
         `start`; `finished` is another object afterwards.
         """
         self.settle()
-        return self._called(self._forget_failures)
+        return self._called(self._upkeep.forget_failures)
 
     def seal(self) -> Manifest:
         """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread.
@@ -362,8 +348,8 @@ class Journal:
         After a `settle` that was late parts and manifest stay as they are, and what it returns is written nowhere.
         """
         if self._renewing.is_given_up or not self.settle():
-            return self._called(lambda: compose_manifest(self._store, self._clock.wall_s()))
-        return self._sealing(self._seal)
+            return self._called(self._upkeep.manifest)
+        return self._sealing(self._upkeep.seal)
 
     def complete(self, expected_units: int, is_late: Callable[[], bool] = never) -> Manifest:
         """Everything into parts in input order, and a manifest that says that this is all. Blocks like `seal`.
@@ -373,7 +359,7 @@ class Journal:
         """
         if not self.settle(is_late):
             return self.seal()
-        return self._sealing(lambda: self._complete(expected_units, is_late))
+        return self._sealing(lambda: self._upkeep.complete(expected_units, is_late))
 
     @property
     def has_lines(self) -> bool:
@@ -415,59 +401,13 @@ class Journal:
     def _drain_lines(self) -> None:
         """Into parts; while a renewal is pending there are none before `start`."""
         if self._renewing.renewal is None:
-            self._called(self.work.drains.drain_all)
+            self._called(self._upkeep.drain_all)
 
     def _finish_renewal(self, say: Callable[[str], None]) -> None:
         """What a run before could not do to its end."""
         if self._renewing.renewal is not None:
             say("rows are moved to their places in the changed input, which an earlier run had begun")
             self._renewing.settle()
-
-    def _copy_outcomes(self, requests: CopyRequests) -> Copied:
-        self.work.drains.drain_all()
-        copied = copy_outcomes(self._store, requests, self.finished)
-        self._recall()
-        return copied
-
-    @property
-    def _rows_end(self) -> int:
-        return rows_end(self._store)
-
-    def _reopen(self, rows: bytearray | None) -> int:
-        if not self.counts.skipped:
-            return 0
-        self.work.drains.drain_all()
-        reopened = reopen(self._store, rows)
-        if reopened:
-            save_manifest(self._store, self._clock.wall_s())
-            purge(self._store)
-            self._recall()
-        return reopened
-
-    def _forget_failures(self) -> Forgotten:
-        again = to_forget(self._store, self.finished)
-        self._reopen(again.rows)  # first: of a row without its failure they would not be relied on
-        before = self.finished.bits()
-        forget_failures(self._store, again.rows)
-        save_manifest(self._store, self._clock.wall_s())
-        purge(self._store)
-        self._recall()
-        return forgotten(again, difference(before, self.finished.bits()), self.finished)
-
-    def _renew(self, renewal: Renewal, state: InputState) -> None:
-        self.work.drains.drain_all()
-        store = self._store
-        finished = renewed(store, {kind: store.parts(kind) for kind in OUTCOMES}, self.finished, renewal)
-        self._renewing.commit(renewal, finished, self._input.prepare(state))
-        self._input.clear()
-        if self._renewing.renewal is None:
-            save_manifest(store, self._clock.wall_s())
-        self.work.take_up(finished)
-        pa.default_memory_pool().release_unused()
-
-    def _recall(self) -> None:
-        """Take up what the parts and the journal hold, as a start does."""
-        self.work.take_up(recall(self._store, self._database.counts()))
 
     def _sealing(self, work: Callable[[], Manifest]) -> Manifest:
         """A part that does not fit pauses the run too: with more space, `work` may be done again."""
@@ -477,28 +417,6 @@ class Journal:
             short = error  # `error` is gone when the block ends
             self._writer.call(lambda: self.work.meet_full_part(short))
             raise
-
-    def _seal(self) -> Manifest:
-        self.work.drains.drain_all()
-        add_empty_parts(self._store)
-        join_tiny_parts(self._store, self._clock.wall_s())
-        return mark_incomplete(self._store, self._clock.wall_s())
-
-    def _complete(self, expected_units: int, is_late: Callable[[], bool]) -> Manifest:
-        check_count(self.counts, expected_units)
-        self.work.drains.drain_all()
-        self.work.demand(rewritten_bytes(self._store))
-        try:
-            complete_parts(self._store, self._clock.wall_s(), is_late)
-        except MergeStopped:
-            return self._seal()
-        with self._database.transaction() as connection:
-            note_complete(connection, self._database)
-            note_all_asked(connection)
-        manifest = save_manifest(self._store, self._clock.wall_s())
-        purge(self._store)
-        pa.default_memory_pool().release_unused()
-        return manifest
 
 
 def _fitting(queue: QueueLimits, disk: DiskRules) -> QueueLimits:

@@ -111,9 +111,9 @@ def history(kit, crash, out):
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
-@given(st.lists(steps(), min_size=2, max_size=4))
+@given(st.lists(steps(), min_size=2, max_size=3))
 def test_after_any_history_the_record_is_that_of_the_last_input(history, told):
     one = history()
     for step in [*told[:-1], Step(told[-1].rows, told[-1].kills, hurried=False)]:

@@ -148,6 +148,10 @@ class Committing:
         """Raise FullDiskError, and pause, unless so much is free."""
         self._space.demand(self._clock.monotonic_s(), needed_bytes)
 
+    def require(self, needed_bytes: int) -> None:
+        """Raise FullDiskError unless so much is free: before the run."""
+        self._space.require(needed_bytes)
+
     def _take_in(self) -> None:
         for path, numbers, missing in self._spillover.found(lambda: self.counts):
             harvester = self._harvester

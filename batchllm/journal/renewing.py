@@ -1,7 +1,7 @@
 """The renewal that is pending, if there is one, and its way: kept, carried out, forgotten."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -34,6 +34,10 @@ class Renewing:
         pending.clear(store.layout, note)
         if note is not None:
             self._take(note)
+
+    def needed_bytes(self, renewal: Renewal) -> int:
+        """What moving the rows will write: the old parts go only when the new ones are there."""
+        return sum(part.bytes for part in self._touched(renewal))
 
     def commit(
         self, renewal: Renewal, finished: Finished, write_input: Callable[[sqlite3.Connection], None]
@@ -84,8 +88,11 @@ class Renewing:
 
     def _kept(self, renewal: Renewal) -> str | None:
         """The note of it; None where no part has to move: then nothing of it is pending."""
-        touched = any(renewal.touches(part) for kind in KINDS for part in self._store.parts(kind))
-        return pending.keep(self._store.layout, renewal) if touched else None
+        is_touched = next(self._touched(renewal), None) is not None
+        return pending.keep(self._store.layout, renewal) if is_touched else None
+
+    def _touched(self, renewal: Renewal) -> Iterator[PartInfo]:
+        return (part for kind in KINDS for part in self._store.parts(kind) if renewal.touches(part))
 
     def _take(self, note: str) -> None:
         self.renewal = renewal = pending.kept(self._store.layout, note)

@@ -74,6 +74,7 @@ class Upkeep:
 
     def renew(self, renewal: Renewal, renewing: Renewing, record: InputRecord, state: InputState) -> None:
         self.drain_all()
+        self._work.require(renewing.needed_bytes(renewal))
         store = self._store
         parts = {kind: store.parts(kind) for kind in OUTCOMES}
         finished = renewed(store, parts, self._work.finished, renewal)

@@ -348,6 +348,34 @@ def test_a_full_disk_holds_it_up_until_there_is_space(kit, record):
     assert audit(record).is_whole
 
 
+def test_an_input_is_not_taken_up_where_the_disk_has_no_room_for_the_parts_that_would_move(kit, record):
+    needed = sum(path.stat().st_size for kind in kit.KINDS for path in (record / kind).iterdir())
+    free = [1 << 40]
+    tuning = Tuning(sizes=kit.SMALL, free_bytes=lambda _path: free[0])
+    journal = kit.open_journal(record, tuning=tuning)
+    free[0] = needed // 2
+    with pytest.raises(FullDiskError, match="almost full"):
+        renewed(kit, journal)
+    assert (journal.input_digest, journal.counts.ok) == ("old", kit.ROWS - 2)
+    assert not is_pending(record)
+    asyncio.run(journal.close(clean=True, exit_code=74))
+    assert audit(record).is_whole
+
+
+def test_a_disk_that_is_full_at_the_start_is_told_and_nothing_is_lost(kit, record):
+    answered(kit, record)
+
+    def full(point: str) -> None:
+        if point == "after_tmp":
+            raise FullDiskError("no space for a part")
+
+    with pytest.raises(FullDiskError):
+        kit.open_journal(record, tuning=Tuning(sizes=kit.SMALL, fault=full))
+    assert is_pending(record)
+    assert audit(record).is_whole
+    settled(kit, record)
+
+
 def until(done: Callable[[], bool]) -> None:
     while True:
         try:

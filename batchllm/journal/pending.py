@@ -65,13 +65,20 @@ def kept(layout: Layout, note: str) -> Renewal:
     told = orjson.loads(note)
     path = layout.state / str(told["name"])
     _check(path, told["sha256"])
-    carried = None
-    if "carries_sha256" in told:
-        carried = path.with_name(path.name + _CARRIES)
-        _check(carried, told["carries_sha256"])
+    carries = kept_carries(layout, note)
     with mapped_faults("read", path), pa.memory_map(str(path)) as file:
         tail, old, new = (_read(file) for _ in range(3))
-    return Renewal(Places(int(told["head"]), tail), KeptCarries(carried), Changed(old, new))
+    return Renewal(Places(int(told["head"]), tail), carries, Changed(old, new))
+
+
+def kept_carries(layout: Layout, note: str) -> KeptCarries:
+    """What rows are to carry. Raises StorageError as above."""
+    told = orjson.loads(note)
+    if "carries_sha256" not in told:
+        return KeptCarries(None)
+    path = layout.state / (str(told["name"]) + _CARRIES)
+    _check(path, told["carries_sha256"])
+    return KeptCarries(path)
 
 
 def clear(layout: Layout, note: str | None) -> None:

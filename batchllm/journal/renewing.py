@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -33,7 +34,7 @@ class Renewing:
         note = store.database.meta(pending.NOTE)
         pending.clear(store.layout, note)
         if note is not None:
-            self._take(note)
+            self._take(pending.kept(store.layout, note))
 
     def needed_bytes(self, renewal: Renewal) -> int:
         """What moving the rows will write: the old parts go only when the new ones are there."""
@@ -63,7 +64,7 @@ class Renewing:
             raise
         store.fault("after_renewal")
         if note is not None:
-            self._take(note)
+            self._take(replace(renewal, carries=pending.kept_carries(store.layout, note)))
 
     def settle(self, is_late: Callable[[], bool] = never) -> bool:
         """Whether nothing is pending any more: it is waited for, or done here, until it is late.
@@ -94,8 +95,8 @@ class Renewing:
     def _touched(self, renewal: Renewal) -> Iterator[PartInfo]:
         return (part for kind in KINDS for part in self._store.parts(kind) if renewal.touches(part))
 
-    def _take(self, note: str) -> None:
-        self.renewal = renewal = pending.kept(self._store.layout, note)
+    def _take(self, renewal: Renewal) -> None:
+        self.renewal = renewal
         self._mover = Mover(lambda call, is_late: self._move(renewal, call, is_late))
 
     def _move(self, renewal: Renewal, call: Call, is_late: Callable[[], bool]) -> None:

@@ -223,10 +223,13 @@ class _Patience:
 
 
 def _seal(parts: RunParts, ending: Ending, patience: _Patience) -> Manifest:
-    parts.finish()
-    if ending.code is ExitCode.OK and parts.is_whole:
-        return parts.journal.complete(parts.units, patience.is_over)
-    return parts.journal.seal()
+    """Where somebody waits for the end, rows that are on their way to other places stay on it."""
+    journal = parts.journal
+    if journal.settle(patience.is_over):
+        parts.finish()
+        if ending.code is ExitCode.OK and parts.is_whole:
+            return journal.complete(parts.units, patience.is_over)
+    return journal.seal()
 
 
 def _exit_code(ending: Ending, manifest: Manifest) -> ExitCode:

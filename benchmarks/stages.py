@@ -25,8 +25,9 @@ from batchllm.dispatch.lane import Lane
 from batchllm.dispatch.outcomes import CallFacts, cost_of, done_records
 from batchllm.journal.finished import Finished
 from batchllm.journal.identity import Identity
-from batchllm.journal.journal import Journal, Tuning
+from batchllm.journal.journal import Journal
 from batchllm.journal.parts import Sizes
+from batchllm.journal.tuning import Tuning
 from batchllm.limit.sharing import LoneMember
 from batchllm.plan import Planner, digest_of
 from batchllm.provider.catalogue import load_catalogue
@@ -218,10 +219,10 @@ def _measure_journal(rig: Rig, turn: int) -> dict[str, float]:
         gc.freeze()
         for group in groups:
             start_s = time.process_time()
-            journal.commit(group)
+            journal.work.commit(group)
             committed_s = time.process_time()
-            if journal.is_due:
-                journal.step()
+            if journal.work.is_due:
+                journal.work.step()
             commits_s += committed_s - start_s
             drains_s += time.process_time() - committed_s
         gc.unfreeze()

@@ -17,13 +17,7 @@ def marks(values: list[int]) -> Marks:
 
 
 def found(old: list[int], new: list[int], at_once: int = 4) -> list[int | None]:
-    matches = match_marks(
-        marks(old),
-        marks(new),
-        looked_up_at_once=at_once,
-        placed_at_once=at_once + 1,
-        segment_rows=at_once + 2,
-    )
+    matches = match_marks(marks(old), marks(new), looked_up_at_once=at_once)
     tail = matches.tail.to_pylist()
     assert matches.unmatched().to_pylist() == [at for at, one in enumerate(tail, matches.head) if one is None]
     assert matches.rows == matches.head + sum(one is not None for one in tail)
@@ -32,18 +26,13 @@ def found(old: list[int], new: list[int], at_once: int = 4) -> list[int | None]:
 
 def expected(old: list[int], new: list[int]) -> list[int | None]:
     """The same, a row at a time."""
-    head = next(
-        (at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one != other or not one),
-        min(len(old), len(new)),
-    )
-    rest, counts = Counter(new[head:]), Counter(old[head:])
-    places = {value: at for at, value in enumerate(old[head:], head)}
+    stayed = {at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one == other and one}
+    left = {at: value for at, value in enumerate(old) if at not in stayed}
+    rest, counts = Counter(value for at, value in enumerate(new) if at not in stayed), Counter(left.values())
+    places = {value: at for at, value in left.items()}
     return [
-        *range(head),
-        *(
-            places[value] if value and counts[value] == 1 and rest[value] == 1 else None
-            for value in new[head:]
-        ),
+        at if at in stayed else places[value] if value and counts[value] == 1 and rest[value] == 1 else None
+        for at, value in enumerate(new)
     ]
 
 
@@ -58,7 +47,10 @@ def expected(old: list[int], new: list[int]) -> list[int | None]:
         ([1, 2, 3], [9, 1, 2, 3], [None, 0, 1, 2]),
         ([1, 2, 3], [1, 3], [0, 2]),
         ([1, 5, 5], [5, 1], [None, 0]),
-        ([1, 2], [2, 2, 1], [None, None, 0]),
+        ([1, 2, 3, 4], [9, 2, 8, 4], [None, 1, None, 3]),
+        ([1, 2, 3, 4], [3, 2, 1, 4, 5], [2, 1, 0, 3, None]),
+        ([7, 2, 2], [2, 2, 8], [2, 1, None]),
+        ([1, 2], [2, 2, 1], [None, 1, 0]),
         ([1, 0, 3], [1, 0, 3], [0, None, 2]),
         ([1, 1, 2], [1, 1, 3], [0, 1, None]),
     ],
@@ -73,6 +65,22 @@ def test_rows_are_found_again(old: list[int], new: list[int], matches: list[int 
 )
 def test_as_one_by_one(old: list[int], new: list[int], at_once: int) -> None:
     assert found(old, new, at_once) == expected(old, new)
+
+
+def test_rows_that_stayed_in_their_place_are_not_looked_up() -> None:
+    """Of many, among which a few have changed."""
+    read: list[int] = []
+    old = list(range(1, 20_001))
+    new = [one if at % 1000 else 50_000 + at for at, one in enumerate(old)]
+    array = pa.array(new, pa.uint64())
+
+    def noted(first: int, end: int) -> pa.Array:
+        read.append(end - first)
+        return array.slice(first, end - first)
+
+    matches = match_marks(marks(old), Marks(len(new), noted), looked_up_at_once=100)
+    assert matches.unmatched().to_pylist() == list(range(0, 20_000, 1000))
+    assert sum(read) <= 4 * len(new)  # a pass for each share of a hundred would be 256 of them
 
 
 def test_a_shuffle_with_changes_over_many_shares() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from dispatch_rig import Rig
 
+from batchllm.dispatch import Ending
+from batchllm.errors import ExitCode
 from batchllm.records import BadRow, Request, Response, Row
-from batchllm.running import RunParts, Stop, _dispatch, limited
+from batchllm.running import RunParts, Stop, _dispatch, _Patience, _seal, limited
 from batchllm.testing import ScriptedProvider, echo, text_request
 
 
@@ -66,3 +68,55 @@ async def test_a_run_that_is_cancelled_sends_nothing_more_and_waits_for_what_is_
 def test_a_limit_takes_the_first_rows(limit: int | None, count: int) -> None:
     taken = [row.ordinal for batch in limited(Rows().batches(), limit) for row in batch]
     assert taken == list(range(count))
+
+
+class Recorded:
+    """A journal that says what was asked of it; rows are on their way until `arrives`."""
+
+    def __init__(self, *, arrives: bool) -> None:
+        self._arrives = arrives
+        self.did: list[str] = []
+
+    def settle(self, is_late: Any) -> bool:
+        self.did.append("settle")
+        return self._arrives or not is_late()
+
+    def complete(self, units: int, is_late: Any) -> None:
+        self.did.append("complete")
+
+    def seal(self) -> None:
+        self.did.append("seal")
+
+
+@pytest.mark.parametrize(
+    ("arrives", "late", "code", "did"),
+    [
+        (True, False, ExitCode.OK, ["settle", "finish", "complete"]),
+        (False, False, ExitCode.OK, ["settle", "finish", "complete"]),
+        (True, True, ExitCode.INTERRUPTED, ["settle", "finish", "seal"]),
+        (False, True, ExitCode.INTERRUPTED, ["settle", "seal"]),
+    ],
+)
+async def test_an_end_that_nobody_waits_for_leaves_rows_on_their_way(
+    arrives: bool, late: bool, code: ExitCode, did: list[str]
+) -> None:
+    journal = Recorded(arrives=arrives)
+    rig = Rig(ScriptedProvider(lambda body, _call: echo(body)))
+    parts: Any = RunParts(
+        batches=Rows().batches,
+        planner=Plain(),  # type: ignore[arg-type]
+        journal=journal,  # type: ignore[arg-type]
+        dispatcher=rig.dispatcher,
+        stats=rig.stats,
+        clock=rig.clock,
+        units=10_000,
+        is_whole=True,
+        drain_timeout_s=0.0,
+        finish=lambda: journal.did.append("finish"),
+    )
+    stop, patience = Stop(), _Patience(rig.clock, 0.0)
+    if late:
+        stop.ask(Ending(code, "", ""))
+        await patience.begin(stop)
+    _seal(parts, Ending(code, "", ""), patience)
+    assert journal.did == did

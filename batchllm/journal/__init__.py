@@ -2,6 +2,7 @@
 
     lock       one run an output folder                 files      paths, folders, fsync
     journal    `Journal`: open, put, room, seal         writer     queue and thread
+    committing what the writer's thread does            tuning     sizes, and doors for tests
     database   the SQLite file                          lines      records → its lines
     identity   whose record it is                       finished   a bit for each unit of work
     tables     lines → Arrow columns                    recall     what earlier runs finished
@@ -13,11 +14,13 @@
     slots      the answers that a row gets, numbered    skipping   units that a vote need not hear
     forgetting failures that are asked again            interrupted runs that did not end of themselves
     renewal    the record for another input             carries    carried values that replace others
+    pending    a renewal on the disk                    renewing   its way, until parts are those of the new input
+    moving     rows of parts to their new places        mover      in a thread beside the run
     migrations older formats → this one                 snapshot   the journal, only looked at
     audit      is all of it what was put there?         inspection one part against what is known of it
     rebuilding a lost journal, from the parts           gathering  which parts make up a record
     rereading  kept answers by another schema           salvage    lines of a journal that does not fit
-    findings   what an audit says
+    findings   what an audit says                       upkeep     what is done to a record as a whole
     ballast    what is given up when the disk is full   spill      what could not be committed, elsewhere
     watch      a disk that is slow, a journal that is gone
     spillover  which of these files is this record's    spending   what counts as the present input's
@@ -37,13 +40,14 @@ if TYPE_CHECKING:
     from batchllm.journal.identity import Identity, StoredJob, changed_sections, stored_job
     from batchllm.journal.inputs import InputState
     from batchllm.journal.interrupted import Interrupted
-    from batchllm.journal.journal import Journal, Tuning
+    from batchllm.journal.journal import Journal
     from batchllm.journal.lock import OutputLock
     from batchllm.journal.manifest import Manifest, PartEntry, read_manifest
     from batchllm.journal.renewal import Changed, Renewal
     from batchllm.journal.space import DiskRules
     from batchllm.journal.spending import EverSpent, ever_spent
     from batchllm.journal.tables import Named, check_names
+    from batchllm.journal.tuning import Tuning
 
 _HOMES = {
     "Carried": "carries",
@@ -65,7 +69,7 @@ _HOMES = {
     "PartEntry": "manifest",
     "Renewal": "renewal",
     "StoredJob": "identity",
-    "Tuning": "journal",
+    "Tuning": "tuning",
     "changed_sections": "identity",
     "check_names": "tables",
     "ever_spent": "spending",

@@ -27,7 +27,7 @@ _FOLDER = "earlier"
 _STATE_FILES = ("journal.db", "journal.db-wal", "journal.db-shm")
 #: What was made of the record: its summary, what its answers agree on (with the records of lanes asked for that).
 _OTHERS = ("summary.txt", "consensus", "report.html")
-_STATE_PREFIXES = ("marks-", "part-")
+_STATE_PREFIXES = ("marks-", "renewal-", "part-")
 
 
 def put_aside(layout: Layout, now_s: float, fault: Fault = no_fault) -> Path:

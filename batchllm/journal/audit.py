@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchllm.errors import InputMissingError, LockedError, StorageError
+from batchllm.journal import pending
 from batchllm.journal.aside import is_putting_aside
 from batchllm.journal.database import Counts
 from batchllm.journal.files import BY_UNIT, KINDS, Kind, Layout
@@ -29,6 +30,7 @@ from batchllm.journal.lock import shared_lock
 from batchllm.journal.manifest import Manifest, read_manifest
 from batchllm.journal.parts import PartInfo
 from batchllm.journal.recall import runs
+from batchllm.journal.renewal import Renewal
 from batchllm.journal.slots import Slots
 from batchllm.journal.snapshot import Snapshot, opened, totals_differ
 
@@ -60,14 +62,33 @@ def audit_locked(out: Path) -> Audit:
                 _audit_parts(found, layout, None)
                 return found
             found.has_journal = found.is_journal_readable = True
+            try:
+                renewal = _pending(found, layout, journal)
+            except StorageError as error:
+                found.journal_faults.append(Finding(journal.path, error.message, error.remedy))
+                _audit_parts(found, layout, None)
+                return found
             _compare_parts(found, journal)
-            _audit_parts(found, layout, journal)
+            _audit_parts(found, layout, journal, renewal)
     except StorageError as error:
         found.has_journal, found.is_journal_readable = True, False
         found.journal_faults.append(Finding(layout.database, error.message, error.remedy))
         _start_again(found)
         _audit_parts(found, layout, None)
     return found
+
+
+def _pending(found: Audit, layout: Layout, journal: Snapshot) -> Renewal | None:
+    """A changed input that was taken up, and whose rows have not moved to their new places yet."""
+    note = journal.meta(pending.NOTE)
+    if note is None:
+        return None
+    renewal = pending.kept(layout, note)
+    found.notes.append(
+        "rows are on their way to other places: parts and manifest are still those of the input before; the next"
+        " start goes on with it"
+    )
+    return renewal
 
 
 def _start_again(found: Audit) -> None:
@@ -141,9 +162,11 @@ def _compare_parts(found: Audit, journal: Snapshot) -> None:
         found.notes.append("the manifest is older than the journal: the next start writes it anew")
 
 
-def _audit_parts(found: Audit, layout: Layout, journal: Snapshot | None) -> None:
+def _audit_parts(
+    found: Audit, layout: Layout, journal: Snapshot | None, renewal: Renewal | None = None
+) -> None:
     known = _known_parts(found, journal)
-    walk = _Walk(found, layout, journal)
+    walk = _Walk(found, layout, journal, renewal)
     for kind in KINDS:
         walk.table(kind, known[kind])
     _find_strangers(found, layout, known, journal)
@@ -151,7 +174,7 @@ def _audit_parts(found: Audit, layout: Layout, journal: Snapshot | None) -> None
         walk.lines(journal)
     walk.end()
     if not found.part_faults:
-        _check_counts(found, journal)
+        _check_counts(found, journal, walk.before if renewal is not None else None)
 
 
 def _known_parts(found: Audit, journal: Snapshot | None) -> Mapping[Kind, Sequence[PartInfo]]:
@@ -180,10 +203,18 @@ def slots_of(manifest: Manifest | None, journal: Snapshot | None) -> Slots:
 
 
 class _Walk:
-    """One pass over all parts, table by table, with a bit for each unit that was met."""
+    """One pass over all parts, table by table, with a bit for each unit that was met.
 
-    def __init__(self, found: Audit, layout: Layout, journal: Snapshot | None) -> None:
+    With a `renewal` the parts are those of the input before; what counts is where their rows stand in the new one.
+    `before` is what they held.
+    """
+
+    def __init__(
+        self, found: Audit, layout: Layout, journal: Snapshot | None, renewal: Renewal | None
+    ) -> None:
         self._found = found
+        self._renewal = renewal
+        self.before = Counts()
         self._layout = layout
         self._journal = journal
         manifest = found.manifest
@@ -195,6 +226,7 @@ class _Walk:
         rows = manifest.rows if manifest is not None else None
         self._units = None if rows is None else rows * self._slots
         self._met = Finished(self._slots)
+        self._now = self._met if renewal is None else Finished(self._slots)
         self._whole_rows: list[int] = []
         self._last = -1
 
@@ -219,6 +251,8 @@ class _Walk:
 
     def lines(self, journal: Snapshot) -> None:
         """What is in no part yet."""
+        if self._renewal is not None:
+            self._turn_to(self._renewal, journal)
         answers = 0
         for row, slot, is_sound in journal.answers():
             unit = row * self._slots + slot
@@ -250,6 +284,21 @@ class _Walk:
             self._met.mark(units)
             self._found.failed += len(units)
 
+    def _turn_to(self, renewal: Renewal, journal: Snapshot) -> None:
+        """The lines are of the new input."""
+        rows = pa.array(self._whole_rows, pa.int64())
+        for row, place in zip(self._whole_rows, renewal.places.of(rows).to_pylist(), strict=True):
+            units = self._met.open_slots(row)
+            self.before = self.before.plus(Counts(failed=len(units)))
+            if place is not None:
+                moved = [place * self._slots + unit % self._slots for unit in units]
+                self._now.mark(moved)
+                self._found.failed += len(moved)
+        self._whole_rows = []
+        self._met = self._now
+        told = journal.meta("input_rows")
+        self._units = None if told is None else int(told) * self._slots
+
     def _rows(self, kind: Kind, path: Path, file: pq.ParquetFile) -> None:
         columns = _USAGE_COLUMNS if kind == "usage" else self._of_row.columns
         for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
@@ -270,12 +319,15 @@ class _Walk:
             units = units.drop_null()
         for first, end in runs(units):
             self._meet(path, first, end)
-        if kind == "output":
-            self._found.ok += len(units)
-        elif kind == "skipped":
-            self._found.skipped += len(units)
-        else:
-            self._found.failed += len(units)
+        now = units
+        if self._renewal is not None:
+            now = self._of_row.units(self._renewal.moved(batch)).drop_null()
+            self._now.mark_all(now)
+        self.before = self.before.plus(_counted(kind, len(units)))
+        here = _counted(kind, len(now))
+        self._found.ok += here.ok
+        self._found.skipped += here.skipped
+        self._found.failed += here.failed
 
     def _take_whole_rows(self, kind: Kind, path: Path, lines: pa.RecordBatch) -> None:
         name = self._of_row.columns[-1]  # lane, or sample: null where the whole row failed
@@ -320,6 +372,12 @@ class _Walk:
             )
 
 
+def _counted(kind: Kind, units: int) -> Counts:
+    if kind == "output":
+        return Counts(ok=units)
+    return Counts(skipped=units) if kind == "skipped" else Counts(failed=units)
+
+
 def _find_strangers(
     found: Audit, layout: Layout, known: Mapping[Kind, Sequence[PartInfo]], journal: Snapshot | None
 ) -> None:
@@ -351,7 +409,8 @@ def _present(layout: Layout) -> Iterator[Path]:
             yield from sorted(layout.folder(kind).iterdir())
 
 
-def _check_counts(found: Audit, journal: Snapshot | None) -> None:
+def _check_counts(found: Audit, journal: Snapshot | None, before: Counts | None) -> None:
+    """`before`: what the parts hold of the manifest's input, where that is another one than the journal's."""
     here = found.usage._replace(ok=found.ok, failed=found.failed, skipped=found.skipped)
     if journal is not None:
         differs = totals_differ(journal.counts(), here.plus(journal.lost_usage))
@@ -362,7 +421,7 @@ def _check_counts(found: Audit, journal: Snapshot | None) -> None:
     manifest = found.manifest
     if manifest is None or found.is_manifest_old:
         return
-    for message in _manifest_faults(manifest, here, has_journal=journal is not None):
+    for message in _manifest_faults(manifest, before or here, has_journal=journal is not None):
         found.manifest_faults.append(Finding(Layout(found.out).manifest, message, _REBUILD))
 
 

@@ -31,6 +31,10 @@ _WEIGHED: dict[Kind, tuple[int, ...]] = {
 }
 
 
+#: So many times what a drain waits for may gather while a renewal is pending: 256 MiB of answers.
+_CROWD = 4
+
+
 class Drains:
     """At most one drain at a time. `step` is called between commits, by the thread that commits."""
 
@@ -47,6 +51,15 @@ class Drains:
     @property
     def is_due(self) -> bool:
         return self._running is not None or self._due() is not None
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many lines have gathered, while nothing could be drained, that no more should come."""
+        sizes = self._store.sizes
+        return any(
+            self._rows[kind] >= _CROWD * sizes.drain_rows or self._bytes[kind] >= _CROWD * sizes.drain_bytes
+            for kind in KINDS
+        )
 
     @property
     def has_lines(self) -> bool:

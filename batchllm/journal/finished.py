@@ -116,6 +116,16 @@ class Finished:
         both = int.from_bytes(self._bits[start:end], "little") | int.from_bytes(data, "little")
         self._bits[start:end] = both.to_bytes(end - start, "little")
 
+    def mark_bits(self, bits: bytes, end: int) -> None:
+        """Those that are set in `bits`, lowest first, up to, not including, the unit `end`."""
+        whole, rest = divmod(end, 8)
+        data = bytearray(bits[: whole + 1 if rest else whole])
+        if rest and len(data) > whole:
+            data[whole] &= (1 << rest) - 1
+        self._reserve(len(data))
+        here = int.from_bytes(self._bits[: len(data)], "little") | int.from_bytes(data, "little")
+        self._bits[: len(data)] = here.to_bytes(len(data), "little")
+
     def mark_range(self, first: int, end: int) -> None:
         """All units from `first` up to, not including, `end`."""
         if end <= first:

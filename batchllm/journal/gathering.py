@@ -67,6 +67,14 @@ class Gathered:
     usage: Counts = field(default_factory=Counts)
     met: Finished = field(default_factory=lambda: Finished(1))
 
+    @property
+    def rows_end(self) -> int:
+        """One more than the last row that is in a part."""
+        return 1 + max(
+            (part.max_row for parts in self.parts.values() for part in parts if part.max_row is not None),
+            default=-1,
+        )
+
 
 def gather(reader: "Reader", manifest: Manifest | None) -> Gathered:
     """Read and check everything. Raises StorageError, and ChangedJobError for parts of other columns or lanes."""

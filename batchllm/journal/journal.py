@@ -6,88 +6,57 @@ the callback of `start` know committed records only. The rest of this package sa
 
 import asyncio
 import os
-import socket
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 
 from batchllm.clock import Clock
-from batchllm.errors import BatchllmError, FullDiskError
+from batchllm.errors import FullDiskError
 from batchllm.journal.carries import Carries
-from batchllm.journal.copies import Copied, CopyRequests, copy_outcomes
+from batchllm.journal.committing import Committing
+from batchllm.journal.copies import Copied, CopyRequests
 from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
-from batchllm.journal.drain import Drains
 from batchllm.journal.files import (
-    Fault,
     Layout,
-    free_bytes,
     is_on_network,
     make_folders,
     mapped_faults,
-    no_fault,
 )
 from batchllm.journal.finished import Finished
-from batchllm.journal.forgetting import (
-    Forgotten,
-    difference,
-    forget_failures,
-    forgotten,
-    move_forgotten,
-    note_all_asked,
-    to_forget,
-)
+from batchllm.journal.forgetting import Forgotten
 from batchllm.journal.identity import Identity, adopt, register_lanes, slot_lanes
 from batchllm.journal.inputs import InputRecord, InputState
 from batchllm.journal.interrupted import interrupted
 from batchllm.journal.known import known_hashes, known_rows
-from batchllm.journal.lines import Harvest, Harvester, flat, statements, storable
 from batchllm.journal.manifest import Manifest
-from batchllm.journal.merge import MergeStopped, never
-from batchllm.journal.parts import Sizes, Store, read_part
+from batchllm.journal.merge import never
+from batchllm.journal.mover import Run
+from batchllm.journal.parts import Store, read_part
 from batchllm.journal.recall import lines_among, recall, rows_end
-from batchllm.journal.recovery import purge, recover
-from batchllm.journal.renewal import Renewal, renew
+from batchllm.journal.recovery import recover
+from batchllm.journal.renewal import Renewal
+from batchllm.journal.renewing import Renewing
 from batchllm.journal.sealing import (
-    add_empty_parts,
-    check_count,
     check_manifest,
-    complete_parts,
     is_complete,
-    join_tiny_parts,
     mark_incomplete,
-    renewals,
-    rewritten_bytes,
     save_manifest,
 )
-from batchllm.journal.skipping import open_rows, reopen
-from batchllm.journal.space import DiskRules, Space
-from batchllm.journal.spending import Spending, leave_input, note_complete, spending
-from batchllm.journal.spillover import Spillover
+from batchllm.journal.space import DiskRules
+from batchllm.journal.spending import Spending, spending
 from batchllm.journal.tables import Tables, table_schemas
-from batchllm.journal.watch import Watch
+from batchllm.journal.tuning import Tuning
+from batchllm.journal.upkeep import Upkeep
 from batchllm.journal.writer import QueueLimits, Writer
 from batchllm.matching import Marks
 from batchllm.ports import Shape, Task
 from batchllm.records import JournalRecord, Key, LaneInfo
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """Sizes, and the doors by which tests bring disaster: `fault` is called at each named point of the protocols."""
-
-    queue: QueueLimits = field(default_factory=QueueLimits)
-    sizes: Sizes = field(default_factory=Sizes)
-    fault: Fault = no_fault
-    free_bytes: Callable[[Path], int | None] = free_bytes
-    max_page_count: int | None = None
-    disk: DiskRules = field(default_factory=DiskRules)
 
 
 class Journal:
@@ -97,21 +66,16 @@ class Journal:
         self._store = store
         self._database: Database = store.database
         self._clock = clock
-        self._tuning = tuning
         self._input = InputRecord(store.database, store.layout)
-        self._space = Space(store.layout, tuning.free_bytes, tuning.disk)
-        self._watch = Watch(store.layout, tuning.disk.say)
-        self._spillover = Spillover(store.database, tuning.disk.spill, tuning.disk.say)
-        self._has_full_part = False
         self._database.fence()
+        self._renewing = Renewing(store, clock.wall_s)
         self.unknown_files = recover(store, lambda: save_manifest(store, clock.wall_s()))
-        self._counts = self._database.counts()
-        self.finished = recall(store, self._counts)
+        self._finish_renewal(tuning.disk.say)
+        finished = recall(store, self._database.counts())
         self.interrupted = interrupted(self._database)
-        self._numbers = numbers
-        self._harvester = self._harvester_of(numbers)
-        self._drains = Drains(store)
-        self._writer = Writer(self, _fitting(tuning.queue, tuning.disk))
+        self.work = Committing(store, self._renewing, finished, numbers=numbers, clock=clock, tuning=tuning)
+        self._upkeep = Upkeep(store, self.work, clock)
+        self._writer = Writer(self.work, _fitting(tuning.queue, tuning.disk))
         self._is_closed = False
 
     @classmethod
@@ -166,14 +130,19 @@ class Journal:
             )
             store = Store(database, layout, tables, tuning.sizes, tuning.fault)
             journal = cls(store, numbers=numbers, clock=clock, tuning=tuning)
-            journal._begin(identity.version)
+            journal.work.begin(identity.version)
             undo.pop_all()
         return journal
 
     @property
     def counts(self) -> Counts:
         """All that is committed, of this run and the earlier ones."""
-        return self._counts
+        return self.work.counts
+
+    @property
+    def finished(self) -> Finished:
+        """The units that have their outcome."""
+        return self.work.finished
 
     @property
     def spending(self) -> Spending:
@@ -186,7 +155,7 @@ class Journal:
 
         None as long as there are neither, for then any input will do.
         """
-        if not self._counts.ok + self._counts.failed + self._counts.attempts:
+        if not self.counts.ok + self.counts.failed + self.counts.attempts:
             return None
         return self._writer.call(lambda: self._input.digest) or ""
 
@@ -236,7 +205,8 @@ class Journal:
 
     def known_rows(self, keys: pa.Array) -> Iterator[pa.RecordBatch]:
         """Key, `row` and `request_hash` of what was answered or failed under `keys`, batch by batch. Before `start`."""
-        self._called(self._drains.drain_all)
+        self.settle()
+        self._called(self._upkeep.drain_all)
         with self._mapped():
             yield from known_rows(self._store, keys)
 
@@ -263,31 +233,38 @@ class Journal:
 
         Returns how many; `finished` is another object afterwards.
         """
-        return self._called(
-            lambda: self._reopen(None if all_of_them else open_rows(self.finished, self._rows_end))
-        )
+        if self.counts.skipped:
+            self.settle()
+        return self._called(lambda: self._upkeep.reopen(all_of_them=all_of_them))
 
     def known_answers(self, columns: Sequence[str]) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
         """The unit of each answer, and these columns of it, batch by batch. Before `start` only."""
-        self._called(self._drains.drain_all)
-        tables = self._store.tables
+        self._drain_lines()
+        tables, renewal = self._store.tables, self._renewing.renewal
         wanted = list(dict.fromkeys((*tables.of_row.columns, *columns)))
         with self._mapped():
             for part in self._store.parts("output"):
-                if part.rows:
-                    for batch in read_part(self._store, part, wanted, 1 << 16):
-                        yield tables.units(batch), batch.select(list(columns))
+                for batch in read_part(self._store, part, wanted, 1 << 16) if part.rows else ():
+                    now = batch if renewal is None else renewal.moved(batch)
+                    yield tables.units(now), now.select(list(columns))
 
     def carries(self) -> Carries:
         """A place for what `renew` is to put in the place of carried values. To be closed."""
         return Carries(self._store.layout.state)
 
     def renew(self, renewal: Renewal, state: InputState) -> None:
-        """From now on the record of another input; its rows move, and those that are gone leave. Before `start` only.
+        """From now on the record of another input; those of its rows that are gone leave it. Before `start` only.
 
-        `finished` is another object afterwards.
+        `finished` is another object afterwards. Rows that stand elsewhere move while the run goes on: see `settle`.
         """
-        self._called(lambda: self._renew(renewal, state))
+        self._called(lambda: self._upkeep.renew(renewal, self._renewing, self._input, state))
+
+    def settle(self, is_late: Callable[[], bool] = never) -> bool:
+        """Wait until all parts are those of the present input; False once it `is_late`, which leaves it to the next
+        start. Blocks; callable from any thread. What reads whole parts does this by itself.
+        """
+        with self._mapped():
+            return self._renewing.settle(is_late)
 
     async def expose(self, calls: int, usd: float | None) -> None:
         """So many calls may be out from now on, worth so much at most. Returns when that is committed.
@@ -295,22 +272,8 @@ class Journal:
         For a run that was started. What was said before is never taken back: max() of a NULL is NULL.
         """
 
-        while not await self._writer.perform(lambda: self._expose(calls, usd)):
+        while not await self._writer.perform(lambda: self.work.expose(calls, usd)):
             await self.room()
-
-    def _expose(self, calls: int, usd: float | None) -> bool:
-        """False where the disk had no space for it: the run is paused then, and the ballast is not for new calls."""
-        try:
-            with self._database.transaction() as connection:
-                connection.execute(
-                    "UPDATE runs SET exposed_calls = max(exposed_calls, ?), exposed_usd = max(exposed_usd, ?)"
-                    " WHERE run = ?",
-                    (calls, usd, self._database.run),
-                )
-        except FullDiskError as error:
-            self._space.meet_full_part(self._clock.monotonic_s(), error)
-            return False
-        return True
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_commit: Callable[[Counts], None] | None = None
@@ -318,7 +281,16 @@ class Journal:
         """Begin to write. `on_commit` hears the counts on the loop's thread, after commits."""
         if is_complete(self._database):
             mark_incomplete(self._store, self._clock.wall_s())
-        self._writer.start(loop, None if on_commit is None else lambda: on_commit(self._counts))
+        self._writer.start(loop, None if on_commit is None else lambda: on_commit(self.counts))
+        self._renewing.start(
+            Run(
+                call=self._writer.call,
+                pause=self.work.note_full,
+                is_short=lambda: self.work.is_short,
+                told=self._writer.tell,
+                fail=self._writer.fail,
+            )
+        )
 
     def put(self, records: Sequence[JournalRecord]) -> None:
         self._writer.put(records)
@@ -335,7 +307,7 @@ class Journal:
 
     async def pause(self, error: FullDiskError) -> None:
         """Have no room until there is more space: whatever met the full disk may then be done again."""
-        await self._writer.perform(lambda: self._note_full(error))
+        await self._writer.perform(lambda: self.work.note_full(error))
 
     async def flush(self) -> None:
         """Return when everything put so far is committed. Raises what went wrong in the writer."""
@@ -345,18 +317,20 @@ class Journal:
         """`row` and `request_hash` of all answers, or of those whose hash begins with one of `prefixes` (of one
         length). Before `start` only.
         """
-        self._called(self._drains.drain_all)
+        self._drain_lines()
         with self._mapped():
-            yield from known_hashes(self._store, prefixes)
+            yield from known_hashes(self._store, prefixes, self._renewing.renewal)
 
     def copy_outcomes(self, requests: CopyRequests) -> Copied:
         """Give rows the outcomes of others that asked the same. After `flush`, while nothing is being put."""
-        return self._called(lambda: self._copy_outcomes(requests))
+        self.settle()
+        return self._called(lambda: self._upkeep.copy_outcomes(requests))
 
     def finished_among(self, rows: int) -> tuple[int, int, int]:
         """Answers, failures and skipped units of the first `rows` rows. Before `start` only."""
-        ok = self._called(lambda: lines_among(self._store, "output", rows))
-        skipped = self._called(lambda: lines_among(self._store, "skipped", rows))
+        renewal = self._renewing.renewal
+        ok = self._called(lambda: lines_among(self._store, "output", rows, renewal))
+        skipped = self._called(lambda: lines_among(self._store, "skipped", rows, renewal))
         return ok, self.finished.marked_in(0, rows * self.finished.slots) - ok - skipped, skipped
 
     def forget_failures(self) -> Forgotten:
@@ -365,11 +339,17 @@ class Journal:
         Returns which, with those that an earlier start has made so and that nobody has asked since. To be called before
         `start`; `finished` is another object afterwards.
         """
-        return self._called(self._forget_failures)
+        self.settle()
+        return self._called(self._upkeep.forget_failures)
 
     def seal(self) -> Manifest:
-        """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread."""
-        return self._sealing(self._seal)
+        """Everything into parts, and a manifest that says that more is to come. Blocks; callable from any thread.
+
+        After a `settle` that was late parts and manifest stay as they are, and what it returns is written nowhere.
+        """
+        if self._renewing.is_given_up or not self.settle():
+            return self._called(self._upkeep.manifest)
+        return self._sealing(self._upkeep.seal)
 
     def complete(self, expected_units: int, is_late: Callable[[], bool] = never) -> Manifest:
         """Everything into parts in input order, and a manifest that says that this is all. Blocks like `seal`.
@@ -377,12 +357,14 @@ class Journal:
         Raises InvariantError unless each of `expected_units` has its outcome. Once `is_late` nobody waits for the
         order any more: then it is `seal`.
         """
-        return self._sealing(lambda: self._complete(expected_units, is_late))
+        if not self.settle(is_late):
+            return self.seal()
+        return self._sealing(lambda: self._upkeep.complete(expected_units, is_late))
 
     @property
     def has_lines(self) -> bool:
         """Whether something is in no part yet."""
-        return self._drains.has_lines
+        return self.work.drains.has_lines
 
     def rewrite(self, work: Callable[[Store], T]) -> T:
         """Let `work` change the sealed parts; before `start`, and nothing but `close` comes after it."""
@@ -396,13 +378,11 @@ class Journal:
         if self._is_closed:
             return
         self._is_closed = True
+        await asyncio.to_thread(self._renewing.stop)
         await self._writer.stop()
         error = self._writer.error
         try:
-            self._drains.cancel()
-            self._space.stop()
-            if self._database.broken is None:
-                self._end_run(clean=clean and error is None, exit_code=exit_code)
+            self.work.end(clean=clean and error is None, exit_code=exit_code)
         except FullDiskError:
             if error is None:  # else that one says it
                 raise
@@ -411,60 +391,6 @@ class Journal:
         if not self._writer.is_error_known:
             self._writer.raise_error()
 
-    def commit(self, records: Sequence[JournalRecord]) -> BatchllmError | None:
-        """For the writer thread: store `records`, or raise."""
-        began_s = self._clock.monotonic_s()
-        harvest = self._insert_all(records)
-        self._tuning.fault("after_commit")
-        grown, now_s = harvest.answer_bytes + harvest.failure_bytes, self._clock.monotonic_s()
-        full = self._space.note(now_s, grown)
-        return harvest.repeated or self._watch.note(now_s, now_s - began_s) or full
-
-    @property
-    def is_due(self) -> bool:
-        """For the writer thread: whether a slice of a drain is to be done; none while the last one did not fit."""
-        return self._drains.is_due and not (self._has_full_part and self._space.is_short)
-
-    def step(self) -> None:
-        """For the writer thread: one slice of a drain."""
-        try:
-            with self._mapped():
-                self._drains.step()
-        except FullDiskError as error:
-            self._has_full_part = True
-            self._space.meet_full_part(self._clock.monotonic_s(), error)
-
-    @property
-    def is_short(self) -> bool:
-        """Whether nothing new may be sent for want of space on the disk."""
-        return self._space.is_short
-
-    def look(self) -> BatchllmError | None:
-        """For the writer thread: whether there is space again."""
-        return self._space.look(self._clock.monotonic_s())
-
-    def save(self, records: Sequence[JournalRecord], unsure: int) -> None:
-        """For the end of the writer: what the journal does not take any more goes elsewhere, until the next start."""
-        self._spillover.save(records, self._counts, self._numbers, unsure)
-
-    def _take_in(self) -> None:
-        """What earlier runs could only save elsewhere."""
-        for path, numbers, missing in self._spillover.found(lambda: self._counts):
-            harvester = self._harvester
-            self._harvester = self._harvester_of(numbers)
-            before = self._counts
-            self._insert_all(missing)
-            self._harvester = harvester
-            self.finished.ok += self._counts.ok - before.ok
-            self.finished.failed += self._counts.failed - before.failed
-            self.finished.skipped += self._counts.skipped - before.skipped
-            self.finished.spent_usd = self._counts.cost_usd
-            self._spillover.remove(path, self._counts.ok - before.ok)
-        self._spillover.settle()
-
-    def _harvester_of(self, numbers: Sequence[int]) -> Harvester:
-        return Harvester(self.finished, numbers, self._store.tables.of_row.samples)
-
     def _called(self, work: Callable[[], T]) -> T:
         with self._mapped():
             return self._writer.call(work)
@@ -472,112 +398,16 @@ class Journal:
     def _mapped(self) -> AbstractContextManager[None]:
         return mapped_faults("write", self._store.layout.out)
 
-    def _insert_all(self, records: Sequence[JournalRecord]) -> Harvest:
-        try:
-            harvest, counts = self._kept(records)
-        except (UnicodeEncodeError, OverflowError):
-            harvest, counts = self._kept(storable(records))
-        self.finished.mark(harvest.units)
-        self._counts = counts
-        self._drains.note("output", len(harvest.results), harvest.answer_bytes)
-        self._drains.note("failures", len(harvest.failures), harvest.failure_bytes)
-        self._drains.note("usage", len(harvest.attempts))
-        self._drains.note("skipped", len(harvest.skipped))
-        return harvest
+    def _drain_lines(self) -> None:
+        """Into parts; while a renewal is pending there are none before `start`."""
+        if self._renewing.renewal is None:
+            self._called(self._upkeep.drain_all)
 
-    def _kept(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
-        """What was paid for may have the ballast."""
-        try:
-            return self._insert(records)
-        except FullDiskError as error:
-            if not self._space.meet_full(self._clock.monotonic_s(), error):
-                raise
-        return self._insert(records)
-
-    def _insert(self, records: Sequence[JournalRecord]) -> tuple[Harvest, Counts]:
-        harvest = self._harvester.gather(records)
-        counts = self._counts.plus(harvest.added)
-        with self._database.transaction() as connection:
-            for table, lines in harvest.tables():
-                start = 0
-                for together, sql in statements(table):
-                    while len(lines) - start >= together:
-                        connection.execute(sql, flat(lines[start : start + together]))
-                        start += together
-            self._database.store_counts(connection, counts)
-        return harvest, counts
-
-    def _begin(self, version: str) -> None:
-        self._space.start(self._clock.monotonic_s())
-        now_s, host = self._clock.wall_s(), socket.gethostname()
-        self._database.claim(now_s, pid=os.getpid(), host=host, version=version)
-        self._take_in()
-
-    def _end_run(self, *, clean: bool, exit_code: int) -> None:
-        with self._database.transaction() as connection:
-            connection.execute(
-                "UPDATE runs SET ended = ?, exit_code = ?, clean = ? WHERE run = ?",
-                (self._clock.wall_s(), int(exit_code), clean, self._database.run),
-            )
-        self._database.shrink()
-
-    def _copy_outcomes(self, requests: CopyRequests) -> Copied:
-        self._drains.drain_all()
-        copied = copy_outcomes(self._store, requests, self.finished)
-        self._recall()
-        return copied
-
-    @property
-    def _rows_end(self) -> int:
-        return rows_end(self._store)
-
-    def _reopen(self, rows: bytearray | None) -> int:
-        if not self._counts.skipped:
-            return 0
-        self._drains.drain_all()
-        reopened = reopen(self._store, rows)
-        if reopened:
-            save_manifest(self._store, self._clock.wall_s())
-            purge(self._store)
-            self._recall()
-        return reopened
-
-    def _forget_failures(self) -> Forgotten:
-        again = to_forget(self._store, self.finished)
-        self._reopen(again.rows)  # first: of a row without its failure they would not be relied on
-        before = self.finished.bits()
-        forget_failures(self._store, again.rows)
-        save_manifest(self._store, self._clock.wall_s())
-        purge(self._store)
-        self._recall()
-        return forgotten(again, difference(before, self.finished.bits()), self.finished)
-
-    def _renew(self, renewal: Renewal, state: InputState) -> None:
-        self._drains.drain_all()
-        write_input = self._input.prepare(state)
-
-        def write(connection: sqlite3.Connection) -> None:
-            write_input(connection)
-            store_meta(connection, "renewals", str(renewals(self._database) + 1))
-            leave_input(connection, self._database)
-            move_forgotten(connection, self._database, renewal.places)
-
-        finished = renew(self._store, renewal, write)
-        self._input.clear()
-        save_manifest(self._store, self._clock.wall_s())
-        purge(self._store)
-        self._take_up(finished)
-        pa.default_memory_pool().release_unused()
-
-    def _recall(self) -> None:
-        """Take up what the parts and the journal hold, as a start does."""
-        self._take_up(recall(self._store, self._database.counts()))
-
-    def _take_up(self, finished: Finished) -> None:
-        self._counts = self._database.counts()
-        self.finished = finished
-        self._harvester = self._harvester_of(self._numbers)
-        self._drains = Drains(self._store)
+    def _finish_renewal(self, say: Callable[[str], None]) -> None:
+        """What a run before could not do to its end."""
+        if self._renewing.renewal is not None:
+            say("rows are moved to their places in the changed input, which an earlier run had begun")
+            self._renewing.settle()
 
     def _sealing(self, work: Callable[[], Manifest]) -> Manifest:
         """A part that does not fit pauses the run too: with more space, `work` may be done again."""
@@ -585,34 +415,8 @@ class Journal:
             return self._called(work)
         except FullDiskError as error:
             short = error  # `error` is gone when the block ends
-            self._writer.call(lambda: self._space.meet_full_part(self._clock.monotonic_s(), short))
+            self._writer.call(lambda: self.work.meet_full_part(short))
             raise
-
-    def _note_full(self, error: FullDiskError) -> None:
-        if not self._space.is_short:
-            self._space.meet_full_part(self._clock.monotonic_s(), error)
-
-    def _seal(self) -> Manifest:
-        self._drains.drain_all()
-        add_empty_parts(self._store)
-        join_tiny_parts(self._store, self._clock.wall_s())
-        return mark_incomplete(self._store, self._clock.wall_s())
-
-    def _complete(self, expected_units: int, is_late: Callable[[], bool]) -> Manifest:
-        check_count(self._counts, expected_units)
-        self._drains.drain_all()
-        self._space.demand(self._clock.monotonic_s(), rewritten_bytes(self._store))
-        try:
-            complete_parts(self._store, self._clock.wall_s(), is_late)
-        except MergeStopped:
-            return self._seal()
-        with self._database.transaction() as connection:
-            note_complete(connection, self._database)
-            note_all_asked(connection)
-        manifest = save_manifest(self._store, self._clock.wall_s())
-        purge(self._store)
-        pa.default_memory_pool().release_unused()
-        return manifest
 
 
 def _fitting(queue: QueueLimits, disk: DiskRules) -> QueueLimits:

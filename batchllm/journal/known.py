@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from batchllm.errors import InvariantError
 from batchllm.journal.parts import PartInfo, Store, damaged_part, open_part
+from batchllm.journal.renewal import Renewal
 
 Chosen = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
@@ -23,8 +24,13 @@ def known_rows(store: Store, keys: pa.Array) -> Iterator[pa.RecordBatch]:
         )
 
 
-def known_hashes(store: Store, prefixes: pa.Array | None) -> Iterator[pa.RecordBatch]:
-    """`request_hash` and `row` of all answers, or of those whose hash begins with one of `prefixes` (of one length)."""
+def known_hashes(
+    store: Store, prefixes: pa.Array | None, renewal: Renewal | None
+) -> Iterator[pa.RecordBatch]:
+    """`request_hash` and `row` of all answers, or of those whose hash begins with one of `prefixes` (of one length).
+
+    `renewal`: one that the parts are yet to go through.
+    """
     length = len(prefixes[0].as_py()) if prefixes is not None and len(prefixes) else 0
 
     def chosen(found: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -33,7 +39,8 @@ def known_hashes(store: Store, prefixes: pa.Array | None) -> Iterator[pa.RecordB
         return pc.is_in(pc.utf8_slice_codeunits(found, 0, length), value_set=prefixes)
 
     for part in store.parts("output"):
-        yield from _lines_where(store, part, ["request_hash", "row"], chosen)
+        for batch in _lines_where(store, part, ["request_hash", "row"], chosen):
+            yield batch if renewal is None else renewal.moved(batch)
 
 
 def _lines_where(

@@ -38,6 +38,8 @@ MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType(
             "ALTER TABLE totals ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0",
         ),
         5: tuple(additions()),
+        # Lines may be of another input than the parts (see `batchllm.journal.pending`), which nobody knew before.
+        6: (),
     }
 )
 

@@ -38,9 +38,11 @@ from batchllm.journal.gathering import Gathered, Reader, gather
 from batchllm.journal.identity import Identity, changed_sections, meta_values, slot_lanes
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.parts import PartInfo, Sizes, Store
+from batchllm.journal.pending import NOTE
 from batchllm.journal.recall import OUTCOMES
 from batchllm.journal.recall import gather as recall_parts
 from batchllm.journal.recovery import purge
+from batchllm.journal.renewing import Renewing
 from batchllm.journal.salvage import salvage
 from batchllm.journal.sealing import renewals, save_manifest, section_digest
 from batchllm.journal.slots import Slots
@@ -182,20 +184,23 @@ class _Mending:
     def _forget_parts(self, database: Database) -> None:
         store = Store(database, self._layout, self._owner.tables(), Sizes(), self._fault)
         take_over(database)
+        renewing = Renewing(store, self._clock.wall_s)
         with database.transaction() as connection:
             for part in self._done.dropped:
                 connection.execute("UPDATE parts SET state = 'retired' WHERE part = ?", (part.part,))
             store_meta(connection, "complete", "0")
             store_meta(connection, "renewals", str(renewals(database) + 1))
             before = database.counts()
-            finished = recall_parts(store, {kind: store.parts(kind) for kind in OUTCOMES})
+            finished = recall_parts(store, {kind: store.parts(kind) for kind in OUTCOMES}, renewing.renewal)
             counts = before._replace(ok=finished.ok, failed=finished.failed, skipped=finished.skipped)
             if any(part.kind == "usage" for part in self._done.dropped):
                 store_meta(connection, "lost_usage", usage_json(minus(before, self._found.usage)))
             database.store_counts(connection, counts)
         self._fault("after_drop")
-        save_manifest(store, self._clock.wall_s())
-        purge(store)
+        if renewing.renewal is None:
+            save_manifest(store, self._clock.wall_s())
+            purge(store)
+        renewing.settle()
         self._done.ok, self._done.failed = counts.ok, counts.failed
         self._done.parts = sum(len(store.parts(kind)) for kind in KINDS)
 
@@ -242,8 +247,9 @@ class _Making:
         owner, manifest = self._owner, self._found.manifest
         values = owner.meta_values()
         values["created"] = repr(_created_s(manifest, self._clock))
-        values["complete"] = "1" if self._is_complete(gathered) else "0"
-        if manifest is not None and manifest.input_digest is not None:
+        is_between = self._is_between_inputs()
+        values["complete"] = "1" if self._is_complete(gathered) and not is_between else "0"
+        if manifest is not None and manifest.input_digest is not None and not is_between:
             values["input_digest"] = manifest.input_digest
             values["input_rows"] = str(manifest.rows)
         if manifest is not None:
@@ -272,6 +278,13 @@ class _Making:
                 tuple(part),
             )
 
+    def _is_between_inputs(self) -> bool:
+        """Whether the old journal's lines are of another input than the parts."""
+        if not self._found.is_journal_readable:
+            return False
+        with opened(self._layout) as journal:
+            return journal is not None and journal.meta(NOTE) is not None
+
     def _salvaged(self, connection: sqlite3.Connection, gathered: Gathered, lanes: list[LaneInfo]) -> Counts:
         """What the old journal holds in lines, where it can be read and is the same job's."""
         if not self._found.is_journal_readable:
@@ -281,7 +294,10 @@ class _Making:
                 return Counts()
             if orjson.loads(journal.meta("sections") or "{}") != dict(self._owner.identity.sections):
                 return Counts()
-            return salvage(journal, connection, gathered, self._reader, lanes)
+            if journal.meta(NOTE) is not None and self._owner.shape.key is None:
+                return Counts()  # nothing would tell whose they are
+            rows = self._found.manifest.rows if self._found.manifest is not None else None
+            return salvage(journal, connection, gathered, self._reader, lanes, rows or 0)
 
     def _keep_spending(self, connection: sqlite3.Connection) -> None:
         """What the old journal alone knows of money; without it all counts as the present input's."""

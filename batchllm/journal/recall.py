@@ -4,7 +4,7 @@ Of a part only its row and lane columns are read, and not even these when its ro
 a complete record of ten million rows opens without reading any of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,7 @@ from batchllm.journal.files import Kind
 from batchllm.journal.finished import Finished
 from batchllm.journal.lines import WHOLE_ROW
 from batchllm.journal.parts import SOURCE_TABLE, PartInfo, Store, damaged_part, open_part
+from batchllm.journal.renewal import Renewal, lines_left, moved_units
 
 #: Tables whose lines are outcomes of units.
 OUTCOMES: tuple[Kind, ...] = ("output", "failures", "skipped")
@@ -44,20 +45,59 @@ def recall(store: Store, counts: Counts) -> Finished:
     return finished
 
 
-def gather(store: Store, parts: Mapping[Kind, Sequence[PartInfo]]) -> Finished:
-    """What these parts and the journal's lines hold of outcomes."""
+def gather(
+    store: Store, parts: Mapping[Kind, Sequence[PartInfo]], renewal: Renewal | None = None
+) -> Finished:
+    """What these parts and the journal's lines hold of outcomes. `renewal`: one that they have yet to go through."""
     finished = Finished(store.tables.slots)
-    output, failures = parts["output"], parts["failures"]
-    finished.ok = _mark_parts(store, output, finished) + _mark_lines(store, "results", finished)
-    finished.failed = _mark_parts(store, failures, finished) + _mark_lines(store, "failures", finished)
-    finished.skipped = _mark_parts(store, parts["skipped"], finished) + _mark_lines(
-        store, "skipped", finished
-    )
-    for row in [*_rows_without_lane(store, failures), *_lines_without_lane(store)]:
+    finished.ok = _mark_parts(store, parts["output"], finished)
+    finished.failed = _mark_parts(store, parts["failures"], finished)
+    finished.skipped = _mark_parts(store, parts["skipped"], finished)
+    rows = _rows_without_lane(store, parts["failures"])
+    if renewal is not None:
+        _mark_failed_rows(finished, rows)
+        finished, rows = renewed(store, parts, finished, renewal), []
+    finished.ok += _mark_lines(store, "results", finished)
+    finished.failed += _mark_lines(store, "failures", finished)
+    finished.skipped += _mark_lines(store, "skipped", finished)
+    _mark_failed_rows(finished, [*rows, *_lines_without_lane(store)])
+    return finished
+
+
+def renewed(
+    store: Store, parts: Mapping[Kind, Sequence[PartInfo]], finished: Finished, renewal: Renewal
+) -> Finished:
+    """What of `finished`, which these parts hold, is left in the new input. Raises InvariantError, see `check_units`.
+
+    Few parts are read: those of a record that was complete hold a line for each unit of a range.
+    """
+    now = moved_units(finished, renewal.places)
+    now.ok = sum(_left(store, renewal, part) for part in parts["output"])
+    now.skipped = sum(_left(store, renewal, part) for part in parts["skipped"])
+    now.failed = finished.failed and now.marked() - now.ok - now.skipped
+    now.spent_usd = finished.spent_usd
+    if not 0 <= now.failed <= finished.failed:
+        raise InvariantError(
+            f"{finished.failed} failures would become {now.failed}; the record was left as it was"
+        )
+    check_units(now)
+    return now
+
+
+def _left(store: Store, renewal: Renewal, part: PartInfo) -> int:
+    """How many lines of it."""
+    left = lines_left(renewal.places, part, store.tables.slots)
+    if left is None:
+        return sum(renewal.moved(batch).num_rows for batch in _read(store, part))
+    return left
+
+
+def _mark_failed_rows(finished: Finished, rows: Iterable[int]) -> None:
+    """Failures that speak for all that a row still owed."""
+    for row in rows:
         units = finished.open_slots(row)
         finished.mark(units)
         finished.failed += len(units)
-    return finished
 
 
 def failed_rows(store: Store) -> bytearray:
@@ -70,13 +110,20 @@ def failed_rows(store: Store) -> bytearray:
     return failed.bits()
 
 
-def lines_among(store: Store, kind: Kind, rows: int) -> int:
-    """How many lines of output/ or skipped/ the first `rows` rows have. A part is read only where they end in it."""
+def lines_among(store: Store, kind: Kind, rows: int, renewal: Renewal | None = None) -> int:
+    """How many lines of output/ or skipped/ the first `rows` rows have. A part is read only where they end in it.
+
+    `renewal`: one that the parts are yet to go through.
+    """
     count: int = store.database.rows(
         f"SELECT count(*) FROM {SOURCE_TABLE[kind]} WHERE row < ?",  # noqa: S608 - our own names
         (rows,),
     )[0][0]
     for part in store.parts(kind):
+        if renewal is not None and renewal.touches(part):
+            for batch in _read(store, part):
+                count += pc.sum(pc.less(renewal.moved(batch).column("row"), rows)).as_py() or 0
+            continue
         if part.min_row is None or part.max_row is None or part.min_row >= rows:
             continue
         if part.max_row < rows:

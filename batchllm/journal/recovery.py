@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from batchllm.errors import StorageError
+from batchllm.journal import pending
 from batchllm.journal.files import KINDS, Kind, Layout, remove_files
 from batchllm.journal.parts import Intent, PartInfo, Store
 
@@ -33,11 +34,12 @@ def recover(store: Store, write_manifest: Callable[[], object]) -> list[Path]:
     remove_files(
         [draft for part in committed if (draft := store.layout.draft(part.name)).is_file()],
     )
-    if store.database.rows("SELECT 1 FROM parts WHERE state = 'retired' LIMIT 1"):
+    retired = store.database.rows("SELECT kind, name FROM parts WHERE state = 'retired'")
+    if retired and store.database.meta(pending.NOTE) is None:  # else a manifest would speak of two inputs
         write_manifest()
         purge(store)
     known = {store.layout.part(part.kind, part.name) for part in committed}
-    return _unknown(store.layout, known)
+    return _unknown(store.layout, known | {store.layout.part(kind, name) for kind, name in retired})
 
 
 def purge(store: Store) -> None:

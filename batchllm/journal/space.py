@@ -127,6 +127,12 @@ class Space:
         self._pause(now_s, self._almost_full(needed_bytes), needed_bytes)
         raise self._almost_full(needed_bytes)
 
+    def require(self, needed_bytes: int) -> None:
+        """The same, where nothing goes on that could be paused."""
+        free = self._free_bytes(self._out)
+        if free is not None and free < needed_bytes:
+            raise self._almost_full(needed_bytes)
+
     def _look_at(self, now_s: float) -> int | None:
         self._looked_s, self._grown_bytes = now_s, 0
         return self._free_bytes(self._out)

@@ -58,6 +58,10 @@ class Work(Protocol):
         """Whether there is too little space to let anything new in."""
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether what is there has to be put away before anything new is let in; `tell` says when it was."""
+
+    @property
     def is_due(self) -> bool:
         """Whether `step` has something to do."""
 
@@ -168,7 +172,15 @@ class Writer:
         """Raises what went wrong."""
         self.raise_error()
         has_place = self._waiting_rows < self._limits.rows and self._waiting_bytes < self._limits.bytes
-        return has_place and not self._work.is_short
+        return has_place and not self._work.is_short and not self._work.is_crowded
+
+    def tell(self) -> None:
+        """There may be room. Callable from any thread."""
+        self._tell()
+
+    def fail(self, failure: BaseException) -> None:
+        """Stop the run for what went wrong beside it; what comes in is still stored. Callable from any thread."""
+        self._fail(failure)
 
     def _submit(self, work: Callable[[], T]) -> "Future[T]":
         future: Future[T] = Future()

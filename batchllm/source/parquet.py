@@ -23,6 +23,8 @@ from batchllm.source.settling import settled_type
 
 _LOCAL_BUFFER_BYTES = 1 << 20
 _REMOTE_BUFFER_BYTES = 8 << 20
+#: No rows are made of what is marked. At 512, as elsewhere, the calls would add half a microsecond to each row.
+_MARKED_ROWS = 4096
 
 
 class ParquetReader:
@@ -107,7 +109,7 @@ class ParquetReader:
         file.feed(tap)
         with opened(file) as (parquet, source):
             for group in range(parquet.num_row_groups):
-                size = rows_at_once(file.path, parquet, source, group, self._columns)
+                size = rows_at_once(file.path, parquet, source, group, self._columns, _MARKED_ROWS)
                 for batch in parquet.iter_batches(
                     size, row_groups=[group], columns=self._columns, use_threads=False
                 ):

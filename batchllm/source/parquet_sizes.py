@@ -27,9 +27,14 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBL
 
 
 def rows_at_once(
-    where: str, parquet: pq.ParquetFile, source: pa.NativeFile, group: int, columns: Collection[str]
+    where: str,
+    parquet: pq.ParquetFile,
+    source: pa.NativeFile,
+    group: int,
+    columns: Collection[str],
+    most: int = MAX_BATCH_ROWS,
 ) -> int:
-    """512, or fewer where that many rows of this row group might exceed the bound; at least one."""
+    """`most`, or fewer where that many rows of this row group might exceed the bound; at least one."""
     found = parquet.metadata.row_group(group)
     row_bytes = 0
     for at in range(found.num_columns):
@@ -38,7 +43,7 @@ def rows_at_once(
             column = _Column(parquet, source, group, at)
             column.refuse_bomb(where)
             row_bytes += column.row_bytes(found.num_rows)
-    return max(1, min(MAX_BATCH_ROWS, _DECODED_BYTES // max(1, row_bytes)))
+    return max(1, min(most, _DECODED_BYTES // max(1, row_bytes)))
 
 
 class _Column:

@@ -7,6 +7,7 @@ runs each job below in FOLDER (its name goes into the records, so give a neutral
 by the last version that writes it, and never again: made by the code that they test, they would prove nothing.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -22,11 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from batchllm.cli.main import main as batchllm
+from batchllm.clock import SystemClock
+from batchllm.engine.identity import identity_of
+from batchllm.engine.intake import Intake
+from batchllm.journal import Journal, OutputLock
 from batchllm.journal.database import FORMAT
+from batchllm.provider.catalogue import load_catalogue
+from batchllm.spec.loading import load_job
+from batchllm.wiring import check, mark_simulated
 
 HERE = Path(__file__).parent
 ROWS = 24
 KILLED_AFTER = 8
+#: Rows of `renewed` that are in the place of others.
+NEW = 3
 _WAIT_S = 30.0
 SCHEMA = {
     "type": "object",
@@ -85,6 +95,7 @@ JOBS = {
         routing="all",
         consensus={"over": "label", "stop_early": True},
     ),
+    "renewed": job("renewed", PLAIN, lane("one")),
     "interrupted": job(
         "interrupted",
         PLAIN,
@@ -122,6 +133,32 @@ def run_and_kill(path: Path) -> None:
         process.send_signal(signal.SIGKILL)
 
 
+def run_and_renew(path: Path) -> None:
+    """A changed input is taken up, and its rows have not moved yet: as a kill leaves it before the first request."""
+    run(path)
+    table = (path.parent / "rows.jsonl").read_text("utf-8").splitlines()
+    new = [json.dumps({"id": f"n{n}", "text": f"a new one, {n}", "stars": 3}) for n in range(NEW)]
+    (path.parent / "rows.jsonl").write_text("\n".join([*new, *reversed(table[NEW:])]) + "\n", "utf-8")
+    subprocess.run([sys.executable, __file__, "--take-in", str(path)], check=True, timeout=120)
+
+
+def take_in(path: Path) -> None:
+    checked = check(load_job(path, environ={}), catalogue=load_catalogue(), environ={}, clock=SystemClock())
+    out = path.parent / "out"
+    with OutputLock.acquire(out, about={}):
+        journal = Journal.open(
+            out,
+            identity=identity_of(checked.job),
+            lanes=[lane.info for lane in mark_simulated(checked.lanes)],
+            slots=1,
+            task=checked.task,
+            shape=checked.source.shape,
+            clock=SystemClock(),
+        )
+        Intake(checked.source, checked.task, out, only_missing=False).take_in(journal)
+        asyncio.run(journal.close(clean=True, exit_code=0))
+
+
 def answers_in(database: Path) -> int:
     if not database.exists():
         return 0
@@ -135,14 +172,17 @@ def make(folder: Path) -> None:
         if target.exists():
             raise SystemExit(f"{target} is there already")
         path = write_job(folder / name, spec)
-        (run_and_kill if name == "interrupted" else run)(path)
+        {"interrupted": run_and_kill, "renewed": run_and_renew}.get(name, run)(path)
         shutil.copytree(folder / name, target, ignore=_LEFT_OUT)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--run"]:
+    if sys.argv[1:2] in (["--run"], ["--take-in"]):
         socket.gethostname = lambda: "golden"
         os.environ["BATCHLLM_STATE_DIR"] = str(Path(sys.argv[2]).parent / "limits")
-        batchllm(["run", sys.argv[2], "--quiet", "--progress", "none"])
+        if sys.argv[1] == "--run":
+            batchllm(["run", sys.argv[2], "--quiet", "--progress", "none"])
+        else:
+            take_in(Path(sys.argv[2]))
     else:
         make(Path(sys.argv[1]).resolve())

@@ -20,6 +20,8 @@ ROWS = 24
 #: Answers to a row, where it gets several.
 SLOTS = {"all": 2, "samples": 3, "votes": 3}
 NAMES = {"all", "complete", "embeddings", "failures", "interrupted"}
+#: Rows that came in the place of others in the input that `renewed` was about to be asked.
+NEW = 3
 
 
 def ident(folder: Path) -> str:
@@ -70,10 +72,13 @@ def test_there_is_a_record_of_every_format() -> None:
 
 def test_a_record_is_taken_up_and_nothing_of_it_is_asked_again(folder: Path) -> None:
     before = answers(folder)
+    if folder.name == "renewed":
+        rows = range(ROWS - 1, NEW - 1, -1)  # those that are left of them, backwards, behind the new ones
+        before = {(NEW + rows.index(row), *rest) for row, *rest in before if row in rows}
     failed = ROWS // 10 if folder.name == "failures" else 0
     units = ROWS * SLOTS.get(folder.name, 1) - skipped(folder)
     assert before
-    assert (len(before) < ROWS) == (folder.name in ("interrupted", "failures"))
+    assert (len(before) < ROWS) == (folder.name in ("interrupted", "failures", "renewed"))
     assert bool(skipped(folder)) == (folder.name == "votes")
     resume(folder)
     after = answers(folder)

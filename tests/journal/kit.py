@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchllm.engine.intake import Intake
 from batchllm.errors import BatchllmError
 from batchllm.journal.aside import put_aside
 from batchllm.journal.checksums import know_checksums
@@ -29,11 +30,16 @@ from batchllm.journal.copies import CopyRequests
 from batchllm.journal.files import Layout
 from batchllm.journal.identity import Identity
 from batchllm.journal.inputs import InputState
-from batchllm.journal.journal import Journal, Tuning
+from batchllm.journal.journal import Journal
 from batchllm.journal.parts import Sizes
 from batchllm.journal.renewal import Renewal
+from batchllm.journal.tuning import Tuning
 from batchllm.matching import Places
+from batchllm.plan import asked_digest
 from batchllm.records import AttemptRecord, Billed, LaneInfo, RowDone, RowFailed, RowRef, RowSkipped
+from batchllm.source import open_source
+from batchllm.spec.models import Input, parse_task
+from batchllm.task import build_task
 
 
 def raw(path: Path, **options) -> sqlite3.Connection:
@@ -224,6 +230,12 @@ def read(out: Path, kind: str) -> pa.Table:
     return pa.concat_tables(tables)
 
 
+def read_rows(out: Path, name: str) -> list[int]:
+    """The rows in one part of output/."""
+    rows: list[int] = pq.read_table(out / "output" / name)["row"].to_pylist()
+    return rows
+
+
 def stored(out: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
     """(row, answer) in committed parts, and in the journal's table, by the file as it lies there."""
     with sqlite3.connect(out / ".batchllm" / "journal.db") as connection:
@@ -307,8 +319,56 @@ async def renewal_scenario(out: Path, point: str, nth: int) -> Counter[str]:
     with closing(journal.carries()) as carries:
         marks = array("Q", range(1, len(MOVED) + 1))
         journal.renew(Renewal(places, carries), InputState("new", len(MOVED), "[]", marks, "lines"))
+    journal.settle()
     await journal.close(clean=True, exit_code=0)
     return fault.seen
+
+
+class KillAfter:
+    """A fault that kills the process at the nth point that it passes, in whatever thread; 0: never."""
+
+    def __init__(self, nth: int) -> None:
+        self._left = nth
+
+    def __call__(self, _point: str) -> None:
+        self._left -= 1
+        if not self._left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def said(key: str, text: str) -> str:
+    return f"{text}, says {key}"
+
+
+async def history_scenario(out: Path, path: Path, nth: int) -> None:
+    """A run over the keyed rows in `path`, as the engine does it, whatever the record holds of earlier inputs.
+
+    `ledger` has a line for each row before it is asked, and one for each that is committed.
+    """
+    source = open_source(Input(path=str(path), key="id"), carry=["gold"], needed=frozenset({"text"}))
+    task = build_task(parse_task('{"type": "chat", "prompt": "{{ text }}"}'), dimensions=None)
+    journal = open_journal(
+        out, task=task, shape=source.shape, tuning=Tuning(sizes=SMALL, fault=KillAfter(nth))
+    )
+    table = Intake(source, task, out, only_missing=False).take_in(journal)
+    journal.start(asyncio.get_running_loop())
+    ledger = os.open(f"{out}.ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for batch in source.batches():
+        for start in range(0, len(batch), 3):
+            rows = [row for row in batch[start : start + 3] if not journal.finished.has(row.ordinal)]
+            asked = [[row.key, row.values["text"]] for row in rows]
+            os.write(ledger, "".join(json.dumps(["ask", *one]) + "\n" for one in asked).encode())
+            await journal.room()
+            for row, (key, text) in zip(rows, asked, strict=True):
+                ref = RowRef(row.ordinal, key, row.carry)
+                digest = asked_digest(task, row)
+                journal.put(
+                    [attempt(row.ordinal), done(row.ordinal, row=ref, answer=said(key, text), digest=digest)]
+                )
+            await journal.flush()
+            os.write(ledger, "".join(json.dumps(["kept", *one]) + "\n" for one in asked).encode())
+    journal.complete(table.rows)
+    await journal.close(clean=True, exit_code=0)
 
 
 #: Rows that take over the outcomes of others.
@@ -379,6 +439,8 @@ def _child(work: dict) -> None:
             case _:
                 seen = aside_scenario(out, point, nth)
         Path(f"{out}.seen").write_text(json.dumps(seen))
+    elif "path" in work:
+        asyncio.run(history_scenario(out, Path(work["path"]), work["nth"]))
     elif "limit" in work:
         acknowledged, error = asyncio.run(limited_scenario(out, work["limit"]))
         Path(f"{out}.ledger").write_text(str(acknowledged))

@@ -8,8 +8,8 @@ import pytest
 
 from batchllm.errors import StorageError
 from batchllm.journal.drain import Drains
-from batchllm.journal.journal import Tuning
 from batchllm.journal.parts import Sizes
+from batchllm.journal.tuning import Tuning
 
 
 class FailAt:
@@ -129,7 +129,7 @@ def test_a_drain_waits_for_its_share_of_rows_or_bytes(kit, out):
 def test_a_drain_that_is_left_half_way_keeps_its_rows(kit, out):
     kit.fill(out)
     journal = kit.open_journal(out)
-    drains = journal._drains
+    drains = journal.work.drains
     drains.step()
     drains.step()
     asyncio.run(journal.close(clean=True, exit_code=0))

@@ -14,6 +14,8 @@ from batchllm.journal.manifest import read_manifest
 FILE_POINTS = ("after_intent", "after_tmp", "after_fsync", "after_link")
 COMMIT_POINTS = ("before_part_commit", "after_part_commit")
 RENEW_KILLS = [
+    ("before_renewal", 1),
+    ("after_renewal", 1),
     *[(point, nth) for point in FILE_POINTS for nth in (1, 4, 7)],
     *[(point, 1) for point in (*COMMIT_POINTS, "before_manifest", "after_manifest")],
     *[("before_unlink", nth) for nth in (1, 4)],
@@ -86,11 +88,12 @@ def test_a_kill_leaves_the_old_record_or_the_new_one(kit, out, crash, point, nth
     finished(kit, out, crash)
     assert crash(out=str(out), of="renew", point=point, nth=nth) == -9
     reopened(kit, out)
+    assert is_renewed(kit, out) == (point != "before_renewal")  # from its commit on a start carries it out
     if not is_renewed(kit, out):
         assert crash(out=str(out), of="renew", point="none", nth=0) == 0
         assert is_renewed(kit, out)
     reopened(kit, out)
-    assert not list((out / ".batchllm").glob("part-*"))
+    assert not [*(out / ".batchllm").glob("part-*"), *(out / ".batchllm").glob("renewal-*")]
     assert len(list((out / ".batchllm").glob("marks-*"))) <= 2  # one of them may be a killed start's
 
 

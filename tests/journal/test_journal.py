@@ -13,9 +13,9 @@ import pytest
 from batchllm.errors import InvariantError, StorageError
 from batchllm.journal.inputs import InputState
 from batchllm.journal.interrupted import Interrupted
-from batchllm.journal.journal import Tuning
 from batchllm.journal.manifest import read_manifest
 from batchllm.journal.parts import Sizes
+from batchllm.journal.tuning import Tuning
 from batchllm.journal.writer import QueueLimits
 
 
@@ -88,10 +88,10 @@ def test_an_answer_that_is_in_a_part_is_not_taken_a_second_time_either(kit, out,
 
 def test_the_table_itself_refuses_a_second_answer(kit, out):
     journal = kit.open_journal(out)
-    journal.commit([kit.done(0)])
+    journal.work.commit([kit.done(0)])
     journal.finished._bits.clear()
     with pytest.raises(InvariantError, match="holds already"):
-        journal.commit([kit.done(0)])
+        journal.work.commit([kit.done(0)])
     assert journal.counts.ok == 1
     close(journal)
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchllm.errors import InvariantError, StorageError
-from batchllm.journal.journal import Tuning
 from batchllm.journal.parts import Draft, publish
+from batchllm.journal.tuning import Tuning
 
 
 def test_a_part_is_what_its_line_says(kit, out):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchllm.errors import StorageError
-from batchllm.journal.journal import Tuning
 from batchllm.journal.recall import runs
+from batchllm.journal.tuning import Tuning
 
 
 @given(st.lists(st.integers(0, 200), unique=True))

@@ -14,10 +14,10 @@ from batchllm.errors import ChangedJobError, StorageError
 from batchllm.journal.audit import audit
 from batchllm.journal.identity import stored_job
 from batchllm.journal.inputs import InputState
-from batchllm.journal.journal import Tuning
 from batchllm.journal.manifest import read_manifest
 from batchllm.journal.rebuilding import Owner
 from batchllm.journal.rereading import reread
+from batchllm.journal.tuning import Tuning
 from batchllm.records import FailureCode
 
 ROWS = 40

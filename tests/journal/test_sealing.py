@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from batchllm.errors import InvariantError
 from batchllm.journal import merge
 from batchllm.journal.inputs import InputState
-from batchllm.journal.journal import Tuning
 from batchllm.journal.manifest import read_manifest
 from batchllm.journal.parts import Sizes
 from batchllm.journal.renewal import Renewal
+from batchllm.journal.tuning import Tuning
 from batchllm.matching import Places
 from batchllm.records import Billed
 
@@ -223,7 +223,7 @@ def test_however_rows_finish_and_drain_each_is_there_once_and_in_order(
             case "seal":
                 journal.seal()
             case "step":
-                journal.step()
+                journal.work.step()
             case "reopen":
                 close(journal)
                 journal = kit.open_journal(out)

@@ -7,9 +7,9 @@ import stat
 import pytest
 
 from batchllm.errors import StorageError
-from batchllm.journal.journal import Tuning
 from batchllm.journal.space import DiskRules
 from batchllm.journal.spill import Spilled, read_spill, spill_folder, write_spill
+from batchllm.journal.tuning import Tuning
 
 KEYS = ["k", 7, None, b"\x00\xff", 1.5]
 

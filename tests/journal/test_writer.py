@@ -24,7 +24,7 @@ class Store:
         self.returns: Exception | None = None
         self.slices = 0
         self.step_raises: Exception | None = None
-        self.is_short = self.gets_space = False
+        self.is_short = self.gets_space = self.is_crowded = False
         self.short_error: Exception | None = None
         self.saved: list[object] = []
         self.unsure = 0
@@ -390,7 +390,7 @@ import asyncio
 from batchllm.journal.writer import QueueLimits, Writer
 
 class Store:
-    is_due = is_short = False
+    is_due = is_short = is_crowded = False
     def commit(self, records):
         print("committed", len(records), flush=True)
 

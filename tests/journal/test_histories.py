@@ -45,7 +45,8 @@ class History:
         self._ledger = Path(f"{out}.ledger")
         self._lines = 0
         self.kept: dict[str, str] = {}  # answered, and in each input since with the same text
-        self.ever: set[tuple[str, str]] = set()  # committed at some time
+        self.ever: set[tuple[str, str]] = set()  # asked at some time: a kill may come between commit and ledger
+        self.committed = 0
 
     def go(self, step: Step) -> None:
         texts = {key: text for key, (text, _) in step.rows.items()}
@@ -78,7 +79,8 @@ class History:
         assert not {key for key, _ in asked} & self.kept.keys()
         now = [tuple(told[1:]) for told in map(json.loads, new) if told[0] == "kept"]
         self.kept |= dict(now)
-        self.ever |= set(now)
+        self.ever |= set(asked)
+        self.committed += len(now)
         return {key for key, _ in asked}
 
     def _check_audit(self) -> None:
@@ -95,7 +97,7 @@ class History:
         assert output["content"].to_pylist() == [self._kit.said(key, text) for key, (text, _) in rows.items()]
         usage = self._kit.read(self._out, "usage")
         assert set(range(len(rows))) <= set(usage["row"].to_pylist()) <= {-1, *range(len(rows))}
-        assert usage.num_rows >= len(self.ever)
+        assert usage.num_rows >= self.committed
         state = {path.name.split("-")[0] for path in (self._out / ".batchllm").iterdir()}
         assert state <= {"journal.db", "marks", "lock"}
 

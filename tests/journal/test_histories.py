@@ -45,7 +45,9 @@ class History:
         self._ledger = Path(f"{out}.ledger")
         self._lines = 0
         self.kept: dict[str, str] = {}  # answered, and in each input since with the same text
-        self.ever: set[tuple[str, str]] = set()  # asked at some time: a kill may come between commit and ledger
+        self.ever: set[tuple[str, str]] = (
+            set()
+        )  # asked at some time: a kill may come between commit and ledger
         self.committed = 0
 
     def go(self, step: Step) -> None:

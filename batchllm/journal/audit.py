@@ -68,7 +68,7 @@ def audit_locked(out: Path) -> Audit:
                 found.journal_faults.append(Finding(journal.path, error.message, error.remedy))
                 _audit_parts(found, layout, None)
                 return found
-            _compare_parts(found, journal)
+            _compare_parts(found, journal, is_moving=renewal is not None)
             _audit_parts(found, layout, journal, renewal)
     except StorageError as error:
         found.has_journal, found.is_journal_readable = True, False
@@ -126,7 +126,7 @@ def _note_missing_journal(found: Audit, layout: Layout) -> None:
     found.journal_faults.append(Finding(layout.database, "the journal is missing", _REBUILD))
 
 
-def _compare_parts(found: Audit, journal: Snapshot) -> None:
+def _compare_parts(found: Audit, journal: Snapshot, *, is_moving: bool) -> None:
     """What a manifest lists, the journal knows; the other way round holds once the next start has tidied up."""
     if found.manifest is None:
         if not found.manifest_faults:
@@ -157,7 +157,9 @@ def _compare_parts(found: Audit, journal: Snapshot) -> None:
                 _REBUILD,
             )
         )
-    elif committed.keys() != listed.keys():
+    elif committed.keys() != listed.keys() or (
+        found.manifest.complete and not journal.is_complete and not is_moving
+    ):
         found.is_manifest_old = True
         found.notes.append("the manifest is older than the journal: the next start writes it anew")
 
@@ -224,6 +226,8 @@ class _Walk:
         self._of_row = slots_of(manifest, journal)
         self._slots = self._of_row.count
         rows = manifest.rows if manifest is not None else None
+        if found.is_manifest_old and journal is not None and renewal is None:
+            rows = journal.input_rows
         self._units = None if rows is None else rows * self._slots
         self._met = Finished(self._slots)
         self._now = self._met if renewal is None else Finished(self._slots)
@@ -296,8 +300,8 @@ class _Walk:
                 self._found.failed += len(moved)
         self._whole_rows = []
         self._met = self._now
-        told = journal.meta("input_rows")
-        self._units = None if told is None else int(told) * self._slots
+        rows = journal.input_rows
+        self._units = None if rows is None else rows * self._slots
 
     def _rows(self, kind: Kind, path: Path, file: pq.ParquetFile) -> None:
         columns = _USAGE_COLUMNS if kind == "usage" else self._of_row.columns

@@ -72,6 +72,11 @@ class Carries:
         remove_files([self.path])
 
 
+def discard_scratch(folder: Path) -> None:
+    """What a killed run has left."""
+    remove_files([folder / NAME])
+
+
 class KeptCarries:
     """A file that `Carries.keep` left, for one thread at a time; None: no row carries anything else. To be closed."""
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from batchllm.errors import FullDiskError, InvariantError
 from batchllm.journal import pending
-from batchllm.journal.carries import KeptCarries
+from batchllm.journal.carries import KeptCarries, discard_scratch
 from batchllm.journal.database import store_meta
 from batchllm.journal.files import KINDS, Kind
 from batchllm.journal.finished import Finished
@@ -33,6 +33,7 @@ class Renewing:
         self.renewal: Renewal | None = None
         note = store.database.meta(pending.NOTE)
         pending.clear(store.layout, note)
+        discard_scratch(store.layout.state)
         if note is not None:
             self._take(pending.kept(store.layout, note))
 

@@ -100,6 +100,12 @@ class Snapshot:
         return Counts() if text is None else Counts(**orjson.loads(text))
 
     @property
+    def input_rows(self) -> int | None:
+        """None until an input has been read."""
+        told = self.meta("input_rows")
+        return None if told is None else int(told)
+
+    @property
     def is_complete(self) -> bool:
         return self.meta("complete") == "1"
 

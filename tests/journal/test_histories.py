@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batchllm.journal.audit import audit
@@ -114,6 +114,11 @@ def history(kit, crash, out):
     return anew
 
 
+ROW = {"k0": ("text True", "gold")}
+
+
+@example([Step({}, [], hurried=False), Step(ROW, [1, 1], hurried=False)])
+@example([Step(ROW, [], hurried=False), Step({}, [2], hurried=False)])
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )

@@ -31,6 +31,20 @@ class Plain:
         return []
 
 
+def parts_of(rig: Rig, journal: Any = None, **others: Any) -> RunParts:
+    return RunParts(
+        batches=Rows().batches,
+        planner=Plain(),  # type: ignore[arg-type]
+        journal=journal,
+        dispatcher=rig.dispatcher,
+        stats=rig.stats,
+        clock=rig.clock,
+        units=10_000,
+        is_whole=True,
+        **others,
+    )
+
+
 async def test_a_run_that_is_cancelled_sends_nothing_more_and_waits_for_what_is_out() -> None:
     began = asyncio.Event()
 
@@ -39,17 +53,7 @@ async def test_a_run_that_is_cancelled_sends_nothing_more_and_waits_for_what_is_
         return echo(body)
 
     rig = Rig(ScriptedProvider(script, latency_s=0.01), size=4)
-    parts: Any = RunParts(
-        batches=Rows().batches,
-        planner=Plain(),  # type: ignore[arg-type]
-        journal=None,  # type: ignore[arg-type]
-        dispatcher=rig.dispatcher,
-        stats=rig.stats,
-        clock=rig.clock,
-        units=10_000,
-        is_whole=True,
-        drain_timeout_s=5.0,
-    )
+    parts = parts_of(rig, drain_timeout_s=5.0)
     with ThreadPoolExecutor(1) as reader:
         running = asyncio.create_task(_dispatch(parts, Stop(), reader))
         await began.wait()
@@ -102,18 +106,7 @@ async def test_an_end_that_nobody_waits_for_leaves_rows_on_their_way(
 ) -> None:
     journal = Recorded(arrives=arrives)
     rig = Rig(ScriptedProvider(lambda body, _call: echo(body)))
-    parts: Any = RunParts(
-        batches=Rows().batches,
-        planner=Plain(),  # type: ignore[arg-type]
-        journal=journal,  # type: ignore[arg-type]
-        dispatcher=rig.dispatcher,
-        stats=rig.stats,
-        clock=rig.clock,
-        units=10_000,
-        is_whole=True,
-        drain_timeout_s=0.0,
-        finish=lambda: journal.did.append("finish"),
-    )
+    parts = parts_of(rig, journal, drain_timeout_s=0.0, finish=lambda: journal.did.append("finish"))
     stop, patience = Stop(), _Patience(rig.clock, 0.0)
     if late:
         stop.ask(Ending(code, "", ""))

@@ -225,7 +225,7 @@ class LaneLimits:
             self._say_once("nonsense", f"the header {header} states no limit and is not heeded")
             return
         self._say_once(
-            "nonsense",
+            f"nonsense of {scope}",
             f"the header {header} states no limit: what the provider says of {scope} a minute is not heeded any more",
         )
         allowance = self._allowance(scope)

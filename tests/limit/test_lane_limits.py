@@ -339,3 +339,5 @@ def test_a_word_for_no_limit_is_no_reason_to_distrust_what_comes_later() -> None
     rig.limits.note_nonsense(REQUESTS, "x-ratelimit-limit-requests: 'unlimited'", is_believed=True)
     rig.hear(REQUESTS, 60.0)
     assert 55 <= rig.send_for(60.0) <= 61
+    rig.limits.note_nonsense(REQUESTS, "x-ratelimit-limit-requests: 'NaN'", is_believed=False)
+    assert "not heeded any more" in rig.said[-1]

@@ -14,7 +14,7 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
     probe = (
         "import sys; from batchllm.cli.main import invoke; code = invoke(['--help']);"
         "heavy = {'pyarrow', 'polars', 'openai', 'aiohttp', 'pydantic', 'jinja2', 'tiktoken', 'rich', 'yaml',"
-        " 'jsonschema', 'genai_prices', 'tenacity', 'uvloop', 'sqlite3', 'orjson'}"
+        " 'jsonschema_rs', 'genai_prices', 'tenacity', 'uvloop', 'sqlite3', 'orjson'}"
         " & set(sys.modules);"
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
     )

@@ -10,7 +10,7 @@ import pytest
 from job_rig import job, lane, served, write_rows
 
 #: Each takes a tenth of a second or more, or tens of megabytes. Not numpy: pyarrow loads it wherever it is installed.
-HEAVY = {"polars", "openai", "genai_prices", "rich", "jsonschema", "httpx2", "aiohttp.web", "pandas"}
+HEAVY = {"polars", "openai", "genai_prices", "rich", "jsonschema_rs", "httpx2", "aiohttp.web", "pandas"}
 HEAVY |= {"batchllm.consensus.rules", "batchllm.engine.agreeing", "batchllm.report.page"}
 
 
@@ -56,7 +56,7 @@ def test_a_schema_and_limits_and_vectors_load_nothing_heavy_but_what_checks_answ
     with served({}) as (urls, _):
         limited = lane(urls[0], "one", limits={"rpm": 60_000, "tpm": 1_000_000})
         assert loaded_by_run(tmp_path, job(tmp_path, [limited], task=typed, output={"path": "typed"})) <= {
-            "jsonschema"
+            "jsonschema_rs"
         }
         assert (
             loaded_by_run(tmp_path, job(tmp_path, [limited], task=vectors, output={"path": "vectors"}))

@@ -240,7 +240,7 @@ def test_an_answer_that_is_sent_back_is_the_conversation_that_it_says(oracle: Or
         output = ask_by_job(case, tap, tmp_path, attempts=2)
         first, second = tap.take()
     assert output["label"].to_list() == ["yes"]
-    assert "label: 'maybe' is not one of ['yes', 'no']" in second.sent["messages"][2]["content"]
+    assert 'label: "maybe" is not one of "yes" or "no"' in second.sent["messages"][2]["content"]
     turns = [{"role": "assistant", "content": '{"label": "maybe"}'}, second.sent["messages"][2]]
     assert second.sent == {**first.sent, "messages": [user(), *turns]}
     with served({"dimensions": WIDTH}) as (urls, _), tapped(urls[0]) as tap, ExitStack() as stack:

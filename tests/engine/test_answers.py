@@ -302,7 +302,7 @@ def test_the_turn_back_holds_the_answer_and_what_is_wrong(folder: Path) -> None:
     question = {"role": "user", "content": "text number 0"}
     assert asked[0] == asked[2] == [question]  # the last time as at first
     assert asked[1][:2] == [question, {"role": "assistant", "content": '{"label": "z"}'}]
-    assert "not by the schema: label: 'z' is not one of" in asked[1][2]["content"]
+    assert 'not by the schema: label: "z" is not one of' in asked[1][2]["content"]
     assert len(asked) == 3  # paid questions after the first one are two at most
     assert rig.table(folder, "failures")["class"].to_list() == ["schema_mismatch"]
 

@@ -1,6 +1,8 @@
+import datetime as dt
 import json
 from typing import Any
 
+import jsonschema
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchllm.errors import InvariantError
 from batchllm.task.answer_schema import AnswerSchema
-from batchllm.task.json_schema import JsonSchemaError
+from batchllm.task.json_schema import JsonSchema, JsonSchemaError
 
 
 def schema(**properties: Any) -> AnswerSchema:
@@ -74,14 +76,14 @@ def test_what_is_not_strictly_json_is_no_answer(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ('{"label": "postive"}', "label: 'postive' is not one of ['positive', 'negative']"),
-        ("{}", "the answer: 'label' is a required property"),
+        ('{"label": "postive"}', 'label: "postive" is not one of "positive" or "negative"'),
+        ("{}", 'the answer: "label" is a required property'),
         (
             '{"label": "positive", "x": 1}',
             "the answer: Additional properties are not allowed ('x' was unexpected)",
         ),
-        ("[]", "the answer: [] is not of type 'object'"),
-        ("null", "the answer: None is not of type 'object'"),
+        ("[]", 'the answer: [] is not of type "object"'),
+        ("null", 'the answer: null is not of type "object"'),
     ],
 )
 def test_a_fault_says_where_and_what(text: str, fault: str) -> None:
@@ -90,7 +92,55 @@ def test_a_fault_says_where_and_what(text: str, fault: str) -> None:
 
 def test_a_fault_inside_a_list_is_placed() -> None:
     tags = schema(tags={"type": "array", "items": {"type": "string", "maxLength": 3}})
-    assert tags.fault('{"tags": ["a", "long"]}') == "tags.1: 'long' is too long"
+    assert tags.fault('{"tags": ["a", "long"]}') == 'tags.1: "long" is longer than 3 characters'
+
+
+CHOICE = {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"n": {"maximum": 9}}}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "fault"),
+    [
+        ({"type": "string", "maxLength": 10}, "long" * 100, "is longer than 10 characters"),
+        (CHOICE, {"n": 10}, "x.n: 10 is greater than the maximum of 9"),
+        (CHOICE, "text", "x: \"text\" is not valid under any of the schemas listed in the 'anyOf' keyword"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, 3, "valid under more than one"),
+        ({"enum": ["a"]}, "b\ud800", 'x: "b\ufffd" is not one of "a"'),
+        ({"type": "array", "uniqueItems": True}, [1, 1.0], "has non-unique elements"),
+    ],
+)
+def test_a_fault_names_what_matters(part: Any, value: object, fault: str) -> None:
+    said = str(schema(x=part).fault(json.dumps({"x": value})))
+    assert fault in said
+    assert len(said) <= 300
+
+
+def test_of_several_faults_the_outermost_is_told() -> None:
+    both = {
+        "type": "object",
+        "properties": {"x": {"properties": {"n": {"maximum": 9}}}, "y": {"type": "null"}},
+    }
+    assert AnswerSchema(both).fault('{"x": {"n": 10}, "y": 1}') == 'y: 1 is not of type "null"'
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "fits"),
+    [
+        ({"multipleOf": 0.01}, "4.35", True),
+        ({"multipleOf": 0.01}, "4.355", False),
+        ({"type": "integer"}, "3.0", True),
+        ({"enum": [1]}, "true", False),
+        ({"const": False}, "0", False),
+        ({"pattern": r"^\p{Lu}\d$"}, '"Ä1"', True),
+        ({"pattern": r"^\d$"}, '"\u0663"', False),
+        ({"pattern": "^(a+)+$"}, '"' + "a" * 60 + 'b"', False),
+        ({"minLength": 2}, '"\U0001f600"', False),
+        ({"maximum": 2**80}, str(2**81), False),
+        ({"format": "email"}, '"no address"', True),
+    ],
+)
+def test_the_decision_is_of_json_schema_not_of_python(part: Any, value: str, fits: bool) -> None:
+    assert (schema(x=part).fault('{"x": ' + value + "}") is None) == fits
 
 
 def test_a_duplicate_key_is_named() -> None:
@@ -210,7 +260,28 @@ def test_a_number_that_fits_no_column_is_no_answer(part: Any, value: object) -> 
         ({"type": "object", "properties": {"a": {"$ref": "#/required/x"}}, "required": ["a"]}, "there is no"),
         ({"type": "object", "properties": {"a": {"$dynamicRef": "#a"}}}, "not supported"),
         ({"type": "object", "properties": {"a": {"$id": "https://example.com/"}}}, "not supported"),
+        ({"type": "object", "properties": {"a": {"const": dt.date(2026, 1, 1)}}}, "no JSON"),
+        ({"type": "object", "properties": {"a": {"const": "\ud800"}}}, "no JSON"),
+        ({"type": "object", "properties": {"a": {"$ref": "#/required"}}, "required": ["a"]}, "not of types"),
         ({"type": "object", "properties": {"a": {"$ref": "#/properties/a"}}}, "without end"),
+        ({"type": "object", "properties": {"a": {}}, "$ref": "#"}, "$ref"),
+        ({"type": "object", "properties": {"a": {"not": {"$ref": "#/properties/a"}}}}, "without end"),
+        ({"type": "object", "properties": {"a": {"then": {"$ref": "#/properties/a"}}}}, "without end"),
+        (
+            {"type": "object", "properties": {"a": {"dependentSchemas": {"b": {"$ref": "#/properties/a"}}}}},
+            "without end",
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"$ref": "#/$defs/b"}},
+                "$defs": {
+                    "b": {"allOf": [{}, {"$ref": "#/$defs/c"}]},
+                    "c": {"oneOf": [{"$ref": "#/$defs/b"}]},
+                },
+            },
+            "without end",
+        ),
         ({"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#/properties/a"}]}}}, "without end"),
     ],
 )
@@ -330,6 +401,55 @@ JSON = st.recursive(
 )
 
 
+KEYWORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from([*SCALARS, "array", "object", ["string", "null"]]),
+        "enum": st.lists(st.one_of(*SCALARS.values()), min_size=1, max_size=3),
+        "const": JSON,
+        "minimum": SCALARS["integer"],
+        "exclusiveMaximum": SCALARS["number"],
+        "multipleOf": st.integers(1, 9),
+        "minLength": st.integers(0, 5),
+        "pattern": st.sampled_from(["^a", "b$", "[0-9]+"]),
+        "required": st.lists(st.sampled_from("ab"), unique=True),
+        "minItems": st.integers(0, 2),
+        "uniqueItems": st.booleans(),
+        "additionalProperties": st.booleans(),
+        "dependentRequired": st.just({"a": ["b"]}),
+    },
+)
+SCHEMAS = st.recursive(
+    KEYWORDS,
+    lambda part: st.builds(
+        lambda words, more: words | more,
+        KEYWORDS,
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "properties": st.dictionaries(st.sampled_from("abc"), part),
+                "items": part,
+                "prefixItems": st.lists(part, min_size=1, max_size=2),
+                "contains": part,
+                "not": part,
+                "if": part,
+                "then": part,
+                "anyOf": st.lists(part, min_size=1, max_size=2),
+                "oneOf": st.lists(part, min_size=1, max_size=2),
+                "unevaluatedProperties": st.just(False),
+            },
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@given(SCHEMAS, JSON | st.dictionaries(st.sampled_from("abc"), JSON))
+def test_the_decision_is_the_same_as_the_one_of_jsonschema(words: dict[str, Any], value: object) -> None:
+    found = JsonSchema(words).fault(value, "the value")
+    assert (found is None) == jsonschema.Draft202012Validator(words).is_valid(value)
+
+
 @given(st.text() | JSON.map(json.dumps) | st.builds("```json\n{}\n```".format, JSON.map(json.dumps)))
 def test_any_text_is_an_answer_or_has_a_fault_and_never_breaks_the_columns(text: str) -> None:
     answer = schema(x={"type": "integer"}, y={"type": "array", "items": {"type": "number"}}, z={})
@@ -351,7 +471,7 @@ def test_what_was_found_of_a_short_text_is_remembered_and_of_a_long_one_found_ag
     short, wrong, long = '{"label": "a"}', '{"label": 1}', json.dumps({"label": "a" * 200})
     for _ in range(3):
         assert answers.fault(short) is None
-        assert answers.fault(wrong) == "label: 1 is not of type 'string'"
+        assert answers.fault(wrong) == 'label: 1 is not of type "string"'
         assert answers.fault(long) is None
         assert answers.columns([short, None, long])[0].to_pylist() == ["a", None, "a" * 200]
     assert (parsed.count(short), parsed.count(wrong), parsed.count(long)) == (2, 1, 6)

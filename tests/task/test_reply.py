@@ -184,7 +184,7 @@ def test_a_text_beside_a_tool_call_that_was_not_waited_for_is_an_answer() -> Non
 def test_an_answer_against_the_schema_is_asked_again_and_kept() -> None:
     failure = turned_down(Generated('{"label": "c"}', "stop"), SCHEMA)
     assert (failure.action, failure.code) == (Action.AGAIN, FailureCode.SCHEMA_MISMATCH)
-    assert "label: 'c' is not one of ['a', 'b']" in failure.message
+    assert 'label: "c" is not one of "a" or "b"' in failure.message
     assert failure.content == '{"label": "c"}'
 
 

@@ -35,7 +35,7 @@ _WORKERS = 2
 _TRIES = 3
 _SEED = 4
 #: Kills in one job's life, and such jobs: a life ends sooner when its job does, and 200 kills are wanted.
-_KILLS, _LIVES = 8, 30
+_KILLS, _LIVES = 8, 40
 _FIELD_KILLS = 9
 _FSYNCS, _FSYNC_BYTES = 200, 32 << 10
 _QUICK_STEP = 40

@@ -2,8 +2,8 @@
 
 A mark is 64 bits that stand for all of a row (see `batchllm.source.marks`). Rows that stayed where they were need one
 comparison of memory: all of the old ones when rows were added at the end, all but a few when a few have changed. The
-rest is looked up share by share, so that no more than a million of each are sorted at a time. By numpy, which Arrow
-brings along: its sort takes a quarter of the time of Arrow's.
+rest is looked up share by share, so that no more than half a million of each are sorted at a time. By numpy, which
+Arrow brings along: its sort takes a quarter of the time of Arrow's.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -118,7 +118,7 @@ def places_of(matches: Matches, old_rows: int) -> Places:
     return Places(matches.head, pc.add(inverse, pa.scalar(matches.head, inverse.type)))
 
 
-def match_marks(old: Marks, new: Marks, *, looked_up_at_once: int = 1 << 20) -> Matches:
+def match_marks(old: Marks, new: Marks, *, looked_up_at_once: int = 1 << 19) -> Matches:
     """Each new row with the old one that stood in its place and had its mark, else with the only one of its mark.
 
     Marks that occur twice among the rest match nothing.
@@ -237,7 +237,7 @@ class Repeats:
     first: pa.Array
 
 
-def find_repeats(marks: Marks, *, looked_at_at_once: int = 1 << 20) -> Repeats:
+def find_repeats(marks: Marks, *, looked_at_at_once: int = 1 << 19) -> Repeats:
     """Every mark after the first of its kind, in the order of its position."""
     laters, firsts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     shares = 1 << max(0, (marks.rows - 1) // looked_at_at_once).bit_length()

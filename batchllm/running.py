@@ -83,7 +83,7 @@ async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
         with ThreadPoolExecutor(1, thread_name_prefix="batchllm-read") as reader:
             ending, abandoned = await _dispatch(parts, stop, reader)
         stats.phase = "finishing"
-        manifest = await _finish(parts, stop, ending)
+        manifest = await _finish(parts, stop, ending, abandoned)
         if (
             stop.ending is not None
             and ending.code is ExitCode.OK
@@ -132,7 +132,7 @@ async def _drain(parts: RunParts, stop: Stop) -> int:
     return abandoned + await draining
 
 
-async def _finish(parts: RunParts, stop: Stop, ending: Ending) -> Manifest:
+async def _finish(parts: RunParts, stop: Stop, ending: Ending, abandoned: int) -> Manifest:
     """Commit and seal. A disk without space is waited for, unless somebody wants the run to end."""
     journal = parts.journal
     patience = _Patience(parts.clock, parts.drain_timeout_s)
@@ -141,6 +141,8 @@ async def _finish(parts: RunParts, stop: Stop, ending: Ending) -> Manifest:
         while True:
             try:
                 await journal.flush()
+                if not abandoned:
+                    await journal.unexpose()
                 return await asyncio.to_thread(_seal, parts, ending, patience)
             except FullDiskError as error:
                 if ending.code is not ExitCode.OK or stop.ending is not None:

@@ -18,7 +18,7 @@ from batchllm.engine.asking import Asking
 from batchllm.engine.beside import spent_beside
 from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
-from batchllm.engine.descriptors import most_connections
+from batchllm.engine.descriptors import check_descriptors, most_connections
 from batchllm.engine.footprint import check_room
 from batchllm.engine.identity import identity_of, slots_of
 from batchllm.engine.intake import Intake
@@ -62,6 +62,7 @@ from batchllm.wiring import CheckedJob, Frame, build_lanes, check, mark_simulate
 
 def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None) -> RunSummary:
     """Run a job to its end; raises a BatchllmError for what keeps it from starting or from being kept."""
+    check_descriptors()
     checked = check(
         loaded,
         catalogue=open_catalogue(options.environ),
@@ -278,7 +279,7 @@ class _Run:
                 retry=checked.job.retry,
                 clock=self._options.clock,
                 prompt_margin=checked.prompt_margin,
-                most_in_flight=max(1, most_connections() // len(checked.lanes)),
+                most_open=most_connections(two_ends=any(plan.is_embedded for plan in checked.lanes)),
                 say=self._options.say,
                 keeps_bodies=checked.keeps_bodies,
                 reask=reasking(checked.job.task),

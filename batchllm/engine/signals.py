@@ -93,7 +93,12 @@ class _Signals:
             )
         elif self._seen == 2:
             self._ask(Ending(code))
-            self._tell(f"{word}: abandoning {self._in_flight():,} calls; they may have been paid for")
+            calls = self._in_flight()
+            self._tell(
+                f"{word}: abandoning {calls:,} calls; they may have been paid for"
+                if calls
+                else f"{word}: leaving in {_LAST_GRACE_S:.0f} s at most (once more to leave at once)"
+            )
             self._timer = threading.Timer(_LAST_GRACE_S, self._leave, (int(code),))
             self._timer.daemon = True
             self._timer.start()

@@ -7,6 +7,7 @@ what it does not take at all goes elsewhere (see `batchllm.journal.spill`).
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 from batchllm.clock import Clock
 from batchllm.errors import BatchllmError, FullDiskError
@@ -134,6 +135,13 @@ class Committing:
             self.meet_full_part(error)
             return False
         return True
+
+    def unexpose(self) -> None:
+        """Nothing is out any more. A full disk leaves what was said, which is more than there is."""
+        with suppress(FullDiskError), self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET exposed_calls = 0, exposed_usd = 0.0 WHERE run = ?", (self._database.run,)
+            )
 
     def meet_full_part(self, error: FullDiskError) -> None:
         """A part did not fit, or something as little as one: pause."""

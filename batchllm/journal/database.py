@@ -208,7 +208,7 @@ class Database:
         if self.run and self._connection.execute("SELECT run FROM totals").fetchone() != (self.run,):
             raise InvariantError(
                 f"another run has taken over {self.path}",
-                remedy="let one run at a time use an output folder; nothing of this run's last moments is stored",
+                remedy="let one run at a time use an output folder; what this one could not commit is asked again",
             )
 
     def fence(self) -> None:

@@ -145,7 +145,9 @@ class Drains:
         )[0]
         if most is None:
             raise InvariantError(
-                f"{self._rows[kind]} lines of {kind} are counted, and none is in the journal"
+                f"{self._rows[kind]} lines of {kind} are counted, and none is in {self._store.layout.database}",
+                remedy="if another program has written to it, `batchllm verify JOB` says what is wrong, and `batchllm"
+                " rebuild JOB` makes a new one; else this is a bug",
             )
         return int(min(most, least + self._store.sizes.drain_rows - 1))
 

@@ -251,6 +251,11 @@ def cannot_create(path: Path, error: OSError) -> OutputError | StorageError:
 def cannot_link(path: Path, error: OSError) -> OutputError | StorageError:
     if error.errno not in _NO_LINKS:
         return cannot_create(path, error)
+    if error.errno == errno.EXDEV:
+        return OutputError(
+            f"cannot create a hard link {path}: {path.parent} is on another disk than {STATE_FOLDER} beside it",
+            remedy="mount a disk on the whole output folder, not on one of those in it, or choose another output path",
+        )
     return OutputError(
         f"cannot create a hard link {path}: {error.strerror or error}",
         remedy="choose an output path on a disk that knows hard links (FAT and some network disks do not)",
@@ -290,6 +295,11 @@ def storage_fault(action: str, path: Path, error: OSError) -> StorageError:
 
 def full_disk(path: Path, message: str, needed_bytes: int = 0) -> FullDiskError:
     """`needed_bytes` is what has to be free; where it is not known, what a run keeps free and in reserve."""
+    if lacks_inodes(path):
+        return FullDiskError(
+            f"{message} (no more files may be created there: all inodes of the disk are in use)",
+            remedy="remove files there, and start again: what was committed is kept and not paid again",
+        )
     free = free_bytes(path)
     needed = needed_bytes or floor_bytes(path) + ballast_bytes(path)
     has = "" if free is None else f" ({size_text(free)} are free, {size_text(needed)} are needed)"
@@ -319,13 +329,14 @@ def lacks_space(folder: Path) -> bool:
 
 def free_bytes(path: Path) -> int | None:
     """What this user may still write on the disk of `path`, or of the nearest folder above it that is there."""
-    for folder in (path, *path.parents):
-        try:
-            found = os.statvfs(folder)
-        except OSError:
-            continue  # not there (any more): the folder above tells as well
-        return found.f_bavail * found.f_frsize
-    return None
+    found = _disk_of(path)
+    return None if found is None else found.f_bavail * found.f_frsize
+
+
+def lacks_inodes(path: Path) -> bool:
+    """Whether its disk has a fixed number of files, and this user has none of them left."""
+    found = _disk_of(path)
+    return found is not None and found.f_files > 0 and found.f_favail == 0
 
 
 def floor_bytes(path: Path) -> int:
@@ -347,11 +358,15 @@ def ballast_bytes(path: Path) -> int:
 
 def _disk_bytes(path: Path) -> int:
     """The size of the disk of `path`, or of the nearest folder above it that is there; 0 where nobody knows."""
+    found = _disk_of(path)
+    return 0 if found is None else found.f_blocks * found.f_frsize
+
+
+def _disk_of(path: Path) -> os.statvfs_result | None:
     for folder in (path, *path.parents):
-        with suppress(OSError):
-            found = os.statvfs(folder)
-            return found.f_blocks * found.f_frsize
-    return 0
+        with suppress(OSError):  # not there (any more): the folder above tells as well
+            return os.statvfs(folder)
+    return None
 
 
 def size_text(size: int) -> str:

@@ -269,11 +269,15 @@ class Journal:
     async def expose(self, calls: int, usd: float | None) -> None:
         """So many calls may be out from now on, worth so much at most. Returns when that is committed.
 
-        For a run that was started. What was said before is never taken back: max() of a NULL is NULL.
+        For a run that was started. What was said before stands until `unexpose`: max() of a NULL is NULL.
         """
 
         while not await self._writer.perform(lambda: self.work.expose(calls, usd)):
             await self.room()
+
+    async def unexpose(self) -> None:
+        """All calls are home, and what they brought was flushed: a kill from now on has cost nothing."""
+        await self._writer.perform(self.work.unexpose)
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_commit: Callable[[Counts], None] | None = None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from batchllm.errors import FullDiskError
 from batchllm.journal.ballast import Ballast
-from batchllm.journal.files import Layout, ballast_bytes, floor_bytes, full_disk, size_text
+from batchllm.journal.files import Layout, ballast_bytes, floor_bytes, full_disk, lacks_inodes, size_text
 from batchllm.journal.spill import spill_folder
 
 LOOK_S = 0.25
@@ -91,7 +91,7 @@ class Space:
         """Pause, go on, or, once space has been short for too long, an error."""
         free = self._look_at(now_s)
         has_enough = free is None or free >= self._needed_bytes
-        if self._shortage is not None and has_enough and not self._is_refused:
+        if self._shortage is not None and has_enough and not self._is_refused and not lacks_inodes(self._out):
             self._go_on(free)
         if self._shortage is None and free is not None:
             if free < self._floor_bytes:
@@ -114,9 +114,10 @@ class Space:
     def meet_full_part(self, now_s: float, error: FullDiskError) -> None:
         """A part did not fit: pause. Its rows are in the journal, so that the ballast is not for it.
 
-        With what is free now it has failed, so there must be more before it is tried again.
+        With what is free now it has failed, so there must be more before it is tried again: more files where no more
+        could be created, else more bytes.
         """
-        free = self._free_bytes(self._out) or 0
+        free = 0 if lacks_inodes(self._out) else self._free_bytes(self._out) or 0
         self._pause(now_s, error, max(self._enough_bytes, int(free * _MARGIN)))
 
     def demand(self, now_s: float, needed_bytes: int) -> None:
@@ -143,8 +144,7 @@ class Space:
             self._short_since_s = now_s
             if self._rules.wait_s:
                 self._rules.say(
-                    f"paused: the disk of {self._out} has {self._free_text()} free,"
-                    f" {size_text(self._needed_bytes)} are needed; nothing is sent until they are there,"
+                    f"paused: {self._lack_text()}; nothing is sent until they are there,"
                     f" for {_span(self._rules.wait_s)} at most"
                 )
         self._shortage = shortage
@@ -172,9 +172,12 @@ class Space:
     def _enough_bytes(self) -> int:
         return int(self._floor_bytes * _MARGIN)
 
-    def _free_text(self) -> str:
+    def _lack_text(self) -> str:
+        if lacks_inodes(self._out):
+            return f"all inodes of the disk of {self._out} are in use, and a few are needed"
         free = self._free_bytes(self._out)
-        return "nothing" if free is None else size_text(free)
+        has = "nothing" if free is None else size_text(free)
+        return f"the disk of {self._out} has {has} free, {size_text(self._needed_bytes)} are needed"
 
 
 def _span(seconds: float) -> str:

@@ -31,14 +31,14 @@ MOST_IN_FLIGHT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What all lanes of a run have in common. `most_in_flight`: of a lane whose job does not say."""
+    """What all lanes of a run have in common. `most_open`: so many connections, of all of them together."""
 
     task: Task
     retry: Retry
     clock: Clock
     prompt_margin: float
     say: Callable[[str], None]
-    most_in_flight: int = MOST_IN_FLIGHT
+    most_open: int | None = None
     keeps_bodies: bool = False
     reask: Callable[[Request, Failure], Request] | None = None
 
@@ -52,18 +52,49 @@ def build_lanes(
 ) -> list[Lane]:
     """The running parts. `base_urls` holds the addresses of simulated providers by lane."""
     return [
-        _build(plan, base_urls.get(plan.index, plan.base_url), frame, member)
-        for plan, member in zip(plans, members, strict=True)
+        _build(plan, base_urls.get(plan.index, plan.base_url), frame, member, most)
+        for plan, member, most in zip(plans, members, _windows(plans, frame), strict=True)
     ]
 
 
-def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership) -> Lane:
+def _windows(plans: Sequence[LanePlan], frame: Frame) -> list[int]:
+    """Most calls in flight of each lane: as the job says, or as usual, and no more than may be open in all."""
+    is_packed = frame.task.kind == "embedding"
+    wanted = [
+        plan.spec.limits.concurrency or (plan.window if is_packed else MOST_IN_FLIGHT) for plan in plans
+    ]
+    if frame.most_open is None:
+        return wanted
+    given = shared_out(wanted, frame.most_open)
+    short = [
+        f"{plan.info.name} to {most} calls in flight"
+        for plan, most in zip(plans, given, strict=True)
+        if most < (plan.spec.limits.concurrency or 0)
+    ]
+    if short:
+        frame.say(
+            f"this process may have too few files and connections open (ulimit -n), which keeps {', '.join(short)}"
+        )
+    return given
+
+
+def shared_out(wanted: Sequence[int], most: int) -> list[int]:
+    """Of `most` in all to each what it wants, or as much as others that want more; at least one."""
+    given, left = list(wanted), most
+    for lanes_left, (want, at) in zip(
+        range(len(wanted), 0, -1), sorted((want, at) for at, want in enumerate(wanted)), strict=True
+    ):
+        given[at] = max(1, min(want, left // lanes_left))
+        left -= given[at]
+    return given
+
+
+def _build(plan: LanePlan, base_url: str, frame: Frame, member: Membership, most: int) -> Lane:
     task, spec = _reader(plan, frame.task), plan.spec
     writes = task.content_field != "input"  # embeddings and moderations have no tokens of answer
     choices, cap = plan.translation.choices, plan.translation.max_output_tokens
     most_tokens = None if cap is None else cap * choices
-    most = plan.window if task.kind == "embedding" else min(frame.most_in_flight, MOST_IN_FLIGHT)
-    window = Window(spec.limits.concurrency or most, usual=plan.entry.concurrency, first=FIRST_CALLS)
+    window = Window(most, usual=plan.entry.concurrency, first=FIRST_CALLS)
     lane_limits = _limits(plan, window, frame, member)
     encode = Encoder(plan, task.content_field)
     return Lane(

@@ -1,6 +1,12 @@
 """What a start says about runs before it that were killed."""
 
+import json
+import signal
+from pathlib import Path
+
+import job_rig as rig
 import pytest
+from kill_rig import killed_at
 
 from batchllm.dispatch import Out
 from batchllm.engine.interruption import shown_up, told_calls, told_interruption
@@ -11,6 +17,24 @@ def test_calls_and_money_that_may_be_paid_twice_are_told() -> None:
     assert told_interruption(Interrupted(0.0, 1, 1_024, 1.005)) == (
         "the last run did not end by itself: up to 1,024 calls were in flight and may be paid twice, for at most $1.01"
     )
+
+
+@pytest.mark.parametrize("moment", [("os.link", "part-*"), ("os.rename", "manifest.json")])
+def test_a_run_that_is_killed_once_all_is_answered_puts_no_money_at_risk(
+    tmp_path: Path, moment: tuple[str, str]
+) -> None:
+    rig.write_rows(tmp_path / "rows.jsonl", 20)
+    price = {"price": {"input": 1.0, "output": 1.0}}
+    said: list[str] = []
+    with rig.served({}) as (urls, books):
+        spec = rig.job(tmp_path, [rig.lane(urls[0], "one", **price)], budget={"usd": 1.0})
+        spec["task"]["params"] = {"max_tokens": 50}
+        (tmp_path / "job.yaml").write_text(json.dumps(spec), "utf-8")
+        assert killed_at(tmp_path, *moment) == -signal.SIGKILL
+        summary = rig.run(tmp_path, spec, say=said.append)
+        assert books[0].ledger.accepted == 20
+    assert summary.exit_code == 0
+    assert said == []
 
 
 def test_several_runs_are_told_together() -> None:

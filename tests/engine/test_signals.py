@@ -118,6 +118,23 @@ def test_a_loop_that_is_held_up_does_not_keep_the_second_ctrl_c_from_ending_the_
     assert "abandoning 3 calls" in said[2]
 
 
+async def test_who_insists_while_no_call_is_in_flight_is_told_of_none_that_was_paid_for() -> None:
+    said: list[str] = []
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+
+    def say(text: str) -> None:
+        said.append(text)
+        loop.call_soon_threadsafe(heard.set)
+
+    with stopping_on_signals(loop, Stop(), in_flight=lambda: 0, say=say):
+        for _ in range(2):
+            heard.clear()
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.wait_for(heard.wait(), 10)
+    assert "leaving in 5 s at most" in said[1]
+    assert "paid for" not in said[1]
+
+
 async def test_handlers_of_the_host_program_are_heard_while_a_run_listens() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _frame: heard.append(number))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from batchllm.errors import StorageError
+from batchllm.errors import InvariantError, StorageError
 from batchllm.journal.drain import Drains
 from batchllm.journal.parts import Sizes
 from batchllm.journal.tuning import Tuning
@@ -137,3 +137,13 @@ def test_a_drain_that_is_left_half_way_keeps_its_rows(kit, out):
     journal = kit.open_journal(out)
     assert journal.unknown_files == []
     asyncio.run(journal.close(clean=True, exit_code=0))
+
+
+def test_lines_that_another_program_took_away_are_missed_with_a_way_on(kit, out):
+    journal = kit.open_journal(out)
+    drains = Drains(journal._store)
+    drains.note("output", 30)
+    with pytest.raises(InvariantError, match="30 lines of output are counted, and none is in") as caught:
+        drains.step()
+    assert "batchllm rebuild JOB" in caught.value.remedy
+    journal._database.close()

@@ -105,9 +105,25 @@ def test_each_cause_has_its_own_remedy(tmp_path, code, remedy):
         assert "hard links" not in error.remedy
 
 
-@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV])
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
 def test_a_link_that_fails_is_told_as_one(tmp_path, code):
     assert "hard links" in cannot_link(tmp_path, OSError(code, "words")).remedy
+
+
+def test_a_folder_of_parts_on_a_disk_of_its_own_is_told_as_one(tmp_path):
+    told = cannot_link(tmp_path / "output" / ".probe", OSError(errno.EXDEV, "words"))
+    assert f"{tmp_path / 'output'} is on another disk" in told.message
+    assert "the whole output folder" in told.remedy
+
+
+def test_a_disk_without_inodes_is_not_said_to_lack_bytes(tmp_path, monkeypatch):
+    found = os.statvfs(tmp_path)
+    spent = os.statvfs_result([*found[:7], 0, *found[8:]])
+    monkeypatch.setattr(os, "statvfs", lambda _path: spent)
+    error = storage_fault("create", tmp_path, OSError(errno.ENOSPC, "No space left on device"))
+    assert "all inodes" in error.message
+    assert "remove files" in error.remedy
+    assert "free at least" not in error.remedy
 
 
 def test_a_link_on_a_read_only_disk_is_told_as_read_only(tmp_path):

@@ -171,6 +171,15 @@ def test_a_run_that_is_killed_at_its_start_does_not_hide_the_one_before_it(kit, 
     assert exposed(kit, out, clean=True) == Interrupted(1000.5, 3, 44, 0.75)
 
 
+def test_once_all_calls_are_home_a_kill_has_cost_nothing(kit, out):
+    journal = kit.open_journal(out, clock=kit.Clock(1000.5))
+    asyncio.run(journal.expose(40, None))
+    asyncio.run(journal.unexpose())
+    close(journal, clean=False)
+    assert exposed(kit, out, (4, 0.25)) == Interrupted(1000.5, 1, 0, 0.0)
+    assert exposed(kit, out, clean=True) == Interrupted(1000.5, 2, 4, 0.25)
+
+
 @pytest.mark.parametrize("told", [[(4, None)], [(4, 0.5), (4, None)], [(4, None), (8, 0.5)]])
 def test_money_that_nobody_can_bound_stays_unknown(kit, out, told):
     exposed(kit, out, (40, 0.5))

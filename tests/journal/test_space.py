@@ -226,6 +226,20 @@ def test_a_part_that_did_not_fit_is_not_tried_with_the_same_space_again(patient)
     assert not space.is_short
 
 
+def test_where_no_file_can_be_created_the_run_waits_for_inodes_and_not_for_bytes(patient, monkeypatch):
+    space = patient.space
+    space.start(100.0)
+    patient.disk.free = 10 * patient.floor
+    monkeypatch.setattr("batchllm.journal.space.lacks_inodes", lambda _path: True)
+    space.meet_full_part(101.0, FullDiskError("full"))
+    assert "all inodes" in patient.said[0]
+    space.look(102.0)
+    assert space.is_short
+    monkeypatch.setattr("batchllm.journal.space.lacks_inodes", lambda _path: False)
+    space.look(103.0)
+    assert not space.is_short
+
+
 def test_what_completion_writes_has_to_be_free_before_it_begins(patient):
     space = patient.space
     space.start(100.0)

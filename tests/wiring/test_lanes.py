@@ -9,6 +9,7 @@ from batchllm.provider.dialect import Asked
 from batchllm.spec.loading import load_mapping
 from batchllm.spec.models import Params
 from batchllm.testing import text_request
+from batchllm.wiring.building import shared_out
 from batchllm.wiring.encoding import Encoder, with_instruction
 from batchllm.wiring.lanes import LanePlan, LanePlanner
 
@@ -28,6 +29,22 @@ def plan(
     loaded = load_mapping(mapping, folder=Path("/tmp"), environ=environ or {})
     planner = LanePlanner(loaded, catalogue=CATALOGUE, environ=environ or {}, wall_s=1.7e9)
     return planner.plan(0, asked or Asked("chat")), planner
+
+
+@pytest.mark.parametrize(
+    ("wanted", "most", "given"),
+    [
+        ([10, 20], 100, [10, 20]),
+        ([300], 24, [24]),
+        ([5, 1_000, 1_000], 105, [5, 50, 50]),
+        ([1_000, 5, 40], 100, [55, 5, 40]),
+        ([7, 7, 7], 2, [1, 1, 1]),
+    ],
+)
+def test_connections_are_shared_out_by_what_each_lane_wants(
+    wanted: list[int], most: int, given: list[int]
+) -> None:
+    assert shared_out(wanted, most) == given
 
 
 def test_a_tier_becomes_a_model_and_the_provider_s_own_key_is_used() -> None:

@@ -111,7 +111,7 @@ class Teller:
             failed=vitals.failed,
             skipped=vitals.skipped,
             rate=rate,
-            left_s=left / rate if rate > 0 else None,
+            left_s=left / rate if rate > 0 and state == "running" else None,
             cost_usd=vitals.cost_usd,
             spent_usd=vitals.spent_usd,
             budget_usd=vitals.budget_usd,

@@ -90,8 +90,8 @@ class Counts:
 class Standing:
     """`state` is that of the heartbeat, or one of stalled, killed, busy (another command is at work), idle (nobody is,
     and no run has said how it ended), new (no run was ever here). `started`, `since` and `until` are seconds since
-    1970, `age_s` is of the last heartbeat, None without one. `code` is what `batchllm status` ends with, `ended_code` what the run
-    ended with.
+    1970, `age_s` is of the last heartbeat, None without one. `code` is what `batchllm status` ends with, `ended_code`
+    what the run ended with.
     """
 
     out: str
@@ -204,26 +204,17 @@ def _of_beat(seen: Seen, beat: Beat, age_s: float | None) -> Standing:
 def _active(found: Standing, beat: Beat, process: str, max_age_s: float) -> Standing:
     age_s = found.age_s or 0.0
     loop_s = 0.0 if beat.turned_s is None else beat.written_s - beat.turned_s + age_s
-    still_s, who = age_s, f"pid {beat.pid}"
     if age_s > max_age_s:
-        reason = f"its last heartbeat is {age_s:.0f} s old"
-        remedy = f"look at {who} on {beat.host}: `kill -QUIT {beat.pid}` makes it say where it stands"
-        if process in ("T", "t"):
-            reason += ": the process is stopped (SIGSTOP)"
-            remedy = f"`kill -CONT {beat.pid}` lets it go on"
-        elif process == "D":
-            reason += ": the process waits for a disk that does not answer"
-            remedy = f"look at the disk of {found.out}"
+        still_s, reason = age_s, f"its last heartbeat is {age_s:.0f} s old"
     elif loop_s > max_age_s:
-        still_s = loop_s
-        reason = f"its event loop has not turned for {loop_s:.0f} s"
-        remedy = f"`kill -QUIT {beat.pid}` makes it say where it stands; `kill {beat.pid}` and the next start goes on"
+        still_s, reason = loop_s, f"its event loop has not turned for {loop_s:.0f} s"
     elif beat.unsaved_s > max_age_s:
         still_s = beat.unsaved_s + age_s
-        reason = f"{beat.unsaved:,} outcomes have waited for {beat.unsaved_s:.0f} s to be committed"
-        remedy = f"look at the disk of {found.out}"
+        reason = f"{beat.unsaved:,} outcomes have waited for {still_s:.0f} s to be committed"
     else:
         return replace(found, is_active=True)
+    why, remedy = _stall(beat, process, is_loop=age_s <= max_age_s < loop_s)
+    reason += why
     return replace(
         found,
         state="stalled",
@@ -234,6 +225,16 @@ def _active(found: Standing, beat: Beat, process: str, max_age_s: float) -> Stan
         until=None,
         is_active=True,
     )
+
+
+def _stall(beat: Beat, process: str, *, is_loop: bool) -> tuple[str, str]:
+    """What else is known of it, and what to do."""
+    if process in ("T", "t"):
+        return ": the process is stopped (SIGSTOP)", f"`kill -CONT {beat.pid}` lets it go on"
+    if process == "D":
+        return ": the process waits for a disk", "look at the disk of the output"
+    asks = f"`kill -QUIT {beat.pid}` on {beat.host} makes it say where it stands"
+    return "", f"{asks}; killed, the next start goes on where it was" if is_loop else asks
 
 
 def _killed(found: Standing, beat: Beat, now: Now) -> Standing:

@@ -19,6 +19,10 @@ _WORDS = {
 }
 
 
+#: While calls are sent, or might be.
+_AT_WORK = ("running", "waiting", "paused", "draining", "stalled")
+
+
 def as_text(found: Standing, now: Now) -> str:
     """A page, as a person reads it."""
     rows = [_headline(found, now)]
@@ -144,7 +148,7 @@ def _rows(found: Standing) -> str:
 
 
 def _rate(found: Standing) -> str:
-    if not found.is_active or found.state not in ("running", "waiting", "paused", "stalled"):
+    if not found.is_active or found.state not in _AT_WORK:
         return ""
     left = "" if found.left_s is None else f", {span(found.left_s)} left"
     return f"{found.rate or 0.0:,.1f}/s in the last minute{left}; {found.in_flight:,} calls in flight"
@@ -152,14 +156,12 @@ def _rate(found: Standing) -> str:
 
 def _money(found: Standing) -> str:
     if found.budget_usd is not None:
-        reserved = (
-            f", {money(found.reserved_usd)} reserved for calls in flight"
-            if found.reserved_usd and found.is_active
-            else ""
-        )
+        is_held = found.is_active and found.reserved_usd
+        reserved = f", {money(found.reserved_usd)} reserved for calls in flight" if is_held else ""
         return f"{money(found.spent_usd)} of {money(found.budget_usd)} spent{reserved}"
-    if found.is_active and found.state != "busy":
-        return f"{money(found.cost_usd)} in this run"
+    if found.is_active and found.state in _AT_WORK:
+        known = found.cost_usd is not None
+        return f"{money(found.cost_usd)} in this run" if known else "not known: there is no price"
     return f"{money(found.spent_usd)} in all" if found.spent_usd is not None else ""
 
 

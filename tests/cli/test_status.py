@@ -188,6 +188,8 @@ def test_a_lane_that_is_asked_about_ties_is_told_beneath_its_run(tmp_path: Path)
             wait_until(lambda: [one["state"] for one in status(path)[1]["nested"]] == ["running"])
             code, said = status(path)
             assert (code, said["state"]) == (0, "agreeing")
+            told = json.loads((tmp_path / "out" / ".batchllm" / "status.json").read_text())
+            assert told["turned_s"] is None  # the loop of the voters turns no more, and is not missed
             (nested,) = said["nested"]
             assert (nested["job"], nested["rows"]["total"]) == ("test-escalated", 40)
             assert status(tmp_path / "out" / "consensus" / "escalated")[0] == 0

@@ -96,6 +96,10 @@ def test_the_rate_is_that_of_the_last_minute_and_says_what_is_left() -> None:
     for second in range(300, 400, 5):
         beat = teller.beat(running(FREE, ok=59, answered=59), at(second))
     assert (beat.rate, beat.left_s) == (0.0, None)
+    beat = teller.beat(running(SILENT, ok=80, answered=80), at(400))
+    assert beat.rate is not None
+    assert beat.rate > 0
+    assert beat.left_s is None  # whoever waits cannot tell
 
 
 def test_outcomes_that_wait_for_their_commit_are_told_with_how_long_but_not_on_a_full_disk() -> None:

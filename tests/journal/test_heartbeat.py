@@ -95,7 +95,8 @@ def test_a_folder_that_is_gone_is_nobody_s_trouble(out: Path) -> None:
 
 def test_no_link_is_followed(out: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
-    theirs.write_text("theirs")
+    theirs.write_bytes(encoded(replace(BEAT, job="theirs")))
+    before = theirs.read_bytes()
     for name in (FILE, "status.new"):
         (Layout(out).state / name).symlink_to(theirs)
     with pytest.raises(StorageError):
@@ -103,7 +104,7 @@ def test_no_link_is_followed(out: Path, tmp_path: Path) -> None:
     with BeatFile(out) as file:
         assert file.write(BEAT)
     assert read_beat(out) == BEAT
-    assert theirs.read_text() == "theirs"
+    assert theirs.read_bytes() == before
 
 
 @pytest.mark.parametrize(

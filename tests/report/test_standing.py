@@ -246,7 +246,7 @@ def test_the_page_tells_state_rows_rate_money_and_each_lane() -> None:
 
 
 def test_the_page_of_a_kill_tells_why_and_what_to_do_and_no_lane() -> None:
-    text = page(found(replace(BEAT, lanes=LANES), None))
+    text = page(found(replace(BEAT, lanes=LANES, budget_usd=3.0, reserved_usd=0.25), None))
     assert text.startswith("classify: was killed at most 2 s ago")
     assert "goes on where it was" in text
     assert "swift" not in text

@@ -5,6 +5,7 @@ no run ends or waits for that.
 """
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -123,6 +124,6 @@ def beating(
 
 def _code_of(error: BaseException) -> ExitCode:
     """As the command line ends with it."""
-    if isinstance(error, KeyboardInterrupt):
-        return ExitCode.INTERRUPTED
+    if isinstance(error, KeyboardInterrupt):  # for SIGTERM and SIGHUP one that has the signal's number
+        return ExitCode(128 + getattr(error, "number", signal.SIGINT))
     return ExitCode.IO if isinstance(error, OSError) else ExitCode.BUG

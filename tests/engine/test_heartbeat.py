@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from process_rig import wait_until
 from voting_rig import POSITIVE, SCHEMA
 
+from batchllm.cli.main import _AskedToEnd
 from batchllm.engine.heartbeat import beating
 from batchllm.engine.vitals import Moment, Vitals
 from batchllm.errors import ExitCode, JobError, StorageError
@@ -81,6 +83,7 @@ def test_between_two_beats_only_what_is_news_is_written(out: Path) -> None:
         (StorageError("full"), 74),
         (JobError("j", []), 78),
         (KeyboardInterrupt(), 130),
+        (_AskedToEnd(signal.SIGTERM), 143),
         (OSError("no"), 74),
         (ValueError("bug"), 1),
     ],

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 import orjson
 
-from batchllm.errors import LockedError, OutputError
+from batchllm.errors import LockedError, OutputError, StorageError
 from batchllm.journal.files import STANDING, Kind, Layout, cannot_create, make_folders, probe, storage_fault
 from batchllm.journal.manifest import instant
 
@@ -173,6 +173,11 @@ def holder_of(out: Path) -> Holder | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise StorageError(
+            f"cannot read {path}: {error.strerror}",
+            remedy="only the user who runs the job has permission to look there: ask as that one",
+        ) from error
     except OSError as error:
         raise storage_fault("read", path, error) from error
     try:

@@ -36,7 +36,7 @@ from batchllm.errors import BatchllmError
 from batchllm.journal.files import Layout
 from batchllm.journal.database import open_database
 from batchllm.journal.identity import stored_job
-from batchllm.journal.lock import OutputLock
+from batchllm.journal.lock import OutputLock, holder_of
 os.setgid(65534)
 os.setuid(65534)
 out = Path(sys.argv[1])
@@ -44,6 +44,7 @@ for act in (
     lambda: OutputLock.acquire(out, about={}),
     lambda: open_database(Layout(out), is_network=False),
     lambda: stored_job(out),
+    lambda: holder_of(out),
 ):
     try:
         act()
@@ -260,7 +261,7 @@ def test_a_folder_that_may_not_be_written_is_an_output_error(closed):
         )
         (folder / closed).chmod(0o700)
     lines = done.stdout.splitlines()
-    assert len(lines) == 3, done.stderr
+    assert len(lines) == 4, done.stderr
     for line in lines:
         kind, message, remedy = line.split("|")
         assert kind in ("OutputError", "StorageError")

@@ -4,6 +4,7 @@ No event is made for a row: at thousands of rows a second the reader polls, the 
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,21 @@ class Times:
             while wanted and passed >= math.ceil(wanted[0] * total):
                 found[wanted.pop(0)] = math.exp(at * _STEP)
         return found
+
+
+class Rates:
+    """Answers a second over the last few seconds, from counters seen at known times. Pure."""
+
+    def __init__(self, window_s: float = 10.0) -> None:
+        self._window_s = window_s
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, now_s: float, count: int) -> float:
+        self._seen.append((now_s, count))
+        while len(self._seen) > 2 and now_s - self._seen[0][0] > self._window_s:
+            self._seen.popleft()
+        (then_s, before), (now, after) = self._seen[0], self._seen[-1]
+        return (after - before) / (now - then_s) if now > then_s else 0.0
 
 
 @dataclass(slots=True)
@@ -78,7 +94,7 @@ class RunStats:
     failures_by_class: dict[str, int] = field(default_factory=dict)
     last_failures: list[str] = field(default_factory=list)
     lanes: list[LaneStats] = field(default_factory=list)
-    phase: str = "starting"  # starting, reading, running, draining, finishing, done
+    phase: str = "starting"  # starting, reading, running, draining, finishing, done, agreeing
 
     @property
     def finished(self) -> int:

@@ -37,6 +37,7 @@ class Health:
     state: LaneState = LaneState.RUNNING
     reason: str = ""
     killer: Failure | None = None
+    trouble: Failure | None = None  # what the last rest is for
     rest_until_s: float = 0.0
     changed_s: float = float("-inf")  # calls sent before this know nothing of what has changed
     _in_a_row: int = 0
@@ -115,7 +116,7 @@ class Health:
                 self._die(failure)
                 return
             self.state = LaneState.RESTING
-            self.reason = failure.message
+            self.reason, self.trouble = failure.message, failure
             self.rest_until_s = now_s + min(LONGEST_REST_S, FIRST_REST_S * 2.0 ** min(self._rests, 10))
             self._rests += 1
             self.changed_s = now_s

@@ -20,6 +20,7 @@ from batchllm.errors import BatchllmError, ExitCode
 _CONTAINERS = 100_000
 _COMMANDS = {
     "run": "batchllm.cli.run:run_command",
+    "status": "batchllm.cli.status:status_command",
     "check": "batchllm.cli.check:check_command",
     "ask": "batchllm.cli.ask:ask_command",
     "verify": "batchllm.cli.verify:verify_command",
@@ -32,6 +33,7 @@ _COMMANDS = {
 }
 _ABOUT = {
     "run": "Run a job: rows in, answers out as Parquet.",
+    "status": "How a run is: rows, time left, money, lanes.",
     "check": "Ask each lane of a job whether it would answer: key, model, limits.",
     "ask": "Ask one question; the answer comes as it is written.",
     "verify": "Check an output: parts, checksums, counts, journal.",

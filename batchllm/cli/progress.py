@@ -6,28 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from batchllm.events import LaneStats, RunStats
+from batchllm.events import LaneStats, Rates, RunStats
 from batchllm.report.summary import clipped, money, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _REFRESH_S = 0.25
-_RATE_WINDOW_S = 10.0
-
-
-class Rates:
-    """Answers a second over the last few seconds, from counters seen at known times. Pure."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, int]] = []
-
-    def note(self, now_s: float, count: int) -> float:
-        self._seen.append((now_s, count))
-        while len(self._seen) > 2 and now_s - self._seen[0][0] > _RATE_WINDOW_S:
-            self._seen.pop(0)
-        (then_s, before), (now, after) = self._seen[0], self._seen[-1]
-        return (after - before) / (now - then_s) if now > then_s else 0.0
 
 
 @contextmanager

@@ -99,8 +99,9 @@ def _agreed(loaded: "LoadedVotes") -> "RunSummary":
     """Of votes that are there already."""
     from batchllm.clock import SystemClock
     from batchllm.engine.offline import Tools, agree_offline, summary_of
+    from batchllm.engine.options import BEAT_S
 
-    told = agree_offline(loaded, Tools(SystemClock(), say))
+    told = agree_offline(loaded, Tools(SystemClock(), say, BEAT_S))
     return summary_of(loaded, told, cwd=Path.cwd(), python=Path(sys.executable))
 
 

@@ -89,6 +89,7 @@ class Admission:
             tokens if tpm is None else min(tokens, tpm), lane.most_tokens(work.request), now_s
         )
         while lane.is_fit and (made.ready_s > now_s or not lane.limits.has_share(now_s)):
+            lane.tokens_at_s = made.ready_s
             await asyncio.sleep(min(max(made.ready_s - now_s, SHORTEST_NAP_S), _LOOK_EVERY_S))
             now_s = self._clock.monotonic_s()
         work.cost = worst_cost(lane, work)

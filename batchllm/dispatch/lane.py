@@ -52,6 +52,7 @@ class Lane:
     outage_s: float = float("-inf")  # when the rest began that several requests in a row led to
     newest: object | None = None  # the call that was sent last, while it is out
     newest_s: float = float("-inf")
+    tokens_at_s: float = float("-inf")  # when the request that waited last for its tokens may go
 
     def likely_tokens(self, request: Request) -> int:
         """What a request will probably take, prompt and answer."""

@@ -20,9 +20,11 @@ from batchllm.engine.collecting import collecting_seldom
 from batchllm.engine.dedupe import Dedupe, InputTable, find_dedupe
 from batchllm.engine.descriptors import check_descriptors, most_connections
 from batchllm.engine.footprint import check_room
+from batchllm.engine.heartbeat import Heartbeat, beating
 from batchllm.engine.identity import identity_of, slots_of
 from batchllm.engine.intake import Intake
 from batchllm.engine.interruption import tell_uncertain, told_calls, told_interruption
+from batchllm.engine.looking import RunLook
 from batchllm.engine.old_record import meet_old_record
 from batchllm.engine.options import Options
 from batchllm.engine.polling import early_votes_of, has_other_terms, polling_of, reopen
@@ -70,22 +72,24 @@ def execute(loaded: LoadedJob, options: Options, *, frame: object | None = None)
         clock=options.clock,
         frame=frame,
     )
-    with _locked(checked, options) as out:
-        run = _Run(checked, options, out)
+    with _locked(checked, options) as (out, heart):
+        run = _Run(checked, options, out, heart)
         summary = run.execute()
-        if checked.motion is None:
-            return summary
-        from batchllm.engine.concluding import conclude  # which most jobs do not need
+        if checked.motion is not None:
+            from batchllm.engine.concluding import conclude  # which most jobs do not need
 
-        return conclude(
-            checked,
-            summary,
-            lambda nested, source: _execute_nested(nested, options, source),
-            spent_usd=run.spent_before_usd + (summary.cost_usd or 0.0),
-            clock=options.clock,
-            say=options.say,
-            again=options.retries_failed,
-        )
+            run.note_agreeing()
+            summary = conclude(
+                checked,
+                summary,
+                lambda nested, source: _execute_nested(nested, options, source),
+                spent_usd=run.spent_before_usd + (summary.cost_usd or 0.0),
+                clock=options.clock,
+                say=options.say,
+                again=options.retries_failed,
+            )
+        heart.ended(ExitCode(summary.exit_code))
+        return summary
 
 
 def _execute_nested(loaded: LoadedJob, options: Options, source: Source) -> RunSummary:
@@ -97,24 +101,29 @@ def _execute_nested(loaded: LoadedJob, options: Options, source: Source) -> RunS
         clock=options.clock,
         source=source,
     )
-    with _locked(checked, options) as out:
+    with _locked(checked, options) as (out, heart):
         before = stored_job(out)
         changed = before is not None and differences(before.sections, semantic_sections(checked.job))
-        return _Run(checked, options.nested(is_changed=bool(changed)), out).execute()
+        summary = _Run(checked, options.nested(is_changed=bool(changed)), out, heart).execute()
+        heart.ended(ExitCode(summary.exit_code))
+        return summary
 
 
 @contextmanager
-def _locked(checked: CheckedJob, options: Options) -> Iterator[Path]:
-    """The output, which is ours alone meanwhile."""
-    out = Path(str(checked.job.output.path))
-    with OutputLock.acquire(out, about={"started": options.clock.wall_s(), "job": checked.job.name}):
-        yield out
+def _locked(checked: CheckedJob, options: Options) -> Iterator[tuple[Path, Heartbeat]]:
+    """The output, which is ours alone meanwhile, and the heartbeat that it has by now."""
+    out, job, started = Path(str(checked.job.output.path)), checked.job.name, options.clock.wall_s()
+    with (
+        OutputLock.acquire(out, about={"started": started, "job": job}),
+        beating(out, job=job, started=started, every_s=options.beat_s, say=options.say) as heart,
+    ):
+        yield out, heart
 
 
 class _Run:
     """One start of a job whose output is locked."""
 
-    def __init__(self, checked: CheckedJob, options: Options, out: Path) -> None:
+    def __init__(self, checked: CheckedJob, options: Options, out: Path, heart: Heartbeat) -> None:
         self._checked = replace(checked, lanes=mark_simulated(checked.lanes))
         self._options = options
         self._out = out
@@ -127,6 +136,12 @@ class _Run:
         self._table = InputTable(0)
         self._started_s = options.clock.monotonic_s()
         self.spent_before_usd = 0.0
+        self._look = RunLook(self._stats, self._slots, self._checked.job.drain_timeout_s)
+        heart.follow(self._look)
+
+    def note_agreeing(self) -> None:
+        """The answers are there; what they agree on is not."""
+        self._stats.phase = "agreeing"
 
     def execute(self) -> RunSummary:
         finish_putting_aside(Layout(self._out))
@@ -219,6 +234,7 @@ class _Run:
             ),
         )
         code = ExitCode.OK
+        self._look.journal = journal
         try:
             yield journal
         except BatchllmError as error:
@@ -291,6 +307,7 @@ class _Run:
     async def _go_on(self, journal: Journal, input_rows: int, lanes: list[Lane]) -> tuple[Ending, Manifest]:
         checked, stats = self._checked, self._stats
         stats.lanes = [lane.stats for lane in lanes]
+        self._look.lanes = lanes
         rows = input_rows if self._options.limit is None else min(input_rows, self._options.limit)
         stats.reused, stats.failed_before, stats.skipped_before = self._finished_before(journal, rows)
         stats.total = rows * self._slots if self._again is None else stats.finished + self._again.units
@@ -312,11 +329,12 @@ class _Run:
                     loop,
                     say=self._options.say,
                     show=lambda: self._options.say(told_calls(parts.dispatcher.calls())),
-                ),
+                ) as self._look.pulse,
                 self._options.watch(stats, checked.job.name),
             ):
                 return await carry_out(parts, stop)
         finally:
+            self._look.forget_loop()
             for lane in lanes:
                 lane.limits.leave()
                 lane.window.close()
@@ -325,6 +343,7 @@ class _Run:
     def _parts(self, journal: Journal, lanes: list[Lane], input_rows: int, rows: int) -> RunParts:
         checked, job = self._checked, self._checked.job
         budget = None if job.budget is None else self._budget(job.budget.usd, journal)
+        self._look.budget = budget
         dispatcher = Dispatcher(
             lanes,
             recorder=journal,

@@ -1,6 +1,7 @@
 """A consensus over votes that are there already: nothing is asked, nothing is paid."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from batchllm.consensus.normalising import vocabulary
 from batchllm.consensus.poll import Poll
 from batchllm.consensus.voteless import is_voteless, voteless
 from batchllm.engine.agreeing import gold_notes
+from batchllm.engine.heartbeat import beating
 from batchllm.engine.publishing import Edition, publish
 from batchllm.engine.summary import shown
+from batchllm.engine.vitals import Moment, Vitals
 from batchllm.errors import ExitCode, InputDataError, JobError
 from batchllm.journal import OutputLock
 from batchllm.journal.manifest import instant
@@ -44,25 +47,52 @@ def _silence(text: str) -> None:
 class Tools:
     clock: Clock
     say: Callable[[str], None] = _silence
+    beat_s: float | None = None
 
 
 def agree_offline(
     loaded: LoadedVotes, tools: Tools | None = None, *, frame: object | None = None
 ) -> dict[str, Any]:
-    """What agreement.json holds.
+    """What agreement.json holds. With `tools.beat_s` it is a run, and has the heartbeat of one.
 
     Raises JobError, InputDataError, InputMissingError, OutputError, StorageError, and LockedError while a run is at
     work in the folder of its output.
     """
     tools = tools or Tools(SystemClock())
     out = Path(str(loaded.job.output.path))
-    about = {"started": tools.clock.wall_s(), "job": loaded.job.name}
+    job, started = loaded.job.name, tools.clock.wall_s()
+    about = {"started": started, "job": job}
     if out.is_dir():  # its own answers may be among the votes
-        with OutputLock.acquire(out, about=about, tables=()):
-            return publish(_edition(loaded, tools, frame))
+        with OutputLock.acquire(out, about=about, tables=()), _beating(out, job, started, tools) as rows:
+            return rows.note(publish(_edition(loaded, tools, frame)))
     edition = _edition(loaded, tools, frame)
-    with OutputLock.acquire(out, about=about, tables=()):
-        return publish(edition)
+    with OutputLock.acquire(out, about=about, tables=()), _beating(out, job, started, tools) as rows:
+        return rows.note(publish(edition))
+
+
+class _Rows:
+    """What a heartbeat can tell of it: there is no row before all are there."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def note(self, told: dict[str, Any]) -> dict[str, Any]:
+        self._count = int(told["rows"])
+        return told
+
+    def __call__(self, _now: Moment) -> Vitals:
+        return Vitals(phase="agreeing", total=self._count, ok=self._count, cost_usd=0.0, spent_usd=0.0)
+
+
+@contextmanager
+def _beating(out: Path, job: str, started: float, tools: Tools) -> Iterator[_Rows]:
+    rows = _Rows()
+    if tools.beat_s is None:
+        yield rows
+        return
+    with beating(out, job=job, started=started, every_s=tools.beat_s, say=tools.say) as heart:
+        heart.follow(rows)
+        yield rows
 
 
 def _edition(loaded: LoadedVotes, tools: Tools, frame: object | None) -> Edition:

@@ -9,6 +9,9 @@ from batchllm.clock import Clock, SystemClock
 from batchllm.engine.signals import RemoteStop
 from batchllm.events import RunStats
 
+#: A tenth of what makes a run look hung.
+BEAT_S = 5.0
+
 Watch = Callable[[RunStats, str], AbstractContextManager[None]]
 
 
@@ -22,7 +25,7 @@ class Options:
 
     `retries_failed`: only rows that failed; `retries_also`: these beside all others that are open. `only_missing`: only
     rows without an outcome, not changed ones. On another job's record, `new_run` puts it aside, `keep_old` leaves its
-    answers as they are. `spends_anew`: the budget is of this start alone.
+    answers as they are. `spends_anew`: the budget is of this start alone. `beat_s`: how often status.json is written.
     """
 
     limit: int | None = None
@@ -32,6 +35,7 @@ class Options:
     new_run: bool = False
     keep_old: bool = False
     spends_anew: bool = False
+    beat_s: float = BEAT_S
     watch: Watch = lambda _stats, _title: nullcontext()
     say: Callable[[str], None] = _silence
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchllm.clock import SystemClock
 from batchllm.engine.local import execute
-from batchllm.engine.offline import agree_offline, summary_of
-from batchllm.engine.options import Options
+from batchllm.engine.offline import Tools, agree_offline, summary_of
+from batchllm.engine.options import BEAT_S, Options
 from batchllm.engine.own_thread import in_own_thread
 from batchllm.engine.publishing import read_agreement
 from batchllm.errors import InputMissingError
@@ -102,7 +103,7 @@ def run(
     if isinstance(loaded, LoadedVotes):
         if limit is not None:
             raise ValueError("limit is how many rows to ask, and with consensus.votes none is asked")
-        told = agree_offline(loaded, frame=rows)
+        told = agree_offline(loaded, Tools(SystemClock(), beat_s=BEAT_S), frame=rows)
         summary = summary_of(loaded, told, cwd=Path.cwd(), python=Path(sys.executable))
         return Result(summary, Path(str(loaded.job.output.path)))
     options = Options(limit=limit)

@@ -29,6 +29,11 @@ class Pulse:
         self._beat_s = self._looked_s = now_s
         self._is_told = False
 
+    @property
+    def beat_s(self) -> float:
+        """When the loop last turned, on the monotonic clock."""
+        return self._beat_s
+
     def beat(self, now_s: float) -> None:
         self._beat_s = now_s
 
@@ -50,8 +55,8 @@ def watching_loop(
     show: Callable[[], None] = lambda: None,
     stuck_s: float = _STUCK_S,
     file: TextIO | None = None,
-) -> Iterator[None]:
-    """While the block runs, a loop that stands still is told with the stacks of all threads.
+) -> Iterator[Pulse]:
+    """While the block runs, a loop that stands still is told with the stacks of all threads. Yields when it turned.
 
     SIGQUIT prints them as well, and then, once the loop turns, calls `show`.
     """
@@ -78,7 +83,7 @@ def watching_loop(
     thread.start()
     try:
         with _stacks_on_quit(target, show):
-            yield
+            yield pulse
     finally:
         done.set()
         thread.join()

@@ -23,6 +23,7 @@
     findings   what an audit says                       upkeep     what is done to a record as a whole
     ballast    what is given up when the disk is full   spill      what could not be committed, elsewhere
     watch      a disk that is slow, a journal that is gone
+    heartbeat  status.json: how a run says it is
     spillover  which of these files is this record's    spending   what counts as the present input's
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.

@@ -105,6 +105,11 @@ class Committing:
         return self._space.is_short
 
     @property
+    def patient_until_s(self) -> float | None:
+        """When the run ends for want of space; None while there is enough."""
+        return self._space.patient_until_s
+
+    @property
     def is_crowded(self) -> bool:
         """Whether so much waits to be drained that nothing new may be sent."""
         return self._is_renewing and self.drains.is_crowded

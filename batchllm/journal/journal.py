@@ -306,6 +306,16 @@ class Journal:
     def has_room(self) -> bool:
         return self._writer.has_room
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many records of this run are committed, and how many wait for that. Callable from any thread."""
+        return self._writer.progress
+
+    @property
+    def patient_until_s(self) -> float | None:
+        """When the run ends for want of space on the disk; None while there is enough. Callable from any thread."""
+        return self.work.patient_until_s
+
     async def room(self) -> None:
         await self._writer.room()
 

@@ -9,19 +9,30 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import orjson
 
-from batchllm.errors import LockedError, OutputError
+from batchllm.errors import LockedError, OutputError, StorageError
 from batchllm.journal.files import STANDING, Kind, Layout, cannot_create, make_folders, probe, storage_fault
 from batchllm.journal.manifest import instant
 
 _TRIES = 10
+#: Whoever asks for a run's status holds the lock for a moment beside others: a start that meets it looks again.
+_GLANCES, _GLANCE_S = 25, 0.02
+
+
+class Holder(NamedTuple):
+    """Who holds an output, as far as it has written that down; `started` as it did."""
+
+    pid: int | None = None
+    host: str = ""
+    started: object = None
 
 
 class OutputLock:
@@ -74,7 +85,7 @@ def _lock(path: Path) -> int:
     for _ in range(_TRIES):
         descriptor = _open(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_alone(descriptor)
             if is_current(descriptor, path):
                 os.fchmod(descriptor, 0o600)
                 return descriptor
@@ -92,10 +103,30 @@ def _lock(path: Path) -> int:
     )
 
 
-def _in_use(descriptor: int, path: Path) -> LockedError:
+def _lock_alone(descriptor: int) -> None:
+    """Raises BlockingIOError while another one holds it alone, or others share it for more than a glance."""
+    for glance in range(_GLANCES + 1):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if glance == _GLANCES or _is_held_alone(descriptor):
+                raise
+            time.sleep(_GLANCE_S)
+        else:
+            return
+
+
+def _is_held_alone(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
+
+
+def _in_use(descriptor: int, path: Path) -> LockedError:
+    if _is_held_alone(descriptor):
         return LockedError(
             f"{path.parent.parent} is in use: held by {_holder(descriptor)}",
             remedy="wait for that run to end, or choose another output path",
@@ -132,6 +163,29 @@ def shared_lock(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def holder_of(out: Path) -> Holder | None:
+    """Who holds `out` alone at this moment; None where nobody does. Nothing is written, and a start does not mind.
+
+    Raises StorageError where the lock file cannot be read.
+    """
+    path = Layout(out).lock
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise StorageError(
+            f"cannot read {path}: {error.strerror}",
+            remedy="only the user who runs the job has permission to look there: ask as that one",
+        ) from error
+    except OSError as error:
+        raise storage_fault("read", path, error) from error
+    try:
+        return _said(descriptor) or Holder() if _is_held_alone(descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
 def _open(path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -163,12 +217,20 @@ def _instant(started: object) -> str:
 
 
 def _holder(descriptor: int) -> str:
+    held = _said(descriptor)
+    if held is None:
+        return "another process"
+    since = "" if held.started is None else f" since {_instant(held.started)}"
+    return f"pid {held.pid or 'unknown'} on {held.host or 'this host'}{since}"
+
+
+def _said(descriptor: int) -> Holder | None:
     """What the lock file says; a holder that has locked but not yet written is not an error."""
     try:
         said = orjson.loads(os.pread(descriptor, 4096, 0))
     except (OSError, orjson.JSONDecodeError):
-        return "another process"
+        return None
     if not isinstance(said, dict):
-        return "another process"
-    since = f" since {_instant(said['started'])}" if "started" in said else ""
-    return f"pid {said.get('pid', 'unknown')} on {said.get('host', 'this host')}{since}"
+        return None
+    pid, host = said.get("pid"), said.get("host")
+    return Holder(pid if isinstance(pid, int) else None, str(host or ""), said.get("started"))

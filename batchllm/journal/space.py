@@ -67,6 +67,11 @@ class Space:
     def is_short(self) -> bool:
         return self._shortage is not None
 
+    @property
+    def patient_until_s(self) -> float | None:
+        """When the run ends for want of space; None while there is enough. Callable from any thread."""
+        return self._short_since_s + self._rules.wait_s if self._shortage is not None else None
+
     def start(self, now_s: float) -> None:
         """Before anything is asked: refuse a disk that is almost full, else take the ballast if it fits beside."""
         self._ballast.drop()

@@ -174,6 +174,11 @@ class Writer:
         has_place = self._waiting_rows < self._limits.rows and self._waiting_bytes < self._limits.bytes
         return has_place and not self._work.is_short and not self._work.is_crowded
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many records are committed, and how many wait for that. Callable from any thread."""
+        return self._committed, self._waiting_rows
+
     def tell(self) -> None:
         """There may be room. Callable from any thread."""
         self._tell()

@@ -279,6 +279,11 @@ class LaneLimits:
         until_s = max(self._quiet_until_s, self._member.standing.quiet_until_s)
         return max(0.0, until_s - self._clock.monotonic_s())
 
+    @property
+    def next_s(self) -> float:
+        """When the pace of requests lets the next one go; a moment that has passed where nothing holds it back."""
+        return -inf if self._pace is None else self._pace.next_s
+
     def recall(self, learned: Learned | None) -> None:
         """Start from what an earlier run found out; the provider's next word replaces it."""
         if learned is None:

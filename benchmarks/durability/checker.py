@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 KINDS = ("output", "failures", "usage")
 #: What a run leaves: the journal, the lock, which is never removed, and one file of marks of its rows.
-_STATE_FILES = ("journal.db", "lock", "marks")
+_STATE_FILES = ("journal.db", "lock", "marks", "status.json")
 #: Of an answer, what follows from the row; times, tries and the provider's own numbers differ from run to run.
 _ANSWER = ("row", "id", "gold", "content", "finish_reason", "lane", "provider", "model")
 _ANSWER_COST = ("prompt_tokens", "completion_tokens", "cost_usd")

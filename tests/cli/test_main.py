@@ -22,7 +22,7 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=50, check=False
     )
     assert done.returncode == 0, done.stderr
-    for command in ("run", "providers", "schema", "simulate"):
+    for command in ("run", "status", "providers", "schema", "simulate"):
         assert command in done.stdout
 
 
@@ -37,7 +37,7 @@ def test_the_collector_looks_seldom_from_the_start_of_a_command() -> None:
     assert (done.returncode, done.stderr) == (0, "100000\n")
 
 
-@pytest.mark.parametrize("command", ["run", "providers", "schema", "simulate"])
+@pytest.mark.parametrize("command", ["run", "status", "providers", "schema", "simulate"])
 def test_each_command_explains_itself(command: str) -> None:
     done = batchllm(command, "--help")
     assert done.returncode == 0

@@ -59,3 +59,17 @@ def test_a_pack_above_the_minute_is_split_until_it_fits() -> None:
     rig, _ = run(lambda: Rig(ScriptedProvider(echo), tpm=25), [packed_request(range(8))])
     assert len(rig.answers()) == 8
     assert [len(body["content"]) for body in rig.providers[0].bodies] == [2, 2, 2, 2]
+
+
+def test_until_when_a_request_waits_for_its_tokens_can_be_seen() -> None:
+    async def main() -> tuple[float, float]:
+        rig = Rig(ScriptedProvider(echo), tpm=60)
+        running = asyncio.create_task(rig.run([text_request(0, tokens=50)]))
+        await asyncio.sleep(1.0)
+        now_s, until_s = asyncio.get_running_loop().time(), rig.lanes[0].tokens_at_s
+        await running
+        return until_s - now_s, rig.providers[0].sent_s[0] - now_s
+
+    told_s, was_s = run_virtual(main())
+    assert told_s > 10
+    assert abs(told_s - was_s) < 0.01

@@ -103,7 +103,7 @@ JOBS = {
     ),
 }
 #: Of what a run leaves: lock, ballast and shared memory are a process's own, the summary speaks of a machine.
-_LEFT_OUT = shutil.ignore_patterns("lock", "ballast", "*-shm", "summary.txt")
+_LEFT_OUT = shutil.ignore_patterns("lock", "status.json", "ballast", "*-shm", "summary.txt")
 
 
 def write_job(folder: Path, spec: Mapping[str, Any]) -> Path:

@@ -1,14 +1,16 @@
+import fcntl
 import os
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from batchllm.errors import LockedError, OutputError
-from batchllm.journal.lock import OutputLock, is_current
+from batchllm.journal.lock import OutputLock, holder_of, is_current, shared_lock
 
 ROOT = Path(__file__).parent.parent.parent
 HOLDER = """
@@ -19,6 +21,14 @@ lock = OutputLock.acquire(Path(sys.argv[1]), about={"started": "noon"})
 print("held", flush=True)
 sys.stdin.read()
 """
+ASKER = """
+import sys
+from pathlib import Path
+from batchllm.journal.lock import holder_of
+print("asking", flush=True)
+while True:
+    holder_of(Path(sys.argv[1]))
+"""
 FORBIDDEN = """
 import os, sys
 from pathlib import Path
@@ -26,7 +36,7 @@ from batchllm.errors import BatchllmError
 from batchllm.journal.files import Layout
 from batchllm.journal.database import open_database
 from batchllm.journal.identity import stored_job
-from batchllm.journal.lock import OutputLock
+from batchllm.journal.lock import OutputLock, holder_of
 os.setgid(65534)
 os.setuid(65534)
 out = Path(sys.argv[1])
@@ -34,6 +44,7 @@ for act in (
     lambda: OutputLock.acquire(out, about={}),
     lambda: open_database(Layout(out), is_network=False),
     lambda: stored_job(out),
+    lambda: holder_of(out),
 ):
     try:
         act()
@@ -250,7 +261,7 @@ def test_a_folder_that_may_not_be_written_is_an_output_error(closed):
         )
         (folder / closed).chmod(0o700)
     lines = done.stdout.splitlines()
-    assert len(lines) == 3, done.stderr
+    assert len(lines) == 4, done.stderr
     for line in lines:
         kind, message, remedy = line.split("|")
         assert kind in ("OutputError", "StorageError")
@@ -268,3 +279,47 @@ def test_a_holder_that_wrote_nothing_yet_is_another_process(out):
         lock.path.write_bytes(b"")
         with pytest.raises(LockedError, match="held by another process"):
             OutputLock.acquire(out, about={})
+
+
+def test_who_holds_it_is_seen_without_taking_anything(out, holder):
+    held = holder_of(out)
+    assert (held.pid, held.started) == (holder.pid, "noon")
+    holder.kill()
+    holder.wait()
+    assert holder_of(out) is None
+
+
+def test_nobody_holds_what_is_not_there(tmp_path):
+    assert holder_of(tmp_path / "none") is None
+
+
+def test_those_who_share_it_hold_it_not(out):
+    OutputLock.acquire(out, about={}).release()
+    with shared_lock(out):
+        assert holder_of(out) is None
+
+
+def test_a_start_that_meets_a_glance_looks_again(out):
+    OutputLock.acquire(out, about={}).release()
+    glance = os.open(out / ".batchllm" / "lock", os.O_RDONLY)
+    fcntl.flock(glance, fcntl.LOCK_SH)
+    timer = threading.Timer(0.1, os.close, (glance,))
+    timer.start()
+    with OutputLock.acquire(out, about={}):
+        timer.join()
+        assert holder_of(out).pid == os.getpid()
+
+
+def test_a_start_does_not_wait_for_those_who_stay(out):
+    OutputLock.acquire(out, about={}).release()
+    with shared_lock(out), pytest.raises(LockedError, match="is being verified"):
+        OutputLock.acquire(out, about={})
+
+
+def test_whoever_asks_without_end_keeps_no_run_from_starting(out):
+    OutputLock.acquire(out, about={}).release()
+    with subprocess.Popen([sys.executable, "-c", ASKER, str(out)], stdout=subprocess.PIPE, cwd=ROOT) as asker:
+        assert asker.stdout.readline() == b"asking\n"
+        for _ in range(100):
+            OutputLock.acquire(out, about={}).release()
+        asker.kill()

@@ -104,6 +104,19 @@ def test_below_the_floor_the_run_pauses_and_says_once_what_is_needed(patient):
     assert "are needed; nothing is sent until they are there, for 10 min at most" in patient.said[0]
 
 
+def test_a_pause_ends_when_patience_is_over_counted_from_its_begin(patient):
+    space = patient.space
+    space.start(100.0)
+    assert space.patient_until_s is None
+    patient.disk.free = 0
+    space.look(101.0)
+    space.look(300.0)
+    assert space.patient_until_s == 701.0
+    patient.disk.free = 10**12
+    space.look(302.0)
+    assert space.patient_until_s is None
+
+
 def test_it_goes_on_alone_with_a_quarter_more_than_the_floor_and_says_so(patient):
     space = patient.space
     space.start(100.0)

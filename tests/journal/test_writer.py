@@ -79,6 +79,17 @@ async def test_what_was_put_is_committed_in_order(kit, writer, store):
     assert [record.row for commit in store.commits for record in commit] == list(range(20))
 
 
+async def test_how_much_is_committed_and_how_much_waits_can_be_seen(kit, writer, store):
+    writer.put([kit.attempt(row) for row in range(3)])
+    await writer.flush()
+    store.gate.clear()
+    writer.put([kit.attempt(3), kit.attempt(4)])
+    assert writer.progress == (3, 2)
+    store.gate.set()
+    await writer.flush()
+    assert writer.progress == (5, 0)
+
+
 async def test_what_gathers_during_one_commit_goes_into_the_next(kit, writer, store):
     store.gate.clear()
     writer.put([kit.attempt(0)])

@@ -3,7 +3,7 @@
     OUT/output, failures, usage     part-*.parquet: immutable, for readers
     OUT/skipped                     the same, where a vote was settled before all were asked
     OUT/manifest.json               replaced atomically, last
-    OUT/.batchllm                   0700: lock, journal.db, ballast, parts that are being written
+    OUT/.batchllm                   0700: lock, journal.db, journal.seen, ballast, parts that are being written
 
 Parts are written in `.batchllm` and then linked, so that a folder of parts never shows a half-written file to
 those who read it while the run goes on. Nothing here follows a symbolic link inside OUT: one that somebody planted
@@ -91,6 +91,10 @@ class Layout:
     @property
     def ballast(self) -> Path:
         return self.state / "ballast"
+
+    @property
+    def witness(self) -> Path:
+        return self.state / "journal.seen"
 
     @property
     def manifest(self) -> Path:

@@ -14,7 +14,7 @@ from types import FrameType
 
 import click
 
-from batchllm.errors import BatchllmError, ExitCode
+from batchllm.errors import BatchllmError, ExitCode, OutOfMemoryError, is_out_of_memory
 
 #: New containers between two looks of the garbage collector; a run sets the same (`engine.collecting`).
 _CONTAINERS = 100_000
@@ -148,6 +148,9 @@ def _ended_by(error: BaseException) -> int:
         case BatchllmError():
             _say(str(error))
             code = error.exit_code
+        case _ if is_out_of_memory(error):
+            _say(str(OutOfMemoryError()))
+            code = ExitCode.SYSTEM
         case BrokenPipeError():
             _leave_quietly()
         case OSError():

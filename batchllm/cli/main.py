@@ -3,6 +3,7 @@
 Commands are imported when they are called: `batchllm --help` loads click and nothing heavy.
 """
 
+import faulthandler
 import gc
 import os
 import signal
@@ -87,6 +88,7 @@ def main(args: list[str] | None = None) -> None:
     # The process is ours: nothing that is loaded is garbage, and looking for some takes a tenth of the start.
     gc.set_threshold(_CONTAINERS)
     _open_closed_streams()
+    _tell_crashes()
     _end_by_signals()
     sys.exit(invoke(args))
 
@@ -113,6 +115,16 @@ def _end_by_signals() -> None:
 
 def _raise_asked(number: int, _frame: FrameType | None) -> None:
     raise _AskedToEnd(number)
+
+
+def _tell_crashes() -> None:
+    """What ends the process from within a library says so, and where: SIGBUS, SIGSEGV, SIGABRT.
+
+    The one to expect is SIGBUS out of SQLite, which maps `journal.db-shm`: a disk that takes a page of it away, or
+    refuses to write one, can tell it in no other way. No code of ours may run then, so there is no sentence.
+    """
+    with suppress(OSError, ValueError):  # a stream without a descriptor: nobody would read it
+        faulthandler.enable(file=sys.stderr, all_threads=False)
 
 
 def _open_closed_streams() -> None:

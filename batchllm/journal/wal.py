@@ -87,7 +87,7 @@ def wal_of(database: Path) -> Path:
 def check_wal(database: Path, say: Callable[[str], None]) -> None:
     """To be called before SQLite opens it. Raises StorageError where SQLite would drop what was committed."""
     found = find_break(database)
-    if found is None:
+    if found is None or found != find_break(database):  # a run whose lock was removed goes on writing
         return
     path = wal_of(database)
     if found.is_certain:

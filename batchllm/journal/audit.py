@@ -21,7 +21,7 @@ from batchllm.errors import InputMissingError, LockedError, StorageError
 from batchllm.journal import pending
 from batchllm.journal.aside import is_putting_aside
 from batchllm.journal.database import Counts
-from batchllm.journal.files import BY_UNIT, KINDS, Kind, Layout, mapped_faults
+from batchllm.journal.files import BY_UNIT, KINDS, Kind, Layout, mapped_faults, wal_of
 from batchllm.journal.findings import Audit, Finding
 from batchllm.journal.finished import Finished
 from batchllm.journal.inspection import inspected, same_schema, usage_sums
@@ -33,7 +33,7 @@ from batchllm.journal.recall import runs
 from batchllm.journal.renewal import Renewal
 from batchllm.journal.slots import Slots
 from batchllm.journal.snapshot import Snapshot, opened, totals_differ
-from batchllm.journal.wal import find_break, wal_of
+from batchllm.journal.wal import find_break
 
 _BATCH_ROWS = 1 << 16
 _USAGE_COLUMNS = ["row", "prompt_tokens", "completion_tokens", "cost_usd", "billed"]

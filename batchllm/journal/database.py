@@ -30,9 +30,9 @@ from batchllm.journal.files import (
     mapped_faults,
     open_new,
     remove_files,
+    wal_of,
 )
 from batchllm.journal.migrations import MIGRATIONS, migrate, newest
-from batchllm.journal.wal import check_wal, wal_of
 from batchllm.journal.witness import check_witness, lines_seen
 
 APPLICATION_ID = 0x626C6C6D
@@ -264,7 +264,10 @@ def open_database(
     """
     with mapped_faults("open", layout.database):
         _check_file(layout.database)
-        check_wal(layout.database, say)
+        if wal_of(layout.database).exists():
+            from batchllm.journal.wal import check_wal  # numpy, which no clean start needs for this
+
+            check_wal(layout.database, say)
         connection = _connect(layout.database, is_network=is_network)
         try:
             version = _check_origin(connection, layout.database, newest(migrations))

@@ -115,6 +115,10 @@ class Layout:
         return self.manifest.exists() or any(any(self.folder(kind).glob("part-*.parquet")) for kind in KINDS)
 
 
+def wal_of(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")
+
+
 def make_folders(layout: Layout, tables: Sequence[Kind] = STANDING) -> None:
     """Create what is missing. Raises OutputError, also when something else stands in the way."""
     _check_length(layout)

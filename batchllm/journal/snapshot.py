@@ -28,11 +28,11 @@ from batchllm.journal.database import (
     damaged,
     database_fault,
 )
-from batchllm.journal.files import KINDS, Kind, Layout, mapped_faults
+from batchllm.journal.files import KINDS, Kind, Layout, mapped_faults, wal_of
 from batchllm.journal.parts import Intent, PartInfo
 from batchllm.journal.slots import Slots
 from batchllm.journal.tables import checksum
-from batchllm.journal.wal import find_break, mend, wal_of
+from batchllm.journal.wal import find_break, mend
 from batchllm.journal.witness import LINES, check_lines_seen, lines_seen
 from batchllm.records import LaneInfo
 

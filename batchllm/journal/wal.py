@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchllm.errors import StorageError
+from batchllm.journal.files import wal_of
 
 Words: TypeAlias = npt.NDArray[np.uint32]
 Octets: TypeAlias = npt.NDArray[np.uint8]
@@ -78,10 +79,6 @@ class Break(NamedTuple):
             " keeps what stands before the damage, and what was committed behind it is asked, and paid for, again;"
             " nothing was changed"
         )
-
-
-def wal_of(database: Path) -> Path:
-    return database.with_name(f"{database.name}-wal")
 
 
 def check_wal(database: Path, say: Callable[[str], None]) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from batchllm.errors import StorageError
 from batchllm.journal.audit import audit
-from batchllm.journal.files import Layout
+from batchllm.journal.files import Layout, wal_of
 from batchllm.journal.rebuilding import Owner, rebuild
 from batchllm.journal.space import DiskRules
 from batchllm.journal.tuning import Tuning
-from batchllm.journal.wal import find_break, mend, wal_of
+from batchllm.journal.wal import check_wal, find_break, mend
 
 ROWS = 24
 BATCH = 4
@@ -198,6 +198,33 @@ def test_frames_of_an_earlier_round_are_none_of_this_one(tmp_path):
         assert find_break(path) is None
 
 
+def test_a_power_cut_over_frames_of_an_earlier_round_is_no_damage(tmp_path):
+    """What was not written is what stood there before."""
+    path, other = tmp_path / "journal.db", tmp_path / "other.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in ("journal_mode = WAL", "synchronous = FULL"):
+            connection.execute(f"PRAGMA {statement}")
+        connection.execute("CREATE TABLE t (x)")
+        for _ in range(40):
+            connection.execute("INSERT INTO t VALUES (randomblob(3000))")
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+        connection.execute("INSERT INTO t VALUES (1)")
+        before = wal_of(path).read_bytes()
+        connection.execute("INSERT INTO t SELECT randomblob(3000) FROM t LIMIT 10")
+        after = wal_of(path).read_bytes()
+        shutil.copy(path, other)
+        told = set()
+        for seed in range(200):
+            dice = random.Random(seed)
+            sectors = range(0, len(after), 512)
+            kept = [after if dice.random() < (0.1, 0.5, 0.95)[seed % 3] else before for _ in sectors]
+            mixed = [data[start : start + 512] for data, start in zip(kept, sectors, strict=True)]
+            wal_of(other).write_bytes(b"".join(mixed))
+            found = find_break(other)
+            told.add(None if found is None else found.is_certain)
+    assert told == {None, False}
+
+
 def test_what_was_rolled_back_leaves_frames_that_were_never_committed(tmp_path):
     path = tmp_path / "journal.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -237,3 +264,13 @@ def test_the_file_is_read_as_sqlite_reads_it_in_either_order_of_bytes(killed):
     assert find_break(database(killed)) is None
     with closing(sqlite3.connect(database(killed))) as connection:
         assert connection.execute("SELECT count(*) FROM results").fetchone() == (ROWS,)
+
+
+def test_a_log_that_changes_under_the_look_is_somebody_elses(killed, monkeypatch):
+    """A run whose lock was removed goes on writing, and what is half written is no damage."""
+    wal_of(database(killed)).write_bytes(b"\0" * 32 + wal_of(database(killed)).read_bytes()[32:])
+    with pytest.raises(StorageError, match="byte 0"):
+        check_wal(database(killed), print)
+    looks = iter((find_break(database(killed)), None))
+    monkeypatch.setattr("batchllm.journal.wal.find_break", lambda _: next(looks))
+    check_wal(database(killed), print)

@@ -7,10 +7,9 @@ import pytest
 
 from batchllm.errors import StorageError
 from batchllm.journal.audit import audit
-from batchllm.journal.files import Layout
+from batchllm.journal.files import Layout, wal_of
 from batchllm.journal.rebuilding import Owner, rebuild
 from batchllm.journal.tuning import Tuning
-from batchllm.journal.wal import wal_of
 from batchllm.journal.witness import Witness, lines_seen
 
 ROWS = 12

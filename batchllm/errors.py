@@ -7,6 +7,7 @@
     ├── InputMissingError             66   no such input
     ├── NoProviderError               69   no lane is left that could answer
     ├── InvariantError                70   a promise of ours is broken; nothing is hidden
+    ├── OutOfMemoryError              71   the system gives this process no more memory
     ├── OutputError                   73   the output cannot be created
     ├── StorageError                  74   I/O error
     │   └── FullDiskError             74   no space; what could not be written may be tried again
@@ -19,6 +20,7 @@ A message says what is wrong and where; `remedy` says what to do about it and is
 Codes not raised as errors stand in `ExitCode`.
 """
 
+import errno
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,6 +35,7 @@ class ExitCode(IntEnum):
     NO_INPUT = 66
     UNAVAILABLE = 69
     SOFTWARE = 70
+    SYSTEM = 71
     CANT_CREATE = 73
     IO = 74
     TEMPFAIL = 75
@@ -136,6 +139,34 @@ class RequestRefusedError(BatchllmError):
 
 class InvariantError(BatchllmError):
     exit_code = ExitCode.SOFTWARE
+
+
+class OutOfMemoryError(BatchllmError):
+    """What Python and Arrow raise then, as something that a user can do something about."""
+
+    exit_code = ExitCode.SYSTEM
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the system gives this process no more memory or threads",
+            remedy="give it more (ulimit -v and -u, the container's limits), or let less be in flight at a time"
+            " (limits.concurrency of the lanes, task.inputs_per_request), and start again: what was committed is kept"
+            " and not paid again",
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python has words alone for threads and libraries that do not fit."""
+    match error:
+        case MemoryError():
+            return True
+        case OSError():
+            return error.errno == errno.ENOMEM
+        case RuntimeError():
+            return str(error) == "can't start new thread"
+        case ImportError():
+            return "failed to map segment" in str(error)
+    return False
 
 
 class OutputError(BatchllmError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from batchllm.clock import Clock
 from batchllm.dispatch import Dispatcher, Ending, FeedBatch
-from batchllm.errors import BatchllmError, ExitCode, FullDiskError
+from batchllm.errors import BatchllmError, ExitCode, FullDiskError, OutOfMemoryError
 from batchllm.events import RunStats
 from batchllm.journal import Journal, Manifest
 from batchllm.plan import Planner
@@ -98,6 +98,9 @@ async def carry_out(parts: RunParts, stop: Stop) -> tuple[Ending, Manifest]:
     except BatchllmError as error:
         code = error.exit_code
         raise
+    except MemoryError as error:
+        code = ExitCode.SYSTEM
+        raise OutOfMemoryError from error
     finally:
         await journal.close(clean=is_clean, exit_code=code)
 

@@ -3,6 +3,7 @@
 Commands are imported when they are called: `batchllm --help` loads click and nothing heavy.
 """
 
+import faulthandler
 import gc
 import os
 import signal
@@ -14,7 +15,7 @@ from types import FrameType
 
 import click
 
-from batchllm.errors import BatchllmError, ExitCode
+from batchllm.errors import BatchllmError, ExitCode, OutOfMemoryError, is_out_of_memory
 
 #: New containers between two looks of the garbage collector; a run sets the same (`engine.collecting`).
 _CONTAINERS = 100_000
@@ -89,6 +90,7 @@ def main(args: list[str] | None = None) -> None:
     # The process is ours: nothing that is loaded is garbage, and looking for some takes a tenth of the start.
     gc.set_threshold(_CONTAINERS)
     _open_closed_streams()
+    _tell_crashes()
     _end_by_signals()
     sys.exit(invoke(args))
 
@@ -115,6 +117,16 @@ def _end_by_signals() -> None:
 
 def _raise_asked(number: int, _frame: FrameType | None) -> None:
     raise _AskedToEnd(number)
+
+
+def _tell_crashes() -> None:
+    """What ends the process from within a library says so, and where: SIGBUS, SIGSEGV, SIGABRT.
+
+    The one to expect is SIGBUS out of SQLite, which maps `journal.db-shm`: a disk that takes a page of it away, or
+    refuses to write one, can tell it in no other way. No code of ours may run then, so there is no sentence.
+    """
+    with suppress(OSError, ValueError):  # a stream without a descriptor: nobody would read it
+        faulthandler.enable(file=sys.stderr, all_threads=False)
 
 
 def _open_closed_streams() -> None:
@@ -150,6 +162,9 @@ def _ended_by(error: BaseException) -> int:
         case BatchllmError():
             _say(str(error))
             code = error.exit_code
+        case _ if is_out_of_memory(error):
+            _say(str(OutOfMemoryError()))
+            code = ExitCode.SYSTEM
         case BrokenPipeError():
             _leave_quietly()
         case OSError():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchllm.errors import BatchllmError
+from batchllm.errors import BatchllmError, OutOfMemoryError, is_out_of_memory
 
 if TYPE_CHECKING:
     from batchllm.events import RunStats
@@ -146,6 +146,10 @@ def told_to_machines(as_json: bool) -> Iterator[None]:
     except BatchllmError as error:
         if as_json:
             _print_error(error)
+        raise
+    except Exception as error:
+        if as_json and is_out_of_memory(error):
+            _print_error(OutOfMemoryError())
         raise
 
 

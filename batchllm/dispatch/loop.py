@@ -334,7 +334,7 @@ class Dispatcher:
                 return reply
             self._heed(lane, reply, sent)
             return lane.judge(reply, request)
-        except BatchllmError:
+        except (BatchllmError, MemoryError):
             raise
         except asyncio.CancelledError:
             task = asyncio.current_task()

@@ -241,7 +241,7 @@ class _Run:
             code = error.exit_code
             raise
         except BaseException as error:
-            code = ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.BUG
+            code = _code_of(error)
             raise
         finally:
             # A run that got as far as its loop has closed it there, with its own exit code.
@@ -435,6 +435,13 @@ def _tells_of(manifest: Manifest, journal: Journal) -> bool:
     """Whether it counts what the journal does; else it was edited by hand, and is to be written anew."""
     counts = journal.counts
     return (manifest.ok, manifest.failed, manifest.skipped) == (counts.ok, counts.failed, counts.skipped)
+
+
+def _code_of(error: BaseException) -> ExitCode:
+    """Of what is no error of ours."""
+    if isinstance(error, MemoryError):
+        return ExitCode.SYSTEM
+    return ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.BUG
 
 
 def _settled_code(manifest: Manifest) -> ExitCode:

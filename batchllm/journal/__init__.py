@@ -25,6 +25,7 @@
     watch      a disk that is slow, a journal that is gone
     heartbeat  status.json: how a run says it is
     spillover  which of these files is this record's    spending   what counts as the present input's
+    wal        SQLite's log, as a kill leaves it       witness    how far the journal had come
 
 Names are loaded when they are first asked for: a second start that only reads the manifest needs no Arrow.
 """

@@ -24,7 +24,7 @@ from batchllm.journal.files import (
 _NOTE = "putting-aside"
 _FOLDER = "earlier"
 #: What stays: the lock is held, and scratch files are nobody's.
-_STATE_FILES = ("journal.db", "journal.db-wal", "journal.db-shm")
+_STATE_FILES = ("journal.db", "journal.db-wal", "journal.db-shm", "journal.seen")
 #: What was made of the record: its summary, what its answers agree on (with the records of lanes asked for that).
 _OTHERS = ("summary.txt", "consensus", "report.html")
 _STATE_PREFIXES = ("marks-", "renewal-", "part-")

@@ -21,7 +21,7 @@ from batchllm.errors import InputMissingError, LockedError, StorageError
 from batchllm.journal import pending
 from batchllm.journal.aside import is_putting_aside
 from batchllm.journal.database import Counts
-from batchllm.journal.files import BY_UNIT, KINDS, Kind, Layout
+from batchllm.journal.files import BY_UNIT, KINDS, Kind, Layout, mapped_faults, wal_of
 from batchllm.journal.findings import Audit, Finding
 from batchllm.journal.finished import Finished
 from batchllm.journal.inspection import inspected, same_schema, usage_sums
@@ -33,6 +33,7 @@ from batchllm.journal.recall import runs
 from batchllm.journal.renewal import Renewal
 from batchllm.journal.slots import Slots
 from batchllm.journal.snapshot import Snapshot, opened, totals_differ
+from batchllm.journal.wal import find_break
 
 _BATCH_ROWS = 1 << 16
 _USAGE_COLUMNS = ["row", "prompt_tokens", "completion_tokens", "cost_usd", "billed"]
@@ -62,6 +63,7 @@ def audit_locked(out: Path) -> Audit:
                 _audit_parts(found, layout, None)
                 return found
             found.has_journal = found.is_journal_readable = True
+            _look_for_losses(found, layout, journal)
             try:
                 renewal = _pending(found, layout, journal)
             except StorageError as error:
@@ -76,6 +78,24 @@ def audit_locked(out: Path) -> Audit:
         _start_again(found)
         _audit_parts(found, layout, None)
     return found
+
+
+def _look_for_losses(found: Audit, layout: Layout, journal: Snapshot) -> None:
+    """What was committed and is not in what can be read, or would not be if SQLite played back the WAL."""
+    with mapped_faults("read", layout.database):
+        broken = find_break(layout.database)
+    wal = wal_of(layout.database)
+    if broken is not None and broken.is_certain:
+        found.journal_faults.append(Finding(wal, f"{broken.text(wal)}: they were committed", broken.remedy))
+        return
+    if broken is not None:
+        found.notes.append(
+            f"{broken.text(wal)}: a transaction that was cut off; it counts as never committed"
+        )
+    try:
+        journal.check_witness(layout)
+    except StorageError as error:
+        found.journal_faults.append(Finding(journal.path, error.message, error.remedy))
 
 
 def _pending(found: Audit, layout: Layout, journal: Snapshot) -> Renewal | None:
@@ -105,8 +125,8 @@ def _refuse_unsettled(layout: Layout) -> None:
             remedy="start the job: that finishes the move; then verify again",
         )
     has_parts = any(any(layout.folder(kind).glob("*")) for kind in KINDS)
-    wal = layout.database.with_name(f"{layout.database.name}-wal")
-    if has_parts or any(path.exists() for path in (layout.database, wal, layout.manifest)):
+    traces = (layout.database, wal_of(layout.database), layout.witness, layout.manifest)
+    if has_parts or any(path.exists() for path in traces):
         return
     what = "holds no output" if layout.out.is_dir() else "does not exist"
     raise InputMissingError(

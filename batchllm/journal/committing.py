@@ -22,6 +22,7 @@ from batchllm.journal.space import Space
 from batchllm.journal.spillover import Spillover
 from batchllm.journal.tuning import Tuning
 from batchllm.journal.watch import Watch
+from batchllm.journal.witness import LINES, Witness
 from batchllm.records import JournalRecord
 
 
@@ -44,6 +45,7 @@ class Committing:
         self._clock = clock
         self._space = Space(store.layout, tuning.free_bytes, tuning.disk)
         self._watch = Watch(store.layout, tuning.disk.say)
+        self._witness = Witness(store.layout)
         self._spillover = Spillover(store.database, tuning.disk.spill, tuning.disk.say)
         self._has_full_part = False
         self._numbers = numbers
@@ -66,14 +68,19 @@ class Committing:
     def end(self, *, clean: bool, exit_code: int) -> None:
         self.drains.cancel()
         self._space.stop()
+        self._witness.close()
         if self._database.broken is not None:
             return
+        self._store_end(clean=clean, exit_code=exit_code)
+        self._witness.remove()
+        self._database.shrink()
+
+    def _store_end(self, *, clean: bool, exit_code: int) -> None:
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE runs SET ended = ?, exit_code = ?, clean = ? WHERE run = ?",
                 (self._clock.wall_s(), int(exit_code), clean, self._database.run),
             )
-        self._database.shrink()
 
     def commit(self, records: Sequence[JournalRecord]) -> BatchllmError | None:
         """Store `records`, or raise."""
@@ -215,4 +222,6 @@ class Committing:
                         connection.execute(sql, flat(lines[start : start + together]))
                         start += together
             self._database.store_counts(connection, counts)
+            lines = connection.execute(LINES).fetchone()[0]
+        self._witness.note(lines)
         return harvest, counts

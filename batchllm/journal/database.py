@@ -14,7 +14,7 @@ to begin with and is refused instead of being started afresh.
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -30,8 +30,10 @@ from batchllm.journal.files import (
     mapped_faults,
     open_new,
     remove_files,
+    wal_of,
 )
 from batchllm.journal.migrations import MIGRATIONS, migrate, newest
+from batchllm.journal.witness import check_witness, lines_seen
 
 APPLICATION_ID = 0x626C6C6D
 FORMAT = newest(MIGRATIONS)
@@ -252,25 +254,33 @@ def open_database(
     is_network: bool,
     max_page_count: int | None = None,
     migrations: Mapping[int, Sequence[str]] = MIGRATIONS,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Database:
     """Open the journal that is there, in the present format. Raises StorageError when it is damaged or not ours.
+
+    `say` hears of a WAL that was cut off.
 
     On a network disk WAL works without shared memory, as the lock lets one process in; nobody can look on then.
     """
     with mapped_faults("open", layout.database):
         _check_file(layout.database)
+        if wal_of(layout.database).exists():
+            from batchllm.journal.wal import check_wal  # numpy, which no clean start needs for this
+
+            check_wal(layout.database, say)
         connection = _connect(layout.database, is_network=is_network)
         try:
             version = _check_origin(connection, layout.database, newest(migrations))
             _check_pages(connection, layout.database)
+            check_witness(connection, layout)
             _configure(connection, max_page_count)
             migrate(connection, layout.database, version, migrations)
             check_lines(connection, layout.database)
         except sqlite3.Error as error:
-            connection.close()
+            _close_as_it_is(connection, layout.database)
             raise database_fault(error, layout.database) from error
         except BaseException:
-            connection.close()
+            _close_as_it_is(connection, layout.database)
             raise
     return Database(connection, layout.database)
 
@@ -299,6 +309,17 @@ def _connect(path: Path, *, is_network: bool) -> sqlite3.Connection:
     if is_network:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
     return connection
+
+
+def _close_as_it_is(connection: sqlite3.Connection, path: Path) -> None:
+    """Leave the WAL where it is: whoever closes the file last plays it back, unless that one only reads."""
+    with ExitStack() as stack:
+        with suppress(sqlite3.Error):  # what cannot be read is not played back, either
+            uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+            reader = stack.enter_context(closing(sqlite3.connect(uri, timeout=0, uri=True)))
+            reader.execute("BEGIN")
+            reader.execute("SELECT 1 FROM sqlite_master").fetchone()
+        connection.close()
 
 
 def create_database(layout: Layout) -> None:
@@ -346,9 +367,11 @@ def refuse_leftovers(layout: Layout) -> None:
             remedy="run `batchllm rebuild JOB`, which makes it anew from the results, or put it back, or move the"
             " results away: starting afresh would pay for them again",
         )
-    leftovers = [path.with_name(path.name + tail) for tail in ("-wal", "-journal")]
+    leftovers = [wal_of(path), path.with_name(f"{path.name}-journal")]
     if any(leftover.exists() for leftover in leftovers):
         raise damaged(path, f"it is missing, but {leftovers[0].name} is there")
+    if seen := lines_seen(layout.witness):
+        raise damaged(path, f"it is missing, with {seen:,} lines of answers and calls or more")
 
 
 def _clear_drafts(path: Path) -> None:

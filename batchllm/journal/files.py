@@ -3,7 +3,8 @@
     OUT/output, failures, usage     part-*.parquet: immutable, for readers
     OUT/skipped                     the same, where a vote was settled before all were asked
     OUT/manifest.json               replaced atomically, last
-    OUT/.batchllm                   0700: lock, journal.db, status.json, ballast, parts that are being written
+    OUT/.batchllm                   0700: lock, journal.db, journal.seen, status.json, ballast, parts that are being
+                                    written
 
 Parts are written in `.batchllm` and then linked, so that a folder of parts never shows a half-written file to
 those who read it while the run goes on. Nothing here follows a symbolic link inside OUT: one that somebody planted
@@ -93,6 +94,10 @@ class Layout:
         return self.state / "ballast"
 
     @property
+    def witness(self) -> Path:
+        return self.state / "journal.seen"
+
+    @property
     def manifest(self) -> Path:
         return self.out / "manifest.json"
 
@@ -109,6 +114,10 @@ class Layout:
     def has_results(self) -> bool:
         """Whether parts or a manifest are there, whoever wrote them."""
         return self.manifest.exists() or any(any(self.folder(kind).glob("part-*.parquet")) for kind in KINDS)
+
+
+def wal_of(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")
 
 
 def make_folders(layout: Layout, tables: Sequence[Kind] = STANDING) -> None:

@@ -105,7 +105,10 @@ class Journal:
             if not os.path.lexists(layout.database):
                 create_database(layout)
             database = open_database(
-                layout, is_network=is_on_network(layout), max_page_count=tuning.max_page_count
+                layout,
+                is_network=is_on_network(layout),
+                max_page_count=tuning.max_page_count,
+                say=tuning.disk.say,
             )
             undo.callback(database.close)
             check_manifest(database, layout)

@@ -320,7 +320,7 @@ class _Making:
         layout = self._layout
         stamp = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y%m%dT%H%M%SZ")
         old = [layout.database.with_name(layout.database.name + tail) for tail in ("", "-wal", "-shm")]
-        for path in old:
+        for path in (*old, layout.witness):
             if os.path.lexists(path):
                 self._done.moved.append(renamed(path, path.with_name(f"{path.name}.damaged-{stamp}")))
         if self._found.manifest_faults and self._found.manifest is None:

@@ -28,10 +28,12 @@ from batchllm.journal.database import (
     damaged,
     database_fault,
 )
-from batchllm.journal.files import KINDS, Kind, Layout, mapped_faults
+from batchllm.journal.files import KINDS, Kind, Layout, mapped_faults, wal_of
 from batchllm.journal.parts import Intent, PartInfo
 from batchllm.journal.slots import Slots
 from batchllm.journal.tables import checksum
+from batchllm.journal.wal import find_break, mend
+from batchllm.journal.witness import LINES, check_lines_seen, lines_seen
 from batchllm.records import LaneInfo
 
 _CHUNK_LINES = 256
@@ -92,6 +94,11 @@ class Snapshot:
         if not found:
             raise damaged(self.path, "its totals are missing")
         return Counts(**dict(zip(names, found[0], strict=True)))
+
+    def check_witness(self, layout: Layout) -> None:
+        """Raises StorageError where it had come further than it is."""
+        if seen := lines_seen(layout.witness):
+            check_lines_seen(seen, self.rows(LINES)[0][0], self.path)
 
     @property
     def lost_usage(self) -> Counts:
@@ -194,12 +201,15 @@ def opened(layout: Layout) -> Iterator[Snapshot | None]:
 def _connected(path: Path, stack: ExitStack) -> sqlite3.Connection:
     if path.stat().st_size == 0:
         raise damaged(path, "it is empty")
-    wal = path.with_name(path.name + "-wal")
+    wal = wal_of(path)
     readable, mode = path, "mode=ro&immutable=1"
     if wal.exists() and wal.stat().st_size:
         readable = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchllm-"))) / path.name
         shutil.copyfile(path, readable)
-        shutil.copyfile(wal, readable.with_name(wal.name))
+        copied = readable.with_name(wal.name)
+        shutil.copyfile(wal, copied)
+        if (found := find_break(path)) is not None:
+            mend(copied, found.flips)
         mode = "mode=rw"
     try:
         connection = stack.enter_context(

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from batchllm.errors import BatchllmError, FullDiskError, InvariantError, StorageError
+from batchllm.errors import BatchllmError, FullDiskError, InvariantError, OutOfMemoryError, StorageError
 from batchllm.records import JournalRecord, RowDone, RowFailed
 
 T = TypeVar("T")
@@ -97,9 +97,10 @@ class Writer:
         """`on_commit` is called on the loop's thread after commits."""
         self._loop, self._on_commit = loop, on_commit
         # A thread that nobody stops must neither keep the process from ending nor be cut down inside Arrow or SQLite.
-        self._thread = threading.Thread(target=self._run, name="batchllm-journal", daemon=True)
+        thread = threading.Thread(target=self._run, name="batchllm-journal", daemon=True)
+        thread.start()  # which a system that is short of memory refuses
+        self._thread = thread
         atexit.register(self._end)
-        self._thread.start()
 
     def put(self, records: Sequence[JournalRecord]) -> None:
         """Take the records over; never waits."""
@@ -345,6 +346,10 @@ class Writer:
 def _as_ours(failure: BaseException) -> BatchllmError:
     if isinstance(failure, BatchllmError):
         return failure
+    if isinstance(failure, MemoryError):
+        short = OutOfMemoryError()
+        short.__cause__ = failure
+        return short
     what = f"the journal's writer failed: {type(failure).__name__}: {failure}"
     error = (
         StorageError(

@@ -105,6 +105,8 @@ def _read(
 ) -> Reading | Failure:
     try:
         verdict = task.read(reply, request)
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - a bug in the reading must not cost an answer that was paid for
         return Failure(
             Action.GIVE_UP,

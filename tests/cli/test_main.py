@@ -1,5 +1,7 @@
 """The command line as a process: exit codes, what is printed where, what is loaded."""
 
+import errno
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +10,9 @@ from pathlib import Path
 import pytest
 from process_rig import BOUND_S, fork
 from process_rig import called as batchllm
+
+from batchllm.cli.main import invoke
+from batchllm.errors import is_out_of_memory
 
 
 def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
@@ -137,6 +142,35 @@ def test_an_error_is_an_object_for_machines_too(tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert (done.returncode, said["type"], said["code"]) == (66, "exit", 66)
     assert "no.yaml" in said["reason"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+        ImportError("x.so: failed to map segment from shared object"),
+    ],
+)
+def test_want_of_memory_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def out_of_memory(*_given: object, **_named: object) -> None:
+        raise error
+
+    monkeypatch.setattr("batchllm.spec.loading.load_any", out_of_memory)
+    assert invoke(["run", "--json", "job.yaml"]) == 71
+    printed = capsys.readouterr()
+    assert printed.err.startswith(
+        "batchllm: the system gives this process no more memory or threads\n  give it more"
+    )
+    assert json.loads(printed.out)["code"] == 71
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "x"), RuntimeError("x"), ImportError("x")])
+def test_what_is_no_want_of_memory_is_not_called_so(error: Exception) -> None:
+    assert not is_out_of_memory(error)
 
 
 def write_tiny(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batchllm.errors import FullDiskError, InvariantError, StorageError
+from batchllm.errors import FullDiskError, InvariantError, OutOfMemoryError, StorageError
 from batchllm.journal.writer import QueueLimits, Writer
 
 
@@ -421,3 +421,24 @@ def test_a_process_that_ends_without_stopping_the_writer_commits_and_ends():
         [sys.executable, "-c", UNCLOSED], cwd=root, capture_output=True, text=True, timeout=30, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "committed 2\n", "")
+
+
+async def test_want_of_memory_is_named_as_such_and_what_was_at_hand_is_saved(kit, writer, store):
+    store.raises = MemoryError()
+    writer.put([kit.attempt(0)])
+    with pytest.raises(OutOfMemoryError, match="no more memory"):
+        await writer.flush()
+    await writer.stop()
+    assert [record.row for record in store.saved] == [0]
+
+
+async def test_a_thread_that_the_system_does_not_give_is_not_waited_for(kit, store, monkeypatch):
+    def refused(_self):
+        raise RuntimeError("can't start new thread")
+
+    writer = Writer(store, QueueLimits(rows=4, bytes=1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start"):
+            writer.start(asyncio.get_running_loop(), None)
+    await writer.stop()

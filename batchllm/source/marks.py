@@ -91,7 +91,7 @@ def _told(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     text = column if is_text(kind) or is_bytes(kind) else _as_text(column)
     data = text.cast(pa.large_binary())
     lengths = pc.binary_length(data).cast(pa.string()).cast(pa.large_binary())
-    return pc.fill_null(lengths, b"-"), pc.fill_null(data, b"")
+    return (lengths, data) if not data.null_count else (pc.fill_null(lengths, b"-"), pc.fill_null(data, b""))
 
 
 def _as_text(column: pa.Array) -> pa.Array:

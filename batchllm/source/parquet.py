@@ -19,12 +19,14 @@ from batchllm.source.files import Format, InputFile, LocalStore, named_faults
 from batchllm.source.holding import Held
 from batchllm.source.marks import chosen_of, fields_basis, is_plain, marks_of, marks_of_arrow
 from batchllm.source.parquet_sizes import rows_at_once
+from batchllm.source.rows import MAX_BATCH_ROWS
 from batchllm.source.settling import settled_type
 
 _LOCAL_BUFFER_BYTES = 1 << 20
 _REMOTE_BUFFER_BYTES = 8 << 20
-#: No rows are made of what is marked. At 512, as elsewhere, the calls would add half a microsecond to each row.
-_MARKED_ROWS = 4096
+#: No rows are made of what is marked or passed over: at 512, as elsewhere, the calls would add half a microsecond to
+#: each row.
+_PASSED_ROWS = 4096
 
 
 class ParquetReader:
@@ -78,21 +80,24 @@ class ParquetReader:
                 if wanted is not None and wanted.find(1, ordinal, end) < 0:
                     ordinal = end
                     continue
-                size = rows_at_once(file.path, parquet, source, group, self._columns)
+                # Whole batches are passed over where only some rows are wanted.
+                most = MAX_BATCH_ROWS if wanted is None else _PASSED_ROWS
+                size = rows_at_once(file.path, parquet, source, group, self._columns, most)
                 # Threads would decode little faster, and Arrow keeps memory for each of them: 40 MB with texts of 2 KB.
                 batches = parquet.iter_batches(
                     size, row_groups=[group], columns=self._columns, use_threads=False
                 )
                 for batch in batches:
-                    start = ordinal - first
-                    self._compare(file, ordinal, batch, wanted)
+                    start, ordinal = ordinal, ordinal + batch.num_rows
+                    if wanted is not None and wanted.find(1, start, ordinal) < 0:
+                        continue
+                    self._compare(file, start, batch, wanted)
                     yield from rows.batches(
                         batch,
-                        ordinal,
-                        lambda at, start=start: place(file, start + at),  # type: ignore[misc]
+                        start,
+                        lambda at, start=start: place(file, start - first + at),  # type: ignore[misc]
                         wanted,
                     )
-                    ordinal += batch.num_rows
 
     @property
     def mark_basis(self) -> str:
@@ -109,7 +114,7 @@ class ParquetReader:
         file.feed(tap)
         with opened(file) as (parquet, source):
             for group in range(parquet.num_row_groups):
-                size = rows_at_once(file.path, parquet, source, group, self._columns, _MARKED_ROWS)
+                size = rows_at_once(file.path, parquet, source, group, self._columns, _PASSED_ROWS)
                 for batch in parquet.iter_batches(
                     size, row_groups=[group], columns=self._columns, use_threads=False
                 ):

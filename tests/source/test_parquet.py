@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchllm.carry import CarryCodec
+from batchllm.engine.backfill import marks_of
 from batchllm.errors import InputDataError
 from batchllm.records import BadRow, Row
 from batchllm.source import FileSource, open_source
@@ -340,3 +341,28 @@ def test_blobs_hold_values_of_a_dictionary_column(tmp_path: Path) -> None:
     source = opened(written(tmp_path / "a.parquet", {"c": column}), carry=["c"])
     assert source.shape.carry == (pa.field("c", pa.string()),)
     assert [orjson.loads(row.carry) for row in rows(source) if isinstance(row, Row)] == [["a"], [None], ["a"]]
+
+
+@pytest.mark.parametrize("group_rows", [3_000, 20_000])
+def test_rows_that_are_chosen_keep_their_places_however_many_are_passed_over(
+    tmp_path: Path, group_rows: int
+) -> None:
+    texts: list[bytes] = [b"t%d" % at for at in range(10_000)]
+    texts[9_001] = b"\xff"
+    column = pa.array(texts).view(pa.string())
+    source = opened(
+        written(
+            tmp_path / "a.parquet", pa.table({"t": column, "n": range(10_000)}), row_group_size=group_rows
+        ),
+        carry=["n"],
+    )
+    wanted = bytearray(10_000)
+    for at in (5, 4_500, 9_000, 9_001, 9_999):
+        wanted[at] = 1
+    source.hold_to(marks_of(source.mark().marks))
+    found = [row for batch in source.chosen(wanted, (10_000,)) for row in batch]
+    assert [row.ordinal for row in found] == [5, 4_500, 9_000, 9_001, 9_999]
+    assert [row.carry for row in found if isinstance(row, Row)] == [b"[5]", b"[4500]", b"[9000]", b"[9999]"]
+    assert [row.place.split(": ")[1] for row in found if isinstance(row, BadRow)] == [
+        "row 9001, counted from 0"
+    ]

@@ -21,8 +21,8 @@ from batchllm.errors import (
     JobError,
 )
 from batchllm.journal import Identity, Journal, OutputLock, finish_putting_aside, stored_job
-from batchllm.journal.database import refuse_leftovers
 from batchllm.journal.files import Layout
+from batchllm.journal.opening import refuse_leftovers
 from batchllm.journal.parts import open_part
 from batchllm.journal.rebuilding import Owner, Rebuilt, rebuild
 from batchllm.journal.rereading import Reread, reread

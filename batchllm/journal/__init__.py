@@ -3,7 +3,8 @@
     lock       one run an output folder                 files      paths, folders, fsync
     journal    `Journal`: open, put, room, seal         writer     queue and thread
     committing what the writer's thread does            tuning     sizes, and doors for tests
-    database   the SQLite file                          lines      records → its lines
+    opening    the SQLite file: made, opened, checked   database   transactions in it, and what is counted
+    faults     what SQLite says, in our words           lines      records → its lines
     identity   whose record it is                       finished   a bit for each unit of work
     tables     lines → Arrow columns                    recall     what earlier runs finished
     parts      the protocol of one Parquet part         drain      journal → parts, in slices

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from batchllm.journal.database import database_fault
+from batchllm.journal.faults import database_fault
 from batchllm.journal.files import mapped_faults, open_new, remove_files, sync
 
 NAME = "carries.tmp"

@@ -15,8 +15,9 @@ import orjson
 import pyarrow as pa
 
 from batchllm.errors import ChangedJobError, InvariantError
-from batchllm.journal.database import Counts, Database, open_database, store_meta
+from batchllm.journal.database import Counts, Database, store_meta
 from batchllm.journal.files import Kind, Layout, is_on_network, mapped_faults
+from batchllm.journal.opening import open_database
 from batchllm.records import LaneInfo
 
 

@@ -19,7 +19,7 @@ from batchllm.errors import FullDiskError
 from batchllm.journal.carries import Carries
 from batchllm.journal.committing import Committing
 from batchllm.journal.copies import Copied, CopyRequests
-from batchllm.journal.database import Counts, Database, create_database, open_database, store_meta
+from batchllm.journal.database import Counts, Database, store_meta
 from batchllm.journal.files import (
     Layout,
     is_on_network,
@@ -35,6 +35,7 @@ from batchllm.journal.known import known_hashes, known_rows
 from batchllm.journal.manifest import Manifest
 from batchllm.journal.merge import never
 from batchllm.journal.mover import Run
+from batchllm.journal.opening import create_database, open_database
 from batchllm.journal.parts import Store, read_part
 from batchllm.journal.recall import lines_among, recall, rows_end
 from batchllm.journal.recovery import recover

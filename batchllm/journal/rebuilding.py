@@ -22,7 +22,7 @@ import pyarrow as pa
 from batchllm.clock import Clock
 from batchllm.errors import ChangedJobError, StorageError
 from batchllm.journal.audit import audit_locked
-from batchllm.journal.database import Counts, Database, make_database, open_database, store_meta
+from batchllm.journal.database import Counts, Database, store_meta
 from batchllm.journal.files import (
     KINDS,
     Fault,
@@ -37,6 +37,7 @@ from batchllm.journal.findings import Audit, Finding
 from batchllm.journal.gathering import Gathered, Reader, gather
 from batchllm.journal.identity import Identity, changed_sections, meta_values, slot_lanes
 from batchllm.journal.manifest import Manifest
+from batchllm.journal.opening import make_database, open_database
 from batchllm.journal.parts import PartInfo, Sizes, Store
 from batchllm.journal.pending import NOTE
 from batchllm.journal.recall import OUTCOMES

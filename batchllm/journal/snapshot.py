@@ -20,15 +20,10 @@ import pyarrow as pa
 
 from batchllm.errors import ChangedJobError
 from batchllm.journal.checksums import FIRST_FORMAT, know_checksums
-from batchllm.journal.database import (
-    APPLICATION_ID,
-    FORMAT,
-    Counts,
-    check_lines,
-    damaged,
-    database_fault,
-)
+from batchllm.journal.database import Counts
+from batchllm.journal.faults import damaged, database_fault
 from batchllm.journal.files import KINDS, Kind, Layout, mapped_faults, wal_of
+from batchllm.journal.opening import APPLICATION_ID, FORMAT, check_lines
 from batchllm.journal.parts import Intent, PartInfo
 from batchllm.journal.slots import Slots
 from batchllm.journal.tables import checksum

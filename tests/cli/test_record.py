@@ -10,7 +10,7 @@ import pytest
 
 from batchllm.cli.main import invoke
 from batchllm.journal import OutputLock, read_manifest
-from batchllm.journal.database import FORMAT
+from batchllm.journal.opening import FORMAT
 
 GOLDEN = Path(__file__).parents[1] / "golden" / str(FORMAT)
 ROWS = 24

@@ -27,7 +27,7 @@ from batchllm.clock import SystemClock
 from batchllm.engine.identity import identity_of
 from batchllm.engine.intake import Intake
 from batchllm.journal import Journal, OutputLock
-from batchllm.journal.database import FORMAT
+from batchllm.journal.opening import FORMAT
 from batchllm.provider.catalogue import load_catalogue
 from batchllm.spec.loading import load_job
 from batchllm.wiring import check, mark_simulated

@@ -11,7 +11,7 @@ import pytest
 from batchllm.engine.local import execute
 from batchllm.engine.options import Options
 from batchllm.journal import read_manifest
-from batchllm.journal.database import FORMAT
+from batchllm.journal.opening import FORMAT
 from batchllm.spec.loading import load_job
 
 HERE = Path(__file__).parent

@@ -101,9 +101,9 @@ REAL = st.floats() | st.integers(0, 3)
     code=st.sampled_from(FailureCode),
 )
 def test_what_was_stored_fits_its_checksum_whatever_it_is(kit, key, text, number, real, code):
-    from batchllm.journal.database import _make_tables
     from batchllm.journal.finished import Finished
     from batchllm.journal.lines import Harvester, statements, storable
+    from batchllm.journal.opening import _make_tables
 
     records = [
         kit.done(

@@ -9,15 +9,10 @@ import pytest
 
 from batchllm.errors import BatchllmError, ChangedJobError, InvariantError, OutputError, StorageError
 from batchllm.journal.checksums import know_checksums
-from batchllm.journal.database import (
-    FORMAT,
-    Counts,
-    create_database,
-    database_fault,
-    open_database,
-    store_meta,
-)
+from batchllm.journal.database import Counts, store_meta
+from batchllm.journal.faults import database_fault
 from batchllm.journal.files import Layout, make_folders
+from batchllm.journal.opening import FORMAT, create_database, open_database
 
 
 @pytest.fixture

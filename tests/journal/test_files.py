@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from batchllm.errors import FullDiskError, OutputError, StorageError
-from batchllm.journal.database import create_database, open_database
 from batchllm.journal.files import (
     Layout,
     ballast_bytes,
@@ -23,6 +22,7 @@ from batchllm.journal.files import (
     storage_fault,
     write_new,
 )
+from batchllm.journal.opening import create_database, open_database
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

@@ -34,7 +34,7 @@ import os, sys
 from pathlib import Path
 from batchllm.errors import BatchllmError
 from batchllm.journal.files import Layout
-from batchllm.journal.database import open_database
+from batchllm.journal.opening import open_database
 from batchllm.journal.identity import stored_job
 from batchllm.journal.lock import OutputLock, holder_of
 os.setgid(65534)

@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 
 from batchllm.errors import InvariantError, StorageError
-from batchllm.journal.database import FORMAT, open_database
 from batchllm.journal.files import Layout
 from batchllm.journal.migrations import MIGRATIONS, newest
+from batchllm.journal.opening import FORMAT, open_database
 
 NEXT = {**MIGRATIONS, FORMAT: ("ALTER TABLE meta ADD COLUMN more TEXT", "UPDATE meta SET more = name")}
 

@@ -6,7 +6,7 @@ import random
 import shutil
 import sqlite3
 import struct
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -183,12 +183,19 @@ def test_the_end_of_a_wal_that_was_never_written_is_no_damage(kit, states):
     assert opened(kit, before) == (list(range(ROWS - BATCH)), [])
 
 
-def test_frames_of_an_earlier_round_are_none_of_this_one(tmp_path):
-    path = tmp_path / "journal.db"
+@contextmanager
+def plain_log(path):
+    """A database of SQLite's own with a table, whose commits go to a WAL."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in ("journal_mode = WAL", "synchronous = FULL"):
             connection.execute(f"PRAGMA {statement}")
         connection.execute("CREATE TABLE t (x)")
+        yield connection
+
+
+def test_frames_of_an_earlier_round_are_none_of_this_one(tmp_path):
+    path = tmp_path / "journal.db"
+    with plain_log(path) as connection:
         for _ in range(30):
             connection.execute("INSERT INTO t VALUES (randomblob(3000))")
         connection.execute("PRAGMA wal_checkpoint(RESTART)")
@@ -201,10 +208,7 @@ def test_frames_of_an_earlier_round_are_none_of_this_one(tmp_path):
 def test_a_power_cut_over_frames_of_an_earlier_round_is_no_damage(tmp_path):
     """What was not written is what stood there before."""
     path, other = tmp_path / "journal.db", tmp_path / "other.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for statement in ("journal_mode = WAL", "synchronous = FULL"):
-            connection.execute(f"PRAGMA {statement}")
-        connection.execute("CREATE TABLE t (x)")
+    with plain_log(path) as connection:
         for _ in range(40):
             connection.execute("INSERT INTO t VALUES (randomblob(3000))")
         connection.execute("PRAGMA wal_checkpoint(RESTART)")
@@ -227,10 +231,8 @@ def test_a_power_cut_over_frames_of_an_earlier_round_is_no_damage(tmp_path):
 
 def test_what_was_rolled_back_leaves_frames_that_were_never_committed(tmp_path):
     path = tmp_path / "journal.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for statement in ("journal_mode = WAL", "synchronous = FULL", "cache_size = 5"):
-            connection.execute(f"PRAGMA {statement}")
-        connection.execute("CREATE TABLE t (x)")
+    with plain_log(path) as connection:
+        connection.execute("PRAGMA cache_size = 5")
         connection.execute("BEGIN")
         for _ in range(100):
             connection.execute("INSERT INTO t VALUES (randomblob(3000))")

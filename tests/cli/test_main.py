@@ -39,7 +39,7 @@ def test_the_collector_looks_seldom_from_the_start_of_a_command() -> None:
     done = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=50, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "100000\n")
+    assert (done.returncode, done.stderr) == (0, "250000\n")
 
 
 @pytest.mark.parametrize("command", ["run", "status", "providers", "schema", "simulate"])

@@ -17,8 +17,5 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    def monotonic_s(self) -> float:
-        return time.monotonic()
-
-    def wall_s(self) -> float:
-        return time.time()
+    monotonic_s = staticmethod(time.monotonic)  # asked a dozen times a row
+    wall_s = staticmethod(time.time)

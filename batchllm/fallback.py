@@ -29,6 +29,10 @@ class LaneState(StrEnum):
     DEAD = "dead"
 
 
+#: What each request asks of: a member of an enumeration is looked up by a call.
+_RUNNING, _RESTING, _PROBING, _DEAD = LaneState
+
+
 @dataclass(slots=True)
 class Health:
     """One lane's breaker."""
@@ -59,8 +63,8 @@ class Health:
         self._has_answered = True
         self._in_a_row = self._rests = 0
         self._down_since_s = None
-        if self.state is not LaneState.DEAD:
-            self.state = LaneState.RUNNING
+        if self.state is not _RUNNING and self.state is not _DEAD:
+            self.state = _RUNNING
             self.reason = ""
 
     def note_failure(self, failure: Failure, *, sent_s: float, now_s: float) -> None:
@@ -93,14 +97,20 @@ class Health:
         self._longest_silence_s = max(self._longest_silence_s, silence_s)
 
     @property
+    def is_up(self) -> bool:
+        """Whether requests may go, be it one at a time."""
+        state = self.state
+        return state is _RUNNING or state is _PROBING
+
+    @property
     def wants_one_at_a_time(self) -> bool:
         """While a rest is tried for its end, or refusals go on after a silence: the first answer opens it again."""
-        return self.state is LaneState.PROBING or self._refuses_on
+        return self.state is _PROBING or self._refuses_on
 
     def wake(self, now_s: float) -> None:
         """When the rest is over the lane is probed."""
-        if self.state is LaneState.RESTING and now_s >= self.rest_until_s:
-            self.state = LaneState.PROBING
+        if self.state is _RESTING and now_s >= self.rest_until_s:
+            self.state = _PROBING
             self.changed_s = now_s
 
     def rest_s(self, now_s: float) -> float:
@@ -143,7 +153,7 @@ def is_available(lane: Candidate) -> bool:
 
 def is_open_to(lane: int, lanes: Sequence[Candidate], *, excluded: frozenset[int], in_order: bool) -> bool:
     """May `lane` take a request that is not for the `excluded` ones? With `in_order`, only when none before it can."""
-    if lane in excluded or lanes[lane].health.state is LaneState.DEAD:
+    if lane in excluded or lanes[lane].health.state is _DEAD:
         return False
     if not in_order:
         return True

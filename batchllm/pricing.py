@@ -68,6 +68,8 @@ class Price:
     all_rates: tuple[Rate, ...] = field(init=False, repr=False, compare=False)
     #: The only rate, if it holds for every call; None where the size or the hour of a call picks one.
     flat: Rate | None = field(init=False, repr=False, compare=False)
+    #: The most that a prompt token costs at it.
+    flat_prompt_usd: float = field(init=False, repr=False, compare=False)
     #: Costs nothing whatever is counted: moderations are free at most providers, and come without tokens.
     is_free: bool = field(init=False, repr=False, compare=False)
     #: Whether a longer answer costs more.
@@ -80,6 +82,7 @@ class Price:
         is_free = not self.request_usd and not any(rate.prompt_usd or rate.output_usd for rate in all_rates)
         object.__setattr__(self, "all_rates", all_rates)
         object.__setattr__(self, "flat", all_rates[0] if is_flat else None)
+        object.__setattr__(self, "flat_prompt_usd", all_rates[0].prompt_usd if is_flat else 0.0)
         object.__setattr__(self, "is_free", is_free)
         object.__setattr__(self, "charges_output", any(rate.output_usd for rate in all_rates))
 
@@ -113,6 +116,9 @@ def cost_usd(price: Price | None, usage: Usage, *, wall_s: float | None = None) 
 
 def worst_case_usd(price: Price, prompt_tokens: int, max_output_tokens: int) -> float:
     """The most that a call of this size can cost: nothing cached, all written to the cache, at the dearest hour."""
+    if price.flat is not None:
+        flat_usd = prompt_tokens * price.flat_prompt_usd + max_output_tokens * price.flat.output_usd
+        return price.request_usd + flat_usd / MILLION
     reachable = ESTIMATE_MARGIN * prompt_tokens
     amounts = [
         prompt_tokens * rate.prompt_usd + max_output_tokens * rate.output_usd

@@ -89,7 +89,7 @@ def limits_us(rows: int) -> float:
         limits.wait_s(now_s)
         made = limits.reserve(50, 70, now_s)
         window.enter()
-        sent = limits.take(made, 70, now_s)
+        sent = limits.take(made, now_s)
         window.land()
         limits.wants_hints(now_s)
         limits.settle(made, 51, now_s)

@@ -53,18 +53,18 @@ class Admission:
     async def is_fit(self, lane: Lane) -> bool:
         """Wait until the lane may send one more request; False when it never will again."""
         while not self._board.is_closed:
+            if lane.is_fit:
+                if lane.has_room:
+                    lane.stats.state, lane.stats.reason = "running", ""
+                    return True
+                await lane.window.change()
+                continue
+            if lane.health.state is LaneState.DEAD:
+                break
             now_s = self._clock.monotonic_s()
             lane.health.wake(now_s)
-            state = lane.health.state
-            if state is LaneState.DEAD:
-                break
-            if state is LaneState.RESTING or lane.quiet_s:
+            if not lane.is_fit:
                 await self._rest(lane, now_s)
-            elif not lane.has_room:
-                await lane.window.change()
-            else:
-                lane.stats.state, lane.stats.reason = "running", ""
-                return True
         return False
 
     async def _rest(self, lane: Lane, now_s: float) -> None:
@@ -78,32 +78,42 @@ class Admission:
         await asyncio.sleep(min(max(rest_s, quiet_s), LONGEST_NAP_S))
 
     async def ready(self, lane: Lane, work: Work) -> Reservation | None:
-        """Reserve tokens and money for a request, and wait for them; when it cannot go now it is given back."""
+        """Reserve tokens and money for a request, and wait for them; when it cannot go now it is given back.
+
+        The lane is fit, and has its share, as of just now.
+        """
         now_s = self._clock.monotonic_s()
         tpm = lane.limits.tpm
         if tpm is not None and work.request.prompt_tokens > tpm and not lane.limits.is_recalled:
             self._aftermath.pass_on(lane, work)
             return None
-        tokens = lane.likely_tokens(work.request)  # an estimate of the answer refuses no row
-        made = lane.limits.reserve(
-            tokens if tpm is None else min(tokens, tpm), lane.most_tokens(work.request), now_s
-        )
-        while lane.is_fit and (made.ready_s > now_s or not lane.limits.has_share(now_s)):
+        likely, most = lane.tokens(work.request)  # an estimate of the answer refuses no row
+        made = lane.limits.reserve(likely if tpm is None else min(likely, tpm), most, now_s)
+        work.cost = worst_cost(lane, work)
+        may_go = made.ready_s <= now_s or await self._may_go(lane, made, now_s)
+        if may_go and await self._is_secured(lane, work):
+            return made
+        lane.limits.settle(made, 0, self._clock.monotonic_s())
+        await self._give_back(lane, work)
+        return None
+
+    async def _may_go(self, lane: Lane, made: Reservation, now_s: float) -> bool:
+        """Wait for the tokens; False when the lane is not fit any more."""
+        while lane.is_fit:
             lane.tokens_at_s = made.ready_s
             await asyncio.sleep(min(max(made.ready_s - now_s, SHORTEST_NAP_S), _LOOK_EVERY_S))
             now_s = self._clock.monotonic_s()
-        work.cost = worst_cost(lane, work)
-        if lane.is_fit and await self._is_secured(lane, work):
-            return made
-        lane.limits.settle(made, 0, now_s)
-        await self._give_back(lane, work)
-        return None
+            if made.ready_s <= now_s and lane.limits.has_share(now_s):
+                return lane.is_fit
+        return False
 
     async def _is_secured(self, lane: Lane, work: Work) -> bool:
         """Reserve the money, and let the record know of it; meanwhile the lane may have changed."""
         budget = self._budget
         if budget is not None and not budget.reserve(worst_usd(lane, work)):
             return False
+        if self._exposure.covers(work.cost):
+            return True
         await self._exposure.cover(work.cost)
         if lane.is_fit:
             return True

@@ -7,7 +7,7 @@ in a run. The next start reads there how many calls, and at most how much money,
 Money is counted in whole nano-dollars, rounded up, as in `budget`.
 """
 
-import math
+from math import ceil
 from typing import NamedTuple
 
 from batchllm.budget import NANO, Budget
@@ -41,8 +41,8 @@ class Exposure:
         self._known = _Known()
 
     async def cover(self, cost: int | None) -> None:
-        """Return when the record knows of one more call that costs so much; to be followed by `enter` at once."""
-        while not self._covers(cost):
+        """Return when `covers` holds; to be followed by `enter` at once."""
+        while not self.covers(cost):
             await self._tell(cost)
 
     def enter(self, cost: int | None) -> None:
@@ -53,7 +53,8 @@ class Exposure:
         self._calls -= 1
         self._cost -= cost or 0
 
-    def _covers(self, cost: int | None) -> bool:
+    def covers(self, cost: int | None) -> bool:
+        """Whether the record knows of one more call that costs so much."""
         known = self._known
         if self._calls >= known.calls:
             return False
@@ -91,7 +92,7 @@ def worst_cost(lane: Lane, work: Work) -> int | None:
     """Nano-dollars that a call costs at most; None without a price, or where nothing caps an answer that costs."""
     if lane.price is None or (not lane.max_output_tokens and lane.price.charges_output):
         return None
-    return math.ceil(worst_usd(lane, work) * NANO)
+    return ceil(worst_usd(lane, work) * NANO)
 
 
 def worst_usd(lane: Lane, work: Work) -> float:
@@ -99,6 +100,6 @@ def worst_usd(lane: Lane, work: Work) -> float:
     if lane.price is None:
         return 0.0
     request = work.request
-    prompt_tokens = math.ceil(request.prompt_tokens * lane.prompt_margin)
+    prompt_tokens = ceil(request.prompt_tokens * lane.prompt_margin)
     output_tokens = lane.max_output_tokens * len(request.rows) * request.growth
     return worst_case_usd(lane.price, prompt_tokens, output_tokens)

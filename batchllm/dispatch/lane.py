@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batchllm.events import LaneStats
-from batchllm.fallback import Health, LaneState
+from batchllm.fallback import Health
 from batchllm.limit.lane_limits import LaneLimits
 from batchllm.limit.latency import Latency
 from batchllm.limit.output_size import OutputSize, PromptSize
@@ -54,29 +54,31 @@ class Lane:
     newest_s: float = float("-inf")
     tokens_at_s: float = float("-inf")  # when the request that waited last for its tokens may go
 
-    def likely_tokens(self, request: Request) -> int:
-        """What a request will probably take, prompt and answer."""
-        if request.growth > 1:  # it had more to say than the cap takes
-            return self.most_tokens(request)
-        return self.prompt_size.correct(request.prompt_tokens) + self.output_size.estimate() * len(
-            request.rows
-        )
+    def tokens(self, request: Request) -> tuple[int, int]:
+        """What a request will probably take, prompt and answer, and the most that its answer may bring it to.
 
-    def most_tokens(self, request: Request) -> int:
-        """What the provider may count until it is answered: the prompt and the most that it may answer."""
-        most = (self.max_output_tokens or self.output_size.estimate()) * request.growth
-        return self.prompt_size.correct(request.prompt_tokens) + most * len(request.rows)
+        The second is what the provider may count until it is answered.
+        """
+        prompt, rows = self.prompt_size.correct(request.prompt_tokens), len(request.rows)
+        likely = self.output_size.estimate()
+        most = prompt + (self.max_output_tokens or likely) * request.growth * rows
+        if request.growth > 1:  # it had more to say than the cap takes
+            return most, most
+        return prompt + likely * rows, most
 
     @property
     def has_room(self) -> bool:
         """A lane that is tried gets one call; calls that were out before the trial do not count as that one."""
-        is_tried = self.newest is not None and self.newest_s >= self.health.changed_s
-        return self.window.has_room and not (self.health.wants_one_at_a_time and is_tried)
+        if not self.window.has_room:
+            return False
+        health = self.health
+        is_tried = self.newest is not None and self.newest_s >= health.changed_s
+        return not (is_tried and health.wants_one_at_a_time)
 
     @property
     def is_fit(self) -> bool:
         """May a request that was chosen be sent now?"""
-        return self.health.state in (LaneState.RUNNING, LaneState.PROBING) and self.quiet_s <= 0
+        return self.health.is_up and not self.limits.quiet_s
 
     @property
     def quiet_s(self) -> float:

@@ -256,9 +256,11 @@ class Dispatcher:
                 self._board.add(Work(part, lane, sample))
 
     async def _pump(self, lane: Lane) -> None:
-        while await self._admission.is_fit(lane) and await self._board.has_for(lane.index):
-            if not (lane.is_fit and lane.has_room):
-                continue  # it changed while there was nothing to send
+        board = self._board
+        while await self._admission.is_fit(lane):
+            if not board.has_waiting(lane.index):
+                await board.has_for(lane.index)
+                continue  # the lane may have changed meanwhile
             wait_s = lane.limits.wait_s(self._clock.monotonic_s())
             if wait_s > 0:
                 await asyncio.sleep(min(max(wait_s, SHORTEST_NAP_S), LONGEST_NAP_S))
@@ -266,7 +268,8 @@ class Dispatcher:
             if not self._recorder.has_room:
                 lane.stats.state, lane.stats.reason = "waiting", "the disk takes no more at the moment"
                 await self._recorder.room()
-            work = self._board.take(lane.index)
+                continue
+            work = board.take(lane.index)
             if work is None:
                 continue
             made = await self._admission.ready(lane, work)
@@ -279,7 +282,7 @@ class Dispatcher:
         self._exposure.enter(work.cost)
         lane.stats.in_flight = lane.window.in_flight
         lane.newest, lane.newest_s = work, now_s
-        sent = lane.limits.take(made, lane.most_tokens(work.request), now_s)
+        sent = lane.limits.take(made, now_s)
         self._calls.start(self._call(lane, work, made, sent), lane, work, now_s, self._loop)
 
     async def _call(self, lane: Lane, work: Work, made: Reservation, sent: Sent) -> None:

@@ -17,6 +17,9 @@ from batchllm.retry import RetryShare, Tries
 TRIES_IN_ORDER = 2
 
 
+_NONE: frozenset[int] = frozenset()
+
+
 class Work:
     """One request on its way, with what it has been through."""
 
@@ -42,7 +45,7 @@ class Work:
         self.sample = sample  # which answer of several to its rows
         self.poll: object | None = None  # what its answer is a vote in
         self.tries = Tries()
-        self.excluded: frozenset[int] = frozenset()
+        self.excluded = _NONE
         self.last_lane: int | None = None
         self.last_failure: Failure | None = None
         self.causes: dict[str, str] = {}  # lane name → its last message
@@ -170,8 +173,10 @@ class Board:
     def _fresh_for(self, lane: int) -> "deque[Work] | None":
         if self._pinned[lane]:
             return self._pinned[lane]
-        is_open = is_open_to(lane, self._lanes, excluded=frozenset(), in_order=self._in_order)
-        return self._fresh if self._fresh and is_open else None
+        fresh = self._fresh
+        if not fresh or not is_open_to(lane, self._lanes, excluded=_NONE, in_order=self._in_order):
+            return None
+        return fresh
 
     def _returned_for(self, lane: int) -> int | None:
         """The place of the first returned request that this lane may take now."""

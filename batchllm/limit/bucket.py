@@ -34,13 +34,13 @@ class _Entry:
 
 
 class Reservation:
-    """Tokens that were taken; `ready_s` is when their request may go."""
+    """Tokens that were taken; `ready_s` is when their request may go, `most` what it may come to in the end."""
 
-    __slots__ = ("at_s", "entry", "ready_s", "tokens")
+    __slots__ = ("at_s", "entry", "most", "ready_s", "tokens")
 
     def __init__(self, tokens: float, at_s: float, ready_s: float) -> None:
         self.entry: _Entry | None = None  # None: made while no limit was known
-        self.tokens = tokens
+        self.tokens = self.most = tokens
         self.at_s = at_s
         self.ready_s = ready_s
 
@@ -70,8 +70,10 @@ class TokenBucket:
     def reserve(self, tokens: float, now_s: float) -> Reservation:
         self._refill(now_s)
         self._level -= tokens
-        owed_s = max(0.0, -self._level / self.rate)
-        made = Reservation(tokens, now_s, max(now_s + owed_s, self._room_s(tokens, now_s)))
+        ready_s = now_s if self._level >= 0.0 else now_s - self._level / self.rate
+        if self._held + tokens > self.per_minute:
+            ready_s = max(ready_s, self._room_s(tokens, now_s))
+        made = Reservation(tokens, now_s, ready_s)
         self._enter(made)
         self._waiting = made
         return made
@@ -85,7 +87,8 @@ class TokenBucket:
         elif entry.is_held:  # as of now, not of when it began to wait
             entry.tokens -= made.tokens
             self._held -= made.tokens
-        made.at_s = max(now_s, made.at_s)
+        if now_s > made.at_s:
+            made.at_s = now_s
         self._enter(made)
 
     def settle(self, made: Reservation, actual: float, now_s: float) -> None:
@@ -118,9 +121,11 @@ class TokenBucket:
         self.capacity = self.rate * BURST_S
 
     def _refill(self, now_s: float) -> None:
-        elapsed_s = max(0.0, now_s - self._updated_s)
-        self._level = min(self.capacity, self._level + elapsed_s * self.rate)
-        self._updated_s = max(now_s, self._updated_s)
+        elapsed_s = now_s - self._updated_s
+        if elapsed_s > 0.0:
+            level = self._level + elapsed_s * self.rate
+            self._level = level if level < self.capacity else self.capacity
+            self._updated_s = now_s
         log = self._log
         while log and log[0].at_s + _MINUTE_S <= self._updated_s:
             gone = log.popleft()
@@ -134,7 +139,8 @@ class TokenBucket:
         if not log or made.at_s - log[-1].since_s >= _ENTRY_S:
             log.append(_Entry(self, made.at_s))
         entry = made.entry = log[-1]
-        entry.at_s = max(entry.at_s, made.at_s)
+        if made.at_s > entry.at_s:
+            entry.at_s = made.at_s
         entry.tokens += made.tokens
         self._held += made.tokens
 

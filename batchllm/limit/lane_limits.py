@@ -152,11 +152,12 @@ class LaneLimits:
 
         `tokens` is what it will probably take, `most` what the provider may count until it is answered.
         """
-        if self._bucket is None:
-            return Reservation(tokens, now_s, max(now_s, self._slack_s(most, now_s)))
-        made = self._bucket.reserve(tokens, now_s)
-        made.ready_s = max(made.ready_s, self._slack_s(most, now_s))
-        if made.ready_s > now_s:
+        bucket = self._bucket
+        made = Reservation(tokens, now_s, now_s) if bucket is None else bucket.reserve(tokens, now_s)
+        made.most = most
+        if self._slack is not None:
+            made.ready_s = max(made.ready_s, self._slack_s(most, now_s))
+        if made.ready_s > now_s and bucket is not None:
             self._pressed_s = max(self._pressed_s, made.ready_s)
             self._tokens.governor.press()
         return made
@@ -181,7 +182,7 @@ class LaneLimits:
         """Whether what is heard was heard by an earlier run, and the provider has not spoken in this one."""
         return self._is_recalled
 
-    def take(self, made: Reservation, most: int, now_s: float) -> Sent:
+    def take(self, made: Reservation, now_s: float) -> Sent:
         """A request goes."""
         if self._pace is not None:
             self._pace.take(now_s)
@@ -192,10 +193,10 @@ class LaneLimits:
         self._sent_since += 1
         self._used += 1.0
         sent = Sent(now_s, self._window.on_wire, self._tokens_sent)
-        self._tokens_sent += most
+        self._tokens_sent += made.most
         if self._slack is not None:
             left, at_s = self._slack
-            self._slack = (left - most, at_s)
+            self._slack = (left - made.most, at_s)
         return sent
 
     def settle(self, made: Reservation, actual: float, now_s: float) -> None:
@@ -276,8 +277,11 @@ class LaneLimits:
     @property
     def quiet_s(self) -> float:
         """Seconds of silence left."""
-        until_s = max(self._quiet_until_s, self._member.standing.quiet_until_s)
-        return max(0.0, until_s - self._clock.monotonic_s())
+        until_s = self._member.standing.quiet_until_s
+        if self._quiet_until_s > until_s:
+            until_s = self._quiet_until_s
+        left_s = until_s - self._clock.monotonic_s()
+        return left_s if left_s > 0.0 else 0.0
 
     @property
     def next_s(self) -> float:

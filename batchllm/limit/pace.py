@@ -47,15 +47,17 @@ class Pace:
 
     def take(self, now_s: float) -> None:
         """One request goes, not before `next_s`."""
-        now_s = max(now_s, self._last_s)
+        if now_s < self._last_s:
+            now_s = self._last_s
         recent_s = self._recent_s
         while recent_s and recent_s[0] + _SECOND_S <= now_s:
             recent_s.popleft()
+        self._last_s = now_s
+        due_s = now_s - self.catch_up_s
+        self.next_s = (self.next_s if self.next_s > due_s else due_s) + self._interval_s
         if self._most:
             recent_s.append(now_s)
-        self._last_s = now_s
-        paced_s = max(self.next_s, now_s - self.catch_up_s) + self._interval_s
-        self.next_s = max(paced_s, self._log_s())
+            self.next_s = max(self.next_s, self._log_s())
 
     def restart(self, now_s: float) -> None:
         """The process stood still: nothing is made up for."""

@@ -186,7 +186,7 @@ def test_a_lane_with_few_requests_a_minute_is_paced_until_its_next_one() -> None
     rig = Rig(rpm=1)
     limits, now_s = rig.lane.limits, rig.clock.monotonic_s()
     assert rig.beat().state == "running"
-    limits.take(limits.reserve(1, 1, now_s), 1, now_s)
+    limits.take(limits.reserve(1, 1, now_s), now_s)
     beat = rig.beat()
     assert (beat.state, beat.reason, beat.rpm) == ("paced", "its limit of requests a minute", 1)
     assert beat.until is not None

@@ -36,7 +36,7 @@ class Rig:
         made = self.limits.reserve(tokens, most or tokens, self.clock.now_s)
         self.clock.advance(max(0.0, made.ready_s - self.clock.now_s))
         self.window.enter()
-        sent = self.limits.take(made, most or tokens, self.clock.now_s)
+        sent = self.limits.take(made, self.clock.now_s)
         self.window.land()
         self.window.leave()
         return sent

@@ -224,6 +224,8 @@ def _generated(choice: Mapping[str, object], envelope: Envelope) -> Generated | 
     content, refusal = message.get("content"), message.get("refusal")
     calls_tools = bool(message.get("tool_calls") or message.get("function_call"))
     if isinstance(content, str):
+        if refusal is None:
+            return Generated(content, finish_reason(choice), "", calls_tools)
         text, refusals = content, [refusal]
     elif content is None or isinstance(content, list):
         text = "".join(_texts_in(content))

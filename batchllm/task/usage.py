@@ -15,6 +15,7 @@ _ABSURD = 1_000_000_000
 _USD_PER_TICK = 1e-10
 _MOST_TICKS = _ABSURD / _USD_PER_TICK
 
+_COSTS = frozenset({"cost", "cost_in_usd_ticks"})
 _NOTHING: Mapping[str, object] = {}
 #: Nothing was told.
 UNKNOWN = Usage()
@@ -31,7 +32,7 @@ def read_usage(reply: Mapping[str, object]) -> Usage:
     if completion is not None and reasoning and _is_reasoning_apart(usage, prompt, completion, reasoning):
         completion += reasoning
     cached = _cached(usage)
-    if cached is not None and prompt is not None and cached > prompt:
+    if cached and prompt is not None and cached > prompt:
         cached = None
     return Usage(prompt, completion, cached, reasoning, _cost_usd(usage), _written(usage, prompt, cached))
 
@@ -64,11 +65,13 @@ def _cached(usage: Mapping[str, object]) -> int | None:
 def _written(usage: Mapping[str, object], prompt: int | None, cached: int | None) -> int | None:
     """OpenAI from gpt-5.6 on, OpenRouter."""
     written = _tokens(_part(usage, "prompt_tokens_details").get("cache_write_tokens"))
-    return None if written is not None and written + (cached or 0) > (prompt or 0) else written
+    return None if written and written + (cached or 0) > (prompt or 0) else written
 
 
 def _cost_usd(usage: Mapping[str, object]) -> float | None:
     """A float (OpenRouter), an object with a total (Perplexity), or ticks (xAI)."""
+    if _COSTS.isdisjoint(usage):
+        return None
     cost = usage.get("cost")
     if isinstance(cost, dict):
         cost = cost.get("total_cost")
@@ -85,8 +88,6 @@ def _part(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def _tokens(value: object) -> int | None:
-    if value is None:
-        return None
     if type(value) is int:
         return value if 0 <= value <= _ABSURD else None
     if isinstance(value, float) and 0 <= value <= _ABSURD and value.is_integer():

@@ -160,7 +160,10 @@ def seconds_until(
 def seconds_until_quiet(
     calls: Sequence[Call], since_s: float, end_s: float, *, most_refused: float
 ) -> float | None:
-    """From `since_s` until the last window whose share of refused calls is above `most_refused`; 0 when none is."""
+    """From `since_s` until the last window whose share of refused calls is above `most_refused`; 0 when none is.
+
+    A window that `end_s` cuts off is none: one refusal would be too much for the few calls in it.
+    """
     seen = sorted(
         (call for call in calls if since_s <= call.at_s < end_s),
         key=lambda call: (call.at_s, call.is_accepted),
@@ -168,6 +171,8 @@ def seconds_until_quiet(
     times = [call.at_s for call in seen]
     loud_s = since_s
     for first, call in enumerate(seen):
+        if call.at_s + RATE_WINDOW_S > end_s:
+            break
         window = seen[first : bisect_left(times, call.at_s + RATE_WINDOW_S)]
         refused = [other for other in window if not other.is_accepted]
         if len(refused) > most_refused * len(window):

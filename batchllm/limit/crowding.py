@@ -10,6 +10,7 @@ from batchllm.limit.window import Window
 #: Refused so often with as many calls out as ever were, it is the calls at once that are limited.
 _SAME_HEIGHT = 4
 _HARDER = 4
+_LIKELY = 2
 #: With fewer calls out than this nothing is said of calls at once.
 _FEWEST = 3
 #: Refusals at a number that the provider took before; one may be a race of two messages.
@@ -31,6 +32,11 @@ class Crowding:
 
     def note_taken(self, on_wire: int) -> None:
         self._highest = max(self._highest, on_wire)
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether it looks like that, and one or two refusals more would show it."""
+        return self._heights >= _LIKELY
 
     def is_shown(self, on_wire: int, window: Window) -> bool:
         """Whether this refusal, with the ones before it, is about calls at once; may take back what was learned."""

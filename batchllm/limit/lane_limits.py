@@ -250,6 +250,8 @@ class LaneLimits:
         `scope` and `named` are what its message says of the limit that was met.
         """
         asked_s = failure.retry_after_s
+        self._requests.governor.note_bounced(1.0, sent.at_s)
+        self._tokens.governor.note_bounced(tokens, sent.at_s)
         if (
             sent.at_s < self._epoch_s
         ):  # an old one says nothing new but for a time that the provider itself names
@@ -272,6 +274,8 @@ class LaneLimits:
         """The provider asked for silence: nothing goes out on this lane before it is over, in no process."""
         now_s = self._clock.monotonic_s()
         self._quiet_until_s = max(self._quiet_until_s, now_s + min(seconds, _LONGEST_QUIET_S))
+        if self._pace is not None:
+            self._pace.restart(self._quiet_until_s)  # what could have gone meanwhile does not go after it
         self._report(now_s)
 
     @property
@@ -331,14 +335,18 @@ class LaneLimits:
             return None
         allowance, amount = (self._tokens, tokens) if scope is LimitScope.TOKENS else (self._requests, 1.0)
         most = min(allowance.known, lesson.per_minute) * self._share / 60.0
-        allowance.governor.note_refused(amount, sent.at_s, now_s, silence_s=lesson.silence_s, most=most)
-        return allowance.governor
+        governor = allowance.governor
+        governor.note_refused(amount, sent.at_s, now_s, silence_s=lesson.silence_s, most=most)
+        if scope is None and self._crowding.is_likely:
+            governor.hold_briefly(now_s + lesson.silence_s)  # the next refusals will tell
+        return governor
 
     def _own_silence_s(self, governor: Governor | None, amount: float) -> float:
         """As long as two requests take, doubled while refusals go on."""
         base_s = _SHORTEST_SILENCE_S if governor is None else governor.recovery_s(amount)
         base_s = min(_FIRST_SILENCE_S, max(_SHORTEST_SILENCE_S, base_s))
-        return min(_LONGEST_SILENCE_S, base_s * 2.0 ** min(self._streak, 11))
+        silence_s = min(_LONGEST_SILENCE_S, base_s * 2.0 ** min(self._streak, 11))
+        return silence_s if governor is None else max(silence_s, governor.oblivion_s)
 
     def _allowance(self, scope: str) -> Allowance:
         return self._requests if scope == "requests" else self._tokens

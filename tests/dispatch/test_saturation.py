@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from saturation_rig import (
@@ -119,6 +120,33 @@ def test_a_limit_that_is_halved_and_restored_is_followed(
     assert provider.rate(30, 40) >= 0.95 * RATE / 2
     assert provider.rate(50, 60) >= 0.95 * RATE
     assert provider.refused_share <= refused
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("limit", [BucketLimit, LogLimit])
+def test_a_limit_that_nobody_tells_is_followed_when_it_is_halved_and_restored(
+    limit: type[LogLimit], seed: int
+) -> None:
+    def rate(t_s: float) -> float:
+        return RATE / 2 if 25 <= t_s < 55 else RATE
+
+    provider = Enforcing(limit(rate), latency=log_normal(0.3, 1.0))
+    provider.dice = random.Random(seed)
+    run(LaneOf(provider), rows=3_500)
+    assert provider.rate(35, 55) >= 0.9 * RATE / 2
+    assert provider.rate(65, 75) >= 0.9 * RATE
+    assert provider.refused_share <= 0.01
+    late = sorted(t_s for t_s in provider.refused if 35 <= t_s < 55)
+    assert all(third - first > 2.0 for first, third in zip(late, late[2:], strict=False)), (
+        "one or two at a time"
+    )
+
+
+def test_what_could_have_gone_in_a_silence_does_not_go_at_its_end() -> None:
+    provider = Enforcing(LogLimit(lambda t_s: RATE / 5 if 20 <= t_s < 22 else RATE))
+    run(LaneOf(provider, rpm=RATE * 60), rows=2_000)
+    sent = sorted([*(t_s for t_s, _ in provider.accepted), *provider.refused])
+    assert all(later - earlier > 0.9 / RATE for earlier, later in pairwise(sent) if later > 20.1)
 
 
 @pytest.mark.parametrize("rpm", [RATE * 60, None])

@@ -57,6 +57,7 @@ class Caller:
                 self.accepted += 1
             else:
                 self.refused += 1
+                self.governor.note_bounced(1.0, self.now_s)
                 self.governor.note_refused(1.0, self.now_s, self.now_s, silence_s=0.0, most=inf)
                 self.now_s += self.governor.recovery_s(1.0)
         return (self.accepted - before) / seconds
@@ -89,6 +90,36 @@ def test_a_limit_that_moves_is_followed_both_ways(has_log: bool) -> None:
     provider.rate = 50.0
     caller.go_for(10.0)
     assert caller.go_for(10.0) >= 0.9 * 50.0
+
+
+def test_a_log_is_told_from_a_bucket_by_what_comes_out_the_same_each_time() -> None:
+    """A log refuses at the same number in a second, however long the rate took to get there."""
+    caller = Caller(Provider(50.0, has_log=True), free_rate=400.0)
+    caller.go_for(20.0)
+    assert caller.go_for(30.0) >= 0.96 * 50.0
+
+
+def test_what_bounced_was_not_let_through() -> None:
+    def rate(bounced: int) -> float:
+        governor = Governor()
+        for number in range(100):
+            governor.note_sent(1.0, number / 50)
+        for number in range(bounced):
+            governor.note_bounced(1.0, (70 + number) / 50)
+        governor.note_refused(1.0, 2.0, 2.0, silence_s=0.0, most=inf)
+        return governor.rate(2.0)
+
+    assert rate(20) == pytest.approx(0.8 * rate(0))
+
+
+def test_the_first_refusal_asks_for_a_silence_in_which_a_log_forgets_everything() -> None:
+    governor = Governor()
+    for number in range(100):
+        governor.note_sent(1.0, number / 50)
+    governor.note_refused(1.0, 2.0, 2.0, silence_s=0.0, most=inf)
+    assert governor.oblivion_s == 1.0
+    governor.note_refused(1.0, 3.1, 3.1, silence_s=0.0, most=inf)
+    assert governor.oblivion_s == 0.0
 
 
 def test_a_rate_that_does_not_hold_the_lane_back_does_not_grow() -> None:

@@ -151,7 +151,7 @@ def test_silences_without_a_hint_grow_while_nothing_is_let_through() -> None:
         rig.clock.advance(refused.silence_s)
         silences.append(refused.silence_s)
     assert silences == sorted(silences)
-    assert silences[0] <= 0.5
+    assert silences[0] <= 1.0
     assert silences[-1] == 60.0
     assert refused.goes_on
 

@@ -24,6 +24,7 @@ SCENARIOS: Mapping[str, Callable[[Stage], Outcome]] = {
         upheavals.halved_restored_told,
         upheavals.halved_restored_headers,
         upheavals.halved_restored_blind,
+        upheavals.halved_restored_strict,
         upheavals.two_processes,
         upheavals.restart_no_burst,
         upheavals.latency_x10,

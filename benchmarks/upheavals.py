@@ -61,7 +61,13 @@ def halved_restored_headers(stage: Stage) -> Outcome:
 
 def halved_restored_blind(stage: Stage) -> Outcome:
     """The same, told by bare refusals only; finding the limit at the start costs some too."""
-    return _halved(stage, SAYS_NOTHING, {}, most_refused=0.02)
+    return _halved(stage, SAYS_NOTHING, {}, most_refused=0.01)
+
+
+def halved_restored_strict(stage: Stage) -> Outcome:
+    """The same, enforced to the request in any second, refused requests counted."""
+    strict = {**SAYS_NOTHING, "enforcement": "second", "counts_refused": True}
+    return _halved(stage, strict, {}, most_refused=0.01)
 
 
 def two_processes(stage: Stage) -> Outcome:

@@ -48,7 +48,7 @@ _NEAR = 0.15
 #: Two counts that differ by less are the same number; by more than the second, they are not. Of fewer amounts one
 #: more or less is too much.
 _SAME, _OTHER = 0.04, 0.08
-_COMPARABLE = 8
+_COMPARABLE = 4
 #: Where both stay the same the higher one is tried at once; if in vain, or against what was seen before, after so many
 #: times as many refusals.
 _MORE_PATIENCE = 4
@@ -70,15 +70,15 @@ class Governor:
     """`note_sent` for each amount that goes, `note_refused` for each refusal; `rate(now)` is what may go a second."""
 
     __slots__ = (
-        "_changed_s", "_count", "_counts", "_doubts", "_echoes", "_growth", "_has_log", "_held_silences",
-        "_hold_until_s", "_is_first", "_is_measured", "_is_pressed", "_is_trial", "_mean", "_patience", "_rate",
+        "_changed_s", "_counts", "_doubts", "_echoes", "_growth", "_has_log", "_held_silences", "_hold_until_s",
+        "_is_bucket", "_is_first", "_is_measured", "_is_pressed", "_is_trial", "_mean", "_patience", "_rate",
         "_refused_s", "_resumed_s", "_sent", "_settled", "_started_s", "_steps",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._rate: float | None = None
         self._settled = 0.0  # the rate that was set at the last refusal but for echoes
-        self._has_log = False  # as the provider counts, so far as its refusals tell
+        self._has_log = self._is_bucket = False  # how the provider counts, once its refusals have told
         self._doubts = 0  # refusals that told neither, while the two counts are not the same
         self._patience = 1
         self._is_trial = False  # it is taken for a log to see what comes of it
@@ -91,7 +91,6 @@ class Governor:
         self._changed_s = -inf
         self._growth = _FIRST_STEP
         self._is_pressed = False
-        self._count = 0  # amounts sent since the last refusal
         self._echoes = 0  # of the last refusal
         self._is_first = False
         self._is_measured = False  # else the rate is a guess, and not held for long
@@ -130,7 +129,6 @@ class Governor:
         return _SECOND_S if self._is_first else 0.0
 
     def note_sent(self, amount: float, now_s: float) -> None:
-        self._count += 1
         self._mean += (amount - self._mean) * (_WEIGHT if self._mean else 1.0)
         if self._started_s is None:
             self._started_s = now_s
@@ -166,7 +164,7 @@ class Governor:
             self._is_first = self._counts is None
             rate = min(believed, self._measured(amount, sent_s, is_paced=believed < inf))
             self._settle(rate, amount)
-            self._count = self._echoes = 0
+            self._echoes = 0
             self._refused_s = now_s
             self._resumed_s = now_s + max(0.0, silence_s - _SECOND_S)
         self._rate = max(rate, amount / 60.0, _LEAST_RATE)
@@ -195,40 +193,46 @@ class Governor:
         least = _COUNTABLE * self._mean
         passed, span_s = self._total(self._refused_s, sent_s), sent_s - self._resumed_s
         rate = passed / span_s if passed >= least and span_s > 0.0 else inf
-        if self._has_log:
-            last = self._total(sent_s - _SECOND_S - _SLOT_S, sent_s)
-            return max(last, 0.0 if rate == inf else rate) * BACK_OFF if last >= least else inf
-        return rate * BACK_OFF
+        if not self._has_log:
+            return rate * BACK_OFF
+        last = self._last(sent_s)
+        half = (
+            0.0 if self._counts is None else self._counts.last / 2
+        )  # it is less after silences, whatever the limit
+        return max(last, half, 0.0 if rate == inf else rate) * BACK_OFF if last >= least else inf
 
     def _measured(self, refused: float, sent_s: float, *, is_paced: bool) -> float:
         """What the provider lets through a second, a little less."""
-        last = self._total(sent_s - _SECOND_S - _SLOT_S, sent_s)
-        self._is_measured = self._started_s is not None and self._count >= _COUNTABLE
-        if self._started_s is None or not self._is_measured:
+        last, started_s = self._last(sent_s), sent_s if self._started_s is None else self._started_s
+        since_s = max(self._resumed_s, started_s, sent_s - LOOK_BACK_S)
+        passed = self._total(since_s - _SLOT_S, sent_s)
+        counted = min(passed, last) if self._has_log else passed
+        self._is_measured = passed > 0.0 and counted >= (_COUNTABLE - 1) * self._mean
+        if not self._is_measured:
             return max(max(last, refused) / 2, (self._rate or 0.0) * _GUESSED)
-        since_s = max(self._resumed_s, self._started_s, sent_s - LOOK_BACK_S)
         # A bucket from which was taken without measure gave out its burst as well.
         span_s = max(sent_s - since_s, _SLOT_S) + (0.0 if is_paced else _SECOND_S)
-        counts = _Counts(last, self._total(since_s - _SLOT_S, sent_s) / span_s)
+        counts = _Counts(last, passed / span_s)
         self._compare(counts)
         self._counts = counts
         if self._has_log:
-            return last * BACK_OFF
+            return max(counts) * BACK_OFF
         rate = counts.since * BACK_OFF
-        is_near = abs(rate - self._settled) <= _NEAR * self._settled
-        return rate if is_near or not is_paced else max(rate, self._stood(sent_s))
+        if not is_paced:
+            return rate
+        is_same = self._is_bucket and abs(rate - self._settled) <= _NEAR * self._settled
+        return max(rate, self._held(sent_s) if is_same else self._stood(sent_s))
 
     def _compare(self, counts: _Counts) -> None:
         """Whichever of two counts is the same as at the refusal before, while the other is not, is the provider's."""
-        before = self._counts
+        before, self._is_trial = self._counts, False
         if before is None or counts.last < _COMPARABLE * self._mean:
             return
         last, since = _apart(counts.last, before.last), _apart(counts.since, before.since)
-        self._is_trial = False
         if last <= _SAME and since >= _OTHER:
-            self._has_log, self._doubts = True, 0
+            self._has_log, self._is_bucket, self._doubts = True, False, 0
         elif since <= _SAME and last >= _OTHER:
-            self._has_log, self._doubts = False, 0
+            self._has_log, self._is_bucket, self._doubts = False, True, 0
             self._patience = max(self._patience, _MORE_PATIENCE)
         elif last <= _SAME and not self._has_log and counts.last > counts.since * (1.0 + _OTHER):
             self._doubts += 1
@@ -237,8 +241,15 @@ class Governor:
                 self._doubts = 0
                 self._patience *= _MORE_PATIENCE
 
+    def _last(self, sent_s: float) -> float:
+        return self._total(sent_s - _SECOND_S - _SLOT_S, sent_s)
+
     def _total(self, since_s: float, until_s: float) -> float:
         return sum(amount for at_s, amount in self._sent if since_s < at_s <= until_s)
+
+    def _held(self, sent_s: float) -> float:
+        """The rate that was held until it was raised, a second before or earlier: nothing was refused at it."""
+        return self._steps[0][1] if self._steps and self._steps[0][0] <= sent_s - _SECOND_S else 0.0
 
     def _stood(self, sent_s: float) -> float:
         """The rate of a second before, if it was raised since: it was within the limit."""

@@ -29,10 +29,19 @@ _SECOND_S = 1.0
 class Pace:
     """`per_minute` requests a minute. `next_s` is when the next may go; `take` when it goes."""
 
-    __slots__ = ("_interval_s", "_last_s", "_most", "_recent_s", "catch_up_s", "next_s", "per_minute")
+    __slots__ = (
+        "_interval_s",
+        "_last_s",
+        "_most",
+        "_recent_s",
+        "_start_s",
+        "catch_up_s",
+        "next_s",
+        "per_minute",
+    )
 
     def __init__(self, per_minute: float, *, now_s: float) -> None:
-        self.next_s = now_s
+        self.next_s = self._start_s = now_s
         self._last_s = -inf
         self._recent_s: deque[float] = deque()
         self._set(per_minute)
@@ -43,7 +52,7 @@ class Pace:
             return
         self._set(per_minute)
         if self._last_s > -inf:
-            self.next_s = max(self._last_s + self._interval_s, self._log_s())
+            self.next_s = max(self._last_s + self._interval_s, self._log_s(), self._start_s)
 
     def take(self, now_s: float) -> None:
         """One request goes, not before `next_s`."""
@@ -60,8 +69,8 @@ class Pace:
             self.next_s = max(self.next_s, self._log_s())
 
     def restart(self, now_s: float) -> None:
-        """The process stood still: nothing is made up for."""
-        self.next_s = max(self.next_s, now_s)
+        """Nothing went until then, and nothing is made up for: a silence, or the process stood still."""
+        self.next_s, self._start_s = max(self.next_s, now_s), max(self._start_s, now_s)
 
     def _set(self, per_minute: float) -> None:
         self.per_minute = per_minute

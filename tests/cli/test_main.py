@@ -31,15 +31,16 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
         assert command in done.stdout
 
 
-def test_the_collector_looks_seldom_from_the_start_of_a_command() -> None:
+def test_the_collector_looks_seldom_from_the_start_of_a_command_and_not_at_its_end() -> None:
     probe = (
-        "import atexit, gc, sys; atexit.register(lambda: print(gc.get_threshold()[0], file=sys.stderr));"
+        "import atexit, gc, sys;"
+        "atexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000, file=sys.stderr));"
         "from batchllm.cli.main import main; main(['--help'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, timeout=50, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "250000\n")
+    assert (done.returncode, done.stderr) == (0, "250000 True\n")
 
 
 @pytest.mark.parametrize("command", ["run", "status", "providers", "schema", "simulate"])

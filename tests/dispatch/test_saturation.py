@@ -142,6 +142,27 @@ def test_a_limit_that_nobody_tells_is_followed_when_it_is_halved_and_restored(
     )
 
 
+class Outage:
+    """Refuses everything for a while."""
+
+    def __init__(self, limit: LogLimit | BucketLimit, start_s: float, end_s: float) -> None:
+        self._limit, self._start_s, self._end_s = limit, start_s, end_s
+
+    def admits(self, t_s: float, amount: float, in_flight: int) -> bool:
+        return not self._start_s <= t_s < self._end_s and self._limit.admits(t_s, amount, in_flight)
+
+
+@pytest.mark.parametrize("outage_s", [1, 2, 4])
+@pytest.mark.parametrize("limit", [BucketLimit, LogLimit])
+def test_a_lane_that_nobody_tells_comes_back_after_a_spell_of_refusals(
+    limit: type[LogLimit], outage_s: float
+) -> None:
+    provider = Enforcing(Outage(limit(always(RATE)), 25.0, 25.0 + outage_s), latency=log_normal(0.3, 1.0))
+    run(LaneOf(provider), rows=4_000)
+    assert provider.rate(40, 75) >= 0.85 * RATE
+    assert provider.refused_share <= 0.01
+
+
 def test_what_could_have_gone_in_a_silence_does_not_go_at_its_end() -> None:
     provider = Enforcing(LogLimit(lambda t_s: RATE / 5 if 20 <= t_s < 22 else RATE))
     run(LaneOf(provider, rpm=RATE * 60), rows=2_000)

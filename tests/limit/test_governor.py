@@ -112,6 +112,17 @@ def test_what_bounced_was_not_let_through() -> None:
     assert rate(20) == pytest.approx(0.8 * rate(0))
 
 
+def test_a_spell_of_nothing_but_refusals_says_nothing_of_the_rate() -> None:
+    governor = Governor()
+    for number in range(100):
+        governor.note_sent(1.0, number / 50)
+    for at_s in (2.0, 2.2, 2.3, 2.5, 2.9, 3.7):
+        governor.note_sent(1.0, at_s)
+        governor.note_bounced(1.0, at_s)
+        governor.note_refused(1.0, at_s, at_s, silence_s=0.0, most=50.0)
+    assert governor.rate(3.7) >= 20.0
+
+
 def test_the_first_refusal_asks_for_a_silence_in_which_a_log_forgets_everything() -> None:
     governor = Governor()
     for number in range(100):

@@ -95,3 +95,11 @@ def test_a_process_that_stood_still_makes_nothing_up() -> None:
 
 def test_a_start_can_be_told_to_come_after_what_went_before() -> None:
     assert go(Pace(60, now_s=5.0), [0.0]) == [5.0]
+
+
+def test_a_limit_that_changes_in_a_silence_does_not_end_it() -> None:
+    pace = Pace(3_000.0, now_s=0.0)
+    pace.take(0.0)
+    pace.restart(10.0)
+    pace.change(1_500.0)
+    assert pace.next_s == 10.0

@@ -28,7 +28,9 @@ class Standing:
     share: float  # of the limit, in [0, 1]; 0: the others have not made room yet
     lease_until_s: float  # from then on the others may have taken the share
     quiet_until_s: float = 0.0  # the latest moment that a provider asked any member to wait for
-    next_free_s: float = 0.0  # the latest slot that any member, gone ones too, has taken or must wait for: where a start begins
+    next_free_s: float = (
+        0.0  # the latest slot that any member, gone ones too, has taken or waits for: a start begins there
+    )
     others: int = 0  # living members beside this one
 
     def share_at(self, now_s: float) -> float:

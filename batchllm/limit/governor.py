@@ -9,7 +9,8 @@ allows follows from what was let through before. Providers count in two ways:
   rate. What went in the last second may be as much as its burst more.
 
 So both are counted at each refusal, and whichever comes out the same twice while the other does not tells how this
-provider counts; as long as neither does it is taken for a bucket, which is the lower of the two.
+provider counts; as long as neither does it is taken for a bucket, which is the lower of the two. Where the last second
+stays the same and is the higher of the two, it is tried whether that is the limit.
 
 The rate is set a little below, held for a while, and then raised in steps that grow until the next refusal. A limit
 that stayed costs one refusal a cycle; one that was raised is found within seconds. How long a rate is held follows
@@ -196,9 +197,8 @@ class Governor:
         if not self._has_log:
             return rate * BACK_OFF
         last = self._last(sent_s)
-        half = (
-            0.0 if self._counts is None else self._counts.last / 2
-        )  # it is less after silences, whatever the limit
+        # Silences alone make the last second small, whatever the limit is.
+        half = 0.0 if self._counts is None else self._counts.last / 2
         return max(last, half, 0.0 if rate == inf else rate) * BACK_OFF if last >= least else inf
 
     def _measured(self, refused: float, sent_s: float, *, is_paced: bool) -> float:

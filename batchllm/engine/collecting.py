@@ -3,7 +3,8 @@
 Python looks for cycles after each 700 new containers, and goes through all that is young and now and then through
 everything. A run has thousands of objects in flight that all live on: measured with 64 calls in flight, 68 µs a row of
 500 went into 1,160 collections; with 1,024 it was 140. What is loaded once is set apart (`gc.freeze`), and 250,000
-containers (some 75 MB at the most, were all of it cycles) may gather between two looks: 0.1 µs a row is left, with 64 and with 1,024.
+containers (some 75 MB at the most, were all of it cycles) may gather between two looks: 0.1 µs a row is left, with 64
+and with 1,024.
 
 The settings belong to the process, which may be somebody's notebook: they are put back when the last run ends, and
 nothing is set apart where the program has done so itself.

@@ -99,6 +99,48 @@ def test_a_log_is_told_from_a_bucket_by_what_comes_out_the_same_each_time() -> N
     assert caller.go_for(30.0) >= 0.96 * 50.0
 
 
+class Told:
+    """Refusals at the ends of stretches, each sent at one rate for eight seconds and at another for two."""
+
+    def __init__(self) -> None:
+        self.governor = Governor()
+        self.now_s = 0.0
+
+    def go(self, rate: float, at_last: float) -> float:
+        """What the governor lets go after the refusal, if nothing but the counts speaks."""
+        self.governor.free()
+        for each, seconds in ((rate, 8), (at_last, 2)):
+            for _ in range(int(each * seconds)):
+                self.now_s += 1.0 / each
+                self.governor.note_sent(1.0, self.now_s)
+        return self.refuse()
+
+    def refuse(self) -> float:
+        self.governor.note_refused(1.0, self.now_s, self.now_s, silence_s=0.0, most=100.0)
+        return self.governor.rate(self.now_s)
+
+
+def test_a_bucket_lets_the_same_through_between_refusals_and_a_log_in_the_last_second() -> None:
+    told = Told()
+    told.go(50.0, 50.0)
+    told.go(40.0, 90.0)
+    assert told.go(35.0, 110.0) == pytest.approx(0.97 * 50.0, rel=0.03), "a bucket of 50: all three had it"
+    told.go(30.0, 60.0)
+    assert told.go(45.0, 60.0) == pytest.approx(0.97 * 60.0, rel=0.03), (
+        "a log of 60: twice in the last second"
+    )
+
+
+def test_where_both_stay_the_same_the_higher_is_tried_and_given_up_at_the_next_refusal() -> None:
+    told = Told()
+    told.go(40.0, 55.0)
+    assert told.go(40.0, 55.0) == pytest.approx(0.97 * 55.0, rel=0.05)
+    for _ in range(20):
+        told.now_s += 0.02
+        told.governor.note_sent(1.0, told.now_s)
+    assert told.refuse() == pytest.approx(0.97 * 43.0, rel=0.03)
+
+
 def test_what_bounced_was_not_let_through() -> None:
     def rate(bounced: int) -> float:
         governor = Governor()

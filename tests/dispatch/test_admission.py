@@ -12,7 +12,7 @@ SILENCE_S = 10.0
 
 
 class SlowRecorder(MemoryRecorder):
-    """Takes a second to hear of calls, or to have room; the lane is silenced meanwhile."""
+    """Takes a second to hear of calls, or to have room for a second row; the lane is silenced meanwhile."""
 
     def __init__(self, waits_in: str) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class SlowRecorder(MemoryRecorder):
 
     @property
     def has_room(self) -> bool:
-        return self._waits_in != "room"
+        return self._waits_in != "room" or not self.records
 
     async def room(self) -> None:
         if self._waits_in == "room":
@@ -42,23 +42,23 @@ class SlowRecorder(MemoryRecorder):
 def test_a_lane_that_is_silenced_while_the_record_is_waited_for_sends_nothing(waits_in: str) -> None:
     async def main() -> float:
         recorder = SlowRecorder(waits_in)
-        rig = Rig(ScriptedProvider(echo), recorder=recorder)
+        rig = Rig(ScriptedProvider(echo), recorder=recorder, size=1)
         recorder.lane = rig.lanes[0]
         start_s = rig.clock.monotonic_s()
-        await rig.run(rows(1))
-        return rig.providers[0].sent_s[0] - start_s
+        await rig.run(rows(2))
+        return rig.providers[0].sent_s[-1] - start_s
 
     assert run_virtual(main()) >= 1.0 + SILENCE_S
 
 
 def test_a_lane_that_is_silenced_while_tokens_are_waited_for_sends_nothing() -> None:
     async def main() -> float:
-        rig = Rig(
-            ScriptedProvider(echo), tpm=600
-        )  # half a second for the tokens of the row and of its answer
+        rig = Rig(ScriptedProvider(echo), tpm=600)  # a second for the tokens of a row and of its answer
         start_s = rig.clock.monotonic_s()
-        asyncio.get_running_loop().call_later(0.3, rig.lanes[0].limits.quiet, SILENCE_S)
-        await rig.run([text_request(0, tokens=5)])
-        return rig.providers[0].sent_s[0] - start_s
+        asyncio.get_running_loop().call_later(1.2, rig.lanes[0].limits.quiet, SILENCE_S)
+        await rig.run([text_request(0, tokens=5), text_request(1, tokens=5)])
+        first_s, second_s = rig.providers[0].sent_s
+        assert first_s - start_s < 1.2
+        return second_s - start_s
 
-    assert run_virtual(main()) >= 0.3 + SILENCE_S
+    assert run_virtual(main()) >= 1.2 + SILENCE_S

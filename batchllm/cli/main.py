@@ -17,7 +17,7 @@ import click
 
 from batchllm.errors import BatchllmError, ExitCode, OutOfMemoryError, is_out_of_memory
 
-#: New containers between two looks of the garbage collector: more than a command loads. A run has the same
+#: New containers between two looks of the garbage collector: more than a command loads. A run sets fewer
 #: (`engine.collecting`).
 _CONTAINERS = 250_000
 _COMMANDS = {

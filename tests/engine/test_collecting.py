@@ -53,8 +53,15 @@ def test_what_a_program_set_apart_itself_stays_so() -> None:
     assert gc.get_freeze_count() >= frozen - 100  # what ends meanwhile leaves by itself
 
 
-@pytest.mark.parametrize("chosen", [0, 2 * CONTAINERS])
+@pytest.mark.parametrize("chosen", [0, 3 * CONTAINERS])
 def test_a_program_that_collects_even_less_keeps_its_own_setting(chosen: int) -> None:
     gc.set_threshold(chosen)
     with collecting_seldom():
         assert gc.get_threshold()[0] == chosen
+
+
+def test_what_the_command_line_sets_while_it_loads_is_no_choice_of_a_program() -> None:
+    gc.set_threshold(250_000)
+    with collecting_seldom():
+        assert gc.get_threshold()[0] == CONTAINERS
+    assert gc.get_threshold()[0] == 250_000
